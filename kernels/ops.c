@@ -283,7 +283,7 @@ void ebb_activate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_activation act
 }
 
 void ebb_add_table(ebb_context *c, ebb_tensor y, ebb_tensor table, ebb_tensor x) {
-  const arg args[] = {{"y", y, OUT | IN_PLACE}, {"table", table, 0}, {"x", x, 0}};
+  const arg args[] = {{"y", y, OUT}, {"table", table, 0}, {"x", x, 0}};
   const call k = CALL(c, "add_table", args);
   if (!start(&k, EBB_F32) || !want_rank(&k, 1, 2, "[J, D]"))
     return;

@@ -18,8 +18,9 @@ typedef enum ebb_activation { EBB_IDENTITY, EBB_SILU, EBB_GELU_TANH } ebb_activa
  * ---------------------------------------------------------------------------------------- */
 
 /* y[..., n] = act( sum_k x[..., k] w[n, k] + b[n] ). y [..., n_out], x [..., n_in] (same leading dimensions),
- * w [n_out, n_in], b [n_out] or absent. gelu_tanh(a) = a/2 (1 + tanh(sqrt(2/pi) (a + 0.044715 a^3))), silu(a)
- * = a / (1 + e^-a). */
+ * w [n_out, n_in], b [n_out] or absent. Samples are the outermost dimension; with rank 1 or 2 every row is
+ * one (embeddings [B, n_in]), so S rows of one sample are given as [1, S, n_in], which is also faster.
+ * gelu_tanh(a) = a/2 (1 + tanh(sqrt(2/pi) (a + 0.044715 a^3))), silu(a) = a / (1 + e^-a). */
 void ebb_linear(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, ebb_activation act);
 
 /* ---- norms: norm.c

@@ -5,7 +5,7 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/exp.h"
 
-#define TILE_QUERIES 64
+#define TILE_QUERIES 128
 #define LANES 16
 #define BLOCK 512 /* keys that are summed in float32 before the sum goes on in double */
 
@@ -94,12 +94,10 @@ static void attend(const problem *p, float *out, const float *q, const float *k,
     memset(stats, 0, (size_t)(p->span * (p->Tk + 1)) * sizeof *stats);
   for (int64_t i = 0; i < count; i++) {
     float *row = scores + i * p->M, max = largest(row, p->M);
+    for (int64_t j = 0; stats && j < p->M; j++)
+      spare[j] = row[j] - max;
     for (int64_t j = 0; j < p->M; j++)
-      row[j] -= max;
-    if (stats)
-      memcpy(spare, row, (size_t)p->M * sizeof(float));
-    for (int64_t j = 0; j < p->M; j++)
-      row[j] = cpu_exp(row[j]);
+      row[j] = cpu_exp(row[j] - max);
     inverse[i] = (float)(1.0 / sum(row, p->M));
     if (stats) {
       int64_t queries = p->S / p->Tq, frame = (first + i) / queries - first / queries;

@@ -3,7 +3,8 @@
 
 #include "kernels/cpu/cpu.h"
 
-#define TILE_POSITIONS 256 /* outputs of a tile: whole rows, at least one */
+#define TILE_POSITIONS 256 /* outputs of a tile at most: whole rows, one at least */
+#define TILES_WANTED 8     /* a small clip: smaller tiles, down to a quarter, until there are so many */
 #define TILE_FLOATS 98304  /* of the im2col tile: stays in the second-level cache */
 #define POINT_POSITIONS 1024
 
@@ -31,9 +32,11 @@ static plan plan_of(const conv *v) {
   int64_t taps = v->kt * v->kh * v->kw;
   bool follow = v->y_frame == v->Ho * v->Wo;
   p.rows_of_group = follow ? v->To * v->Ho : v->Ho;
-  p.rows = v->Wo < TILE_POSITIONS ? TILE_POSITIONS / v->Wo : 1;
-  p.rows = p.rows < p.rows_of_group ? p.rows : p.rows_of_group;
-  p.tiles_of_group = (p.rows_of_group + p.rows - 1) / p.rows;
+  int64_t most = v->Wo < TILE_POSITIONS ? TILE_POSITIONS / v->Wo : 1, least = (most + 3) / 4;
+  int64_t share = (p.rows_of_group + TILES_WANTED - 1) / TILES_WANTED;
+  cpu_cut cut = cpu_cut_of(p.rows_of_group, share > most ? most : share < least ? least : share, 1);
+  p.rows = cut.size;
+  p.tiles_of_group = cut.pieces;
   p.tiles = p.tiles_of_group * (follow ? 1 : v->To);
   p.channels = TILE_FLOATS / (taps * p.rows * v->Wo);
   p.channels = p.channels < 1 ? 1 : p.channels < v->Ci ? p.channels : v->Ci;

@@ -1,11 +1,11 @@
 #include <cblas.h>
-#include <string.h>
 
 #include "kernels/cpu/cpu.h"
 
 #define TILE_ROWS 128
 #define TILE_COLUMNS 512
-#define PADDED_ROWS 16
+#define ROW_COLUMNS 64
+#define LANES 16
 
 /* y [rows, columns] of row pitch ldy = act(x [rows, n_in] w' + b), w [columns, n_in], b [columns] or NULL. */
 static void product(float *y, int64_t ldy, const float *x, const float *w, const float *b, int64_t rows,
@@ -21,29 +21,35 @@ static void product(float *y, int64_t ldy, const float *x, const float *w, const
   }
 }
 
-/* Every row is a sample of its own (embeddings [B, n_in]): products of always PADDED_ROWS rows, the last one
- * filled up with zeros, so that a row is computed the same way wherever it stands. */
+static float dot(const float *x, const float *w, int64_t n) {
+  float lane[LANES] = {0}, total = 0;
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES)
+    for (int l = 0; l < LANES; l++)
+      lane[l] += x[i + l] * w[i + l];
+  for (; i < n; i++)
+    total += x[i] * w[i];
+  for (int l = 0; l < LANES; l++)
+    total += lane[l];
+  return total;
+}
+
+/* Every row is a sample of its own (embeddings [B, n_in]): sums of our own, because BLAS may compute a row of
+ * a product differently where it stands first and where it stands last. Each row of w is read once for all of
+ * x. */
 static void linear_of_rows(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, const float *b,
                            ebb_activation act) {
   int64_t n_in = ebb_last(x), n_out = ebb_last(y), rows = ebb_rows(x);
-  cpu_cut bands = {rows, PADDED_ROWS, (rows + PADDED_ROWS - 1) / PADDED_ROWS};
-  cpu_cut stripes = cpu_cut_of(n_out, TILE_COLUMNS, 16);
-  cpu_memory memory;
-  size_t x_bytes = PADDED_ROWS * (size_t)n_in * sizeof(float);
-  if (!cpu_scratch(c, 0, x_bytes + PADDED_ROWS * (size_t)stripes.size * sizeof(float), &memory))
-    return;
+  cpu_cut stripes = cpu_cut_of(n_out, ROW_COLUMNS, 16);
   CPU_PARALLEL(c, 2.0 * (double)(rows * n_in) * (double)n_out)
-  for (int64_t tile = 0; tile < bands.pieces * stripes.pieces; tile++) {
-    int64_t band = tile / stripes.pieces, stripe = tile % stripes.pieces, first = cpu_first(stripes, stripe);
-    int64_t count = cpu_size(bands, band), columns = cpu_size(stripes, stripe);
-    float *padded_x = cpu_own(memory), *padded_y = padded_x + PADDED_ROWS * n_in;
-    memset(padded_x, 0, x_bytes);
-    memcpy(padded_x, cpu_f32(x) + band * PADDED_ROWS * n_in, (size_t)(count * n_in) * sizeof(float));
-    product(padded_y, columns, padded_x, cpu_f32(w) + first * n_in, b ? b + first : NULL, PADDED_ROWS,
-            columns, n_in, act);
-    for (int64_t r = 0; r < count; r++)
-      memcpy(cpu_f32(y) + (band * PADDED_ROWS + r) * n_out + first, padded_y + r * columns,
-             (size_t)columns * sizeof(float));
+  for (int64_t stripe = 0; stripe < stripes.pieces; stripe++) {
+    int64_t first = cpu_first(stripes, stripe), count = cpu_size(stripes, stripe);
+    for (int64_t n = first; n < first + count; n++)
+      for (int64_t r = 0; r < rows; r++)
+        cpu_f32(y)[r * n_out + n] =
+            dot(cpu_f32(x) + r * n_in, cpu_f32(w) + n * n_in, n_in) + (b ? b[n] : 0.0f);
+    for (int64_t r = 0; r < rows; r++)
+      cpu_activate_row(cpu_f32(y) + r * n_out + first, count, act);
   }
 }
 

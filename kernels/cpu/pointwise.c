@@ -65,7 +65,7 @@ void cpu_add_table(ebb_context *c, ebb_tensor y, ebb_tensor table, ebb_tensor x)
   int64_t B = y.shape[0], J = y.shape[1], D = y.shape[2];
   CPU_PARALLEL(c, (double)ebb_count(y))
   for (int64_t b = 0; b < B; b++)
-    for (int64_t j = J - 1; j >= 0; j--) {
+    for (int64_t j = 0; j < J; j++) {
       const float *from = cpu_f32(x) + (x.rank == 2 ? b : b * J + j) * D, *row = cpu_f32(table) + j * D;
       for (int64_t i = 0; i < D; i++)
         cpu_f32(y)[(b * J + j) * D + i] = row[i] + from[i];
