@@ -1,0 +1,35 @@
+/* What every reader and writer of files needs: whole small files, and writing that leaves either the whole new file or
+ * the old state. */
+#ifndef EBB_LOADERS_FILE_H
+#define EBB_LOADERS_FILE_H
+
+#include "kernels/error.h"
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/* The bytes of a regular file, NUL-terminated (not counted), malloc'ed. Errors: missing, unreadable, over `most`. */
+bool ebb_file_read(const char *path, size_t most, char **text, size_t *bytes, ebb_error *err);
+
+/* A file being written under a temporary name beside `path`. */
+typedef struct ebb_file_writer {
+  FILE *stream; /* write here; errors are found at commit */
+  char *path, *temporary;
+} ebb_file_writer;
+bool ebb_file_create(ebb_file_writer *w, const char *path, ebb_error *err);
+/* Flushes, syncs the file, renames it into place, syncs the folder. On failure nothing is left. Closes w in any case. */
+bool ebb_file_commit(ebb_file_writer *w, ebb_error *err);
+void ebb_file_abandon(ebb_file_writer *w); /* a zeroed or committed writer is fine */
+
+bool ebb_make_folders(const char *path, ebb_error *err); /* mkdir -p */
+/* "a/b" from parts, malloc'ed; never fails (aborts when memory is out). */
+char *ebb_path_join(const char *folder, const char *name);
+/* malloc'ed printf. */
+__attribute__((format(printf, 1, 2))) char *ebb_format(const char *format, ...);
+
+/* SHA-256 of bytes or of a whole file as 64 hex digits and NUL. */
+void ebb_sha256(const void *data, size_t bytes, char hex[65]);
+bool ebb_file_sha256(const char *path, char hex[65], ebb_error *err);
+
+#endif
