@@ -105,6 +105,9 @@ void ebb_pool_mean(ebb_context *c, ebb_tensor y, ebb_tensor x);   /* y [B,D]: me
 void ebb_pool_frames(ebb_context *c, ebb_tensor y, ebb_tensor x); /* y [B,T,D]: mean over the tokens of each frame */
 /* y [B,2,D]: second and third central moments over time of the frame means m_t: mean (m_t - m)^2, mean (m_t - m)^3. */
 void ebb_pool_moments(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames);
+/* y [B,2,D]: mean over tokens of |x_{t+1} - x_t| and of |x_{t+1} - 2 x_t + x_{t-1}|, token by token of the frame; 0 where there are too few
+ * frames. Zero for no motion, and not additive over frames. */
+void ebb_pool_motion(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames);
 
 /* ---- dense linear algebra for probes, float64: linalg.c ------------------------------------------------------------ */
 
