@@ -12,7 +12,8 @@
 /* The bytes of a regular file, NUL-terminated (not counted), malloc'ed. Errors: missing, unreadable, over `most`. */
 bool ebb_file_read(const char *path, size_t most, char **text, size_t *bytes, ebb_error *err);
 
-/* A file being written under a temporary name beside `path`. */
+/* A file being written under a temporary name beside `path` ("<path>.partial": what a killed run leaves is replaced
+ * by the next). One writer per path at a time. */
 typedef struct ebb_file_writer {
   FILE *stream; /* write here; errors are found at commit */
   char *path, *temporary;
@@ -22,7 +23,14 @@ bool ebb_file_create(ebb_file_writer *w, const char *path, ebb_error *err);
 bool ebb_file_commit(ebb_file_writer *w, ebb_error *err);
 void ebb_file_abandon(ebb_file_writer *w); /* a zeroed or committed writer is fine */
 
+/* What the first bytes of a file are when they are what people have in place of weights, images and configs: "a Git LFS
+ * pointer, not the file itself (fetch it with `git lfs pull`)", an HTML page, a pickle or zip (.bin, .pt). NULL: none of these. */
+const char *ebb_file_disguise(const char *head, size_t bytes);
+
 bool ebb_make_folders(const char *path, ebb_error *err); /* mkdir -p */
+/* `memory`, or an abort with a message when it is NULL: for small allocations whose failure nobody can handle. Sizes that a
+ * file asks for are not small. */
+void *ebb_must(void *memory);
 /* "a/b" from parts, malloc'ed; never fails (aborts when memory is out). */
 char *ebb_path_join(const char *folder, const char *name);
 /* malloc'ed printf. */
