@@ -15,7 +15,8 @@ else()
 endif()
 
 set(ebb_test_environment "ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1:allocator_may_return_null=1"
-    "UBSAN_OPTIONS=print_stacktrace=1" "EBB_BIN=${CMAKE_BINARY_DIR}/bin")
+    "UBSAN_OPTIONS=print_stacktrace=1" "OMP_WAIT_POLICY=passive" # tests run side by side
+    "EBB_BIN=${CMAKE_BINARY_DIR}/bin")
 foreach(source ${ebb_tests})
   get_filename_component(name ${source} NAME_WE)
   file(READ ${source} head LIMIT 2000)
@@ -33,3 +34,11 @@ foreach(source ${ebb_tests})
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
   set_tests_properties(${name} PROPERTIES LABELS "${labels}" ENVIRONMENT "${ebb_test_environment}" TIMEOUT 300)
 endforeach()
+
+add_test(NAME check_includes COMMAND ${PROJECT_SOURCE_DIR}/tests/check_includes.sh WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+set_tests_properties(check_includes PROPERTIES LABELS host)
+
+set(ebb_fuzz_note "off: EBB_FUZZ=OFF")
+if(EBB_FUZZ)
+  include(cmake/fuzz.cmake)
+endif()
