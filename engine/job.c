@@ -332,16 +332,17 @@ static bool write_tap(job *j, const ebb_tap *tap, int set, int64_t count, const 
 }
 
 typedef struct batch_progress {
-  job *j;
+  const job *j;
   int player;
+  int64_t videos; /* in the batch */
 } batch_progress;
 
 static void step_done(void *user, int step, int steps) {
-  batch_progress *p = user;
-  const job *j = p->j;
-  if (j->options->progress)
-    j->options->progress(j->options->progress_user, j->done, j->data.count,
-                         ((double)p->player + (double)step / steps) / j->player_count);
+  const batch_progress *p = user;
+  double share = ((double)p->player + (double)step / steps) / p->j->player_count;
+  if (p->j->options->progress)
+    p->j->options->progress(p->j->options->progress_user, (double)p->j->done + share * (double)p->videos,
+                            p->j->data.count);
 }
 
 /* Takes the latents [B,C,T,H,W] through one transformer and writes what its taps saw. */
@@ -354,7 +355,7 @@ static bool run_player(job *j, int number, int64_t count, const int64_t *videos,
   bool ok = ebb_tap_open(&tap, &p->plan, c, count, err) &&
             (!guided || ebb_tap_open(&negative, &p->plan, c, count, err));
   if (ok) {
-    batch_progress progress = {j, number};
+    batch_progress progress = {j, number, count};
     size_t mark = ebb_arena_mark(&c->activations);
     ebb_tensor x = EBB_ACTIVATION(c, "latents", count, j->shape.channels, j->shape.frames, j->shape.height,
                                   j->shape.width);
