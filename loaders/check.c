@@ -13,7 +13,7 @@ typedef struct digest {
 typedef struct movie {
   digest *frames;
   int count, height, width;
-  ebb_error why; /* not readable */
+  char *why; /* not readable: the reason */
 } movie;
 
 typedef struct range {
@@ -39,8 +39,11 @@ static int by_hex(const void *a, const void *b) {
 static movie look(const ebb_video *video) {
   movie m = {0};
   ebb_clip clip;
-  if (!ebb_video_read(video, &clip, &m.why))
+  ebb_error err = {""};
+  if (!ebb_video_read(video, &clip, &err)) {
+    m.why = ebb_format("%s", err.text);
     return m;
+  }
   m.count = clip.frames;
   m.height = clip.height;
   m.width = clip.width;
@@ -78,7 +81,7 @@ static bool check_group(const ebb_video *videos, const movie *movies, int64_t n,
   int kind[2][4], count[2] = {0, 0}, unlabelled = 0;
   for (int64_t i = 0; i < n; i++) {
     if (movies[i].frames == NULL)
-      return ebb_fail(why, "%s cannot be read: %s", videos[i].id, movies[i].why.text);
+      return ebb_fail(why, "%s cannot be read: %s", videos[i].id, movies[i].why);
     if (movies[i].height != movies[0].height || movies[i].width != movies[0].width)
       return ebb_fail(why, "%s is %dx%d, %s is %dx%d", videos[0].id, movies[0].width, movies[0].height,
                       videos[i].id, movies[i].width, movies[i].height);
@@ -196,8 +199,10 @@ bool ebb_dataset_check(const ebb_dataset *set, FILE *out, int64_t *broken, ebb_e
         ebb_fail_also(&list, "  %s: %.140s\n", v->group, why.text);
       one.broken++;
     }
-    for (int64_t i = 0; i < next - first; i++)
+    for (int64_t i = 0; i < next - first; i++) {
       free(movies[i].frames);
+      free(movies[i].why);
+    }
     free(movies);
     if (next == set->count || strcmp(set->videos[next].category, v->category) != 0) {
       print_row(out, v->category, &one);
