@@ -276,6 +276,13 @@ void ebb_names_free(char **names, int64_t count) {
   free(names);
 }
 
+bool ebb_file_size(const char *path, uint64_t *bytes, ebb_error *err) {
+  int fd = open_regular(path, bytes, err);
+  if (fd >= 0)
+    close(fd);
+  return fd >= 0;
+}
+
 bool ebb_is_there(const char *path) {
   struct stat s;
   return stat(path, &s) == 0;

@@ -43,6 +43,7 @@ int ebb_compare_natural(const char *a, const char *b);
 bool ebb_folder_list(const char *path, char ***names, int64_t *count, ebb_error *err);
 void ebb_names_free(char **names, int64_t count);
 bool ebb_is_folder(const char *path);
+bool ebb_file_size(const char *path, uint64_t *bytes, ebb_error *err); /* of a regular file */
 bool ebb_is_there(const char *path); /* anything, links followed */
 
 /* SHA-256 of bytes or of a whole file as 64 hex digits and NUL. */
