@@ -4,13 +4,10 @@
 #include "loaders/file.h"
 #include "loaders/json.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #define SHARDS_MAX 1024
 #define ENTRIES_MAX ((int64_t)1 << 20)
@@ -81,25 +78,25 @@ static void tell(const findings *f, const char *title, ebb_error *text) {
 
 static bool is_there(const char *folder, const char *name) {
   char *path = ebb_path_join(folder, name);
-  struct stat s;
-  bool there = stat(path, &s) == 0;
+  bool there = ebb_is_there(path);
   free(path);
   return there;
 }
 
 /* Nothing that we read was found: says what lies there instead, since that is usually the answer. */
 static bool fail_empty(const char *folder, ebb_error *err) {
-  DIR *d = opendir(folder);
-  if (d == NULL)
-    return ebb_fail(err, "%s: cannot open the folder: %s", folder, strerror(errno));
+  char **names;
+  int64_t count;
+  if (!ebb_folder_list(folder, &names, &count, err))
+    return false;
   findings other = {.shown_max = 8};
-  for (struct dirent *e = readdir(d); e != NULL; e = readdir(d)) {
-    const char *dot = strrchr(e->d_name, '.');
+  for (int64_t i = 0; i < count; i++) {
+    const char *dot = strrchr(names[i], '.');
     if (dot != NULL && (strcmp(dot, ".safetensors") == 0 || strcmp(dot, ".bin") == 0 ||
                         strcmp(dot, ".pt") == 0 || strcmp(dot, ".pth") == 0 || strcmp(dot, ".ckpt") == 0))
-      note(&other, "%.200s", e->d_name);
+      note(&other, "%.200s", names[i]);
   }
-  closedir(d);
+  ebb_names_free(names, count);
   ebb_error text = {""};
   ebb_fail(&text,
            "%s: no weights: expected diffusion_pytorch_model.safetensors (or model.safetensors), or the "
