@@ -1,4 +1,6 @@
 #include "cli/doctor.h"
+#include "cli/commands.h"
+#include "cli/options.h"
 
 #include <cblas.h>
 #include <jansson.h>
