@@ -77,8 +77,8 @@ bool ebb_plan_make(ebb_plan *plan, const ebb_schedule *s, ebb_solver solver, ebb
   for (int i = 0; i < s->steps; i++) {
     ebb_plan_step *step = &plan->step[i];
     *step = (ebb_plan_step){plan->sigma[i], plan->sigma[i + 1], tableau[plan->solver].stages, {0}};
-    if (!generate && labels == EBB_NOISY && solver == EBB_HEUN && i == s->steps - 1)
-      step->stages = 1;
+    if (labels == EBB_NOISY && solver == EBB_HEUN && i == s->steps - 1)
+      step->stages = 1; /* as the official code has it, in both directions */
     for (int k = 0; k < step->stages; k++) {
       double at = tableau[plan->solver].at[k], label;
       if (solver == EBB_EXACT && !generate)

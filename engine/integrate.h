@@ -17,7 +17,8 @@ typedef enum ebb_solver {
 
 typedef enum ebb_labels {
   EBB_NOISY,  /* as the official code pairs them: inversion tells the model the label of the *next* sigma; Heun's second stage
-               * that of the one after, and its last step is Euler's */
+               * that of the one after, and its last step is Euler's; generation is told the label of the
+               * state it is at, and Heun's last step is Euler's there too */
   EBB_MATCHED /* the label of the sigma the state is at */
 } ebb_labels;
 

@@ -87,6 +87,9 @@ static bool add_slot(ebb_tap_plan *plan, ebb_point point, ebb_pool pool, ebb_err
 bool ebb_tap_plan_make(ebb_tap_plan *plan, const ebb_config *config, int steps, ebb_tap_sizes sizes,
                        ebb_error *err) {
   *plan = (ebb_tap_plan){.sizes = sizes};
+  if (sizes.blocks > EBB_TAP_BLOCKS)
+    return ebb_fail(err, "capture: the model has %lld blocks, expected at most %d", (long long)sizes.blocks,
+                    EBB_TAP_BLOCKS);
   if (!compile_list(&config->capture.steps, "step", steps, plan->steps, &plan->step_count, err) ||
       !compile_list(&config->capture.blocks, "block", (int)sizes.blocks, plan->blocks, &plan->block_count, err))
     return false;
@@ -121,8 +124,12 @@ static int64_t feature_floats(const ebb_feature *f) {
 int64_t ebb_tap_plan_floats(const ebb_tap_plan *plan) {
   int64_t n = 0;
   for (int i = 0; i < plan->slot_count; i++)
-    n += feature_floats(&plan->slots[i].feature) * plan->step_count;
+    n += ebb_tap_slot_floats(plan, i);
   return n;
+}
+
+int64_t ebb_tap_slot_floats(const ebb_tap_plan *plan, int slot) {
+  return feature_floats(&plan->slots[slot].feature) * plan->step_count;
 }
 
 /* Numbers of one video, step and block of a slot. */

@@ -30,6 +30,8 @@ typedef enum ebb_pool {
   EBB_POOLS
 } ebb_pool;
 
+#define EBB_TAP_BLOCKS 128
+
 /* What a transformer gives at each tap, besides its blocks: sizes that shapes follow from. */
 typedef struct ebb_tap_sizes {
   int64_t blocks, width, heads, tokens, frames; /* L, D, N, S, T (in tokens) */
@@ -55,7 +57,8 @@ typedef struct ebb_tap_plan {
 /* Compiles `capture` for a run of `steps` evaluations. Errors: a step or block that does not exist, an unknown point or pool (all known
  * ones are listed). */
 bool ebb_tap_plan_make(ebb_tap_plan *plan, const ebb_config *config, int steps, ebb_tap_sizes sizes, ebb_error *err);
-/* Floats that one video fills: all slots, steps, blocks. */
+/* Floats that one video fills in one slot (all its steps and blocks), and in all. */
+int64_t ebb_tap_slot_floats(const ebb_tap_plan *plan, int slot);
 int64_t ebb_tap_plan_floats(const ebb_tap_plan *plan);
 
 /* A tap on one batch. data[slot] f32 [B, steps, feature shape] in host memory, owned. */
@@ -66,7 +69,7 @@ typedef struct ebb_tap {
   float **data;
   float *landing;   /* host scratch for one download */
   int step;         /* index into plan->steps, -1: this evaluation is not captured */
-  uint64_t blocks[2]; /* bit l: block l is wanted */
+  uint64_t blocks[EBB_TAP_BLOCKS / 64]; /* bit l: block l is wanted */
 } ebb_tap;
 
 bool ebb_tap_open(ebb_tap *tap, const ebb_tap_plan *plan, ebb_context *c, int64_t batch, ebb_error *err);
