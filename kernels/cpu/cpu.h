@@ -75,6 +75,11 @@ static inline int64_t cpu_size(cpu_cut cut, int64_t i) {
   return rest < cut.size ? rest : cut.size;
 }
 
+/* The sample of t that goes with sample b: 0 when all share one. */
+static inline int64_t cpu_sample(ebb_tensor t, int64_t b) {
+  return t.shape[0] == 1 ? 0 : b;
+}
+
 static inline float *cpu_f32(ebb_tensor t) {
   return (float *)t.data;
 }
