@@ -432,22 +432,22 @@ static void run_stage(ebb_context *c, const stage *s, ebb_tensor y, ebb_tensor x
 }
 
 /* All stages; two buffers take turns. x [1,C,T,H,W]; y the last stage's output. */
-static void run(ebb_context *c, const coder *coder, ebb_tensor y, ebb_tensor x) {
+static void run(ebb_context *c, const coder *half, ebb_tensor y, ebb_tensor x) {
   size_t mark = ebb_arena_mark(&c->activations);
   ebb_latent_shape shape = {x.shape[1], x.shape[2], x.shape[3], x.shape[4]}, at = shape;
   int64_t most[2] = {1, 1};
-  for (int i = 0; i + 1 < coder->count; i++) {
-    at = after(&coder->stages[i], at);
+  for (int i = 0; i + 1 < half->count; i++) {
+    at = after(&half->stages[i], at);
     most[i & 1] = numbers(at) > most[i & 1] ? numbers(at) : most[i & 1];
   }
   ebb_tensor buffers[2] = {EBB_ACTIVATION(c, "even stages", most[0]), EBB_ACTIVATION(c, "odd stages", most[1])};
-  for (int i = 0; i < coder->count; i++) {
-    shape = after(&coder->stages[i], shape);
+  for (int i = 0; i < half->count; i++) {
+    shape = after(&half->stages[i], shape);
     ebb_tensor to = y;
-    if (i + 1 < coder->count)
+    if (i + 1 < half->count)
       to = EBB_VIEW(ebb_slice(buffers[i & 1], 0, numbers(shape)), 1, shape.channels, shape.frames, shape.height,
                     shape.width);
-    run_stage(c, &coder->stages[i], to, x);
+    run_stage(c, &half->stages[i], to, x);
     x = to;
   }
   ebb_arena_release(&c->activations, mark);
