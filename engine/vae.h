@@ -8,7 +8,6 @@ typedef struct ebb_vae {
   ebb_context *context;
   int64_t channels;                 /* z */
   int time_stride, space_stride;    /* 4, 8 for Wan */
-  int clip_stride;                  /* a clip has clip_stride * k + 1 frames: 4, as diffusers cuts its chunks for any time_stride */
   int chunk;                        /* clips have chunk*k + 1 frames: 4, whatever the stride, as diffusers cuts them */
   int64_t parameters;
   char sha256[65]; /* of the weights; empty when counting */

@@ -228,7 +228,6 @@ static void read_config(ebb_vae *vae, wan_vae *v, ebb_json j) {
   vae->channels = k->z;
   vae->chunk = FRAMES_CHUNK;
   vae->time_stride = vae->space_stride = 1;
-  vae->clip_stride = FRAMES_CHUNK;
   for (int i = 0; i + 1 < k->levels; i++) {
     vae->space_stride *= 2;
     vae->time_stride *= k->time[i] ? 2 : 1;
