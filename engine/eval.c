@@ -193,7 +193,7 @@ static bool evaluate_encode(evaluation *e, ebb_error *err) {
   ebb_vae vae = {0};
   ebb_latent_shape z = {0};
   bool ok = ebb_vae_open(&vae, c, folder, true, false, err);
-  int64_t used = ok ? ebb_frames_usable((int)in[2], vae.time_stride) : 0, plane = in[3] * in[4];
+  int64_t used = ok ? ebb_frames_usable((int)in[2], vae.chunk) : 0, plane = in[3] * in[4];
   ok = ok && ebb_vae_latent_shape(&vae, used, in[3], in[4], &z, err);
   int64_t shape[] = {in[0], z.channels, z.frames, z.height, z.width};
   int64_t count = shape[0] * shape[1] * shape[2] * shape[3] * shape[4];

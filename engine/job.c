@@ -182,7 +182,7 @@ static bool open_models(job *j, ebb_error *err) {
   free(folder);
   if (!ok)
     return false;
-  j->used_frames = ebb_frames_usable((int)k->data.frames, j->vae.time_stride);
+  j->used_frames = ebb_frames_usable((int)k->data.frames, j->vae.chunk);
   ok = ebb_vae_latent_shape(&j->vae, j->used_frames, k->data.height, k->data.width, &j->shape, err) &&
        plan_vae_features(j, err);
   j->player_count = 0;

@@ -47,7 +47,8 @@ static bool load(ebb_model *m, const char *folder, ebb_error *err) {
   return ok;
 }
 
-bool ebb_model_open(ebb_model *m, ebb_context *c, const char *folder, const int64_t *random_seed, ebb_error *err) {
+bool ebb_model_open(ebb_model *m, ebb_context *c, const char *folder, const int64_t *random_seed,
+                    ebb_error *err) {
   *m = (ebb_model){.context = c};
   bool ok = read_config(m, folder, err);
   if (ok && random_seed) {
@@ -94,7 +95,8 @@ bool ebb_model_condition(ebb_model *m, ebb_condition *cond, ebb_latent_shape sha
     return false;
   if (text_tokens < 1 || text_dim != m->text_dim)
     return ebb_fail(err, "the text is [%lld, %lld, %lld], the model expects at least one token of width %lld",
-                    (long long)text_batch, (long long)text_tokens, (long long)text_dim, (long long)m->text_dim);
+                    (long long)text_batch, (long long)text_tokens, (long long)text_dim,
+                    (long long)m->text_dim);
   float *narrow = malloc((size_t)n * sizeof *narrow);
   if (!narrow)
     return ebb_fail(err, "no memory for %lld time labels", (long long)n);
