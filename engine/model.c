@@ -47,7 +47,8 @@ static bool load(ebb_model *m, const char *folder, ebb_error *err) {
   return ok;
 }
 
-bool ebb_model_open(ebb_model *m, ebb_context *c, const char *folder, const int64_t *random_seed, ebb_error *err) {
+bool ebb_model_open(ebb_model *m, ebb_context *c, const char *folder, const int64_t *random_seed,
+                    ebb_error *err) {
   *m = (ebb_model){.context = c};
   bool ok = read_config(m, folder, err);
   if (ok && random_seed) {

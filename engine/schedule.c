@@ -17,8 +17,8 @@ static double shifted(double shift, double s) {
   return shift * s / (1 + (shift - 1) * s);
 }
 
-/* Entry i of numpy.linspace(from, to, intervals + 1), in numpy's order of operations: a label is truncated to an integer, so the last
- * bit may matter. */
+/* Entry i of numpy.linspace(from, to, intervals + 1), in numpy's order of operations: a label is truncated to
+ * an integer, so the last bit may matter. */
 static double linspace(double from, double to, int intervals, int i) {
   if (i == intervals && intervals > 0)
     return to;
@@ -54,8 +54,8 @@ bool ebb_schedule_make(ebb_schedule *s, ebb_schedule_kind kind, int steps, doubl
   for (int i = 0; i < steps; i++) {
     double sigma = descending(kind, steps, shift, i);
     s->sigma[steps - i] = sigma;
-    s->label[steps - i] =
-        kind == EBB_FLOW_MATCH_EULER ? (double)((float)sigma * (float)TRAIN_STEPS) : trunc(sigma * TRAIN_STEPS);
+    s->label[steps - i] = kind == EBB_FLOW_MATCH_EULER ? (double)((float)sigma * (float)TRAIN_STEPS)
+                                                       : trunc(sigma * TRAIN_STEPS);
   }
   return true;
 }
@@ -78,13 +78,15 @@ bool ebb_schedule_named(const char *name, ebb_schedule_kind *kind, ebb_error *er
       *kind = (ebb_schedule_kind)i;
       return true;
     }
-  return ebb_fail(err, "schedule '%s' is not known: expected auto, unipc, unipc-old or flow-match-euler", name);
+  return ebb_fail(err, "schedule '%s' is not known: expected auto, unipc, unipc-old or flow-match-euler",
+                  name);
 }
 
 /* `key` must be false or absent. */
 static void refuse_true(ebb_json j, const char *key) {
   if (ebb_json_bool_or(j, key, false))
-    ebb_fail(j.err, "%s: \"%s\" is true: this schedule is not supported, only flow sigmas with a static shift",
+    ebb_fail(j.err,
+             "%s: \"%s\" is true: this schedule is not supported, only flow sigmas with a static shift",
              j.path, key);
 }
 

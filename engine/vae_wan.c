@@ -1,6 +1,7 @@
-/* Wan 2.1's video autoencoder (diffusers AutoencoderKLWan), any size. Both halves are straight lists of stages, built from config.json and
- * run one after the other on a whole clip [1,C,T,H,W]; diffusers' loop over chunks with caches gives the same numbers. Samples of
- * a batch go one at a time, which bounds the memory. */
+/* Wan 2.1's video autoencoder (diffusers AutoencoderKLWan), any size. Both halves are straight lists of
+ * stages, built from config.json and run one after the other on a whole clip [1,C,T,H,W]; diffusers' loop
+ * over chunks with caches gives the same numbers. Samples of a batch go one at a time, which bounds the
+ * memory. */
 #include "engine/vae.h"
 
 #include "loaders/file.h"
@@ -54,7 +55,7 @@ typedef struct wan_vae {
   ebb_tensor from_unit_scale, from_unit_shift; /* [z]: latent * std + mean */
 } wan_vae;
 
-/* ---- structure --------------------------------------------------------------------------------------------------------- */
+/* ---- structure ------------------------------------------------------------------------------ */
 
 /* Where the stages and their parameters are being listed. */
 typedef struct builder {
@@ -71,16 +72,19 @@ static stage *add_stage(builder *b, stage_kind kind, int64_t in, int64_t out) {
 }
 
 /* A convolution's weight [out,in,...] of this rank and its bias [out]. */
-static void list_conv(builder *b, layer *l, int rank, const int64_t *shape, const char *stem, const char *name) {
+static void list_conv(builder *b, layer *l, int rank, const int64_t *shape, const char *stem,
+                      const char *name) {
   int64_t fan_in = 1;
   for (int i = 1; i < rank; i++)
     fan_in *= shape[i];
-  ebb_parameters_add(b->list, b->wanted ? &l->w : NULL, rank, shape, EBB_INIT_LINEAR, fan_in, "%s%s.weight", stem,
+  ebb_parameters_add(b->list, b->wanted ? &l->w : NULL, rank, shape, EBB_INIT_LINEAR, fan_in, "%s%s.weight",
+                     stem, name);
+  ebb_parameters_add(b->list, b->wanted ? &l->b : NULL, 1, shape, EBB_INIT_LINEAR, fan_in, "%s%s.bias", stem,
                      name);
-  ebb_parameters_add(b->list, b->wanted ? &l->b : NULL, 1, shape, EBB_INIT_LINEAR, fan_in, "%s%s.bias", stem, name);
 }
 
-static void list_norm(builder *b, ebb_tensor *gamma, int rank, int64_t C, const char *stem, const char *name) {
+static void list_norm(builder *b, ebb_tensor *gamma, int rank, int64_t C, const char *stem,
+                      const char *name) {
   ebb_parameters_add(b->list, b->wanted ? gamma : NULL, rank, (const int64_t[]){C, 1, 1, 1}, EBB_INIT_ONES, 0,
                      "%s%s.gamma", stem, name);
 }
@@ -124,7 +128,8 @@ static void add_up(builder *b, int64_t C, bool time, const char *stem) {
 }
 
 static void add_middle(builder *b, int64_t C, const char *half) {
-  char *first = ebb_format("%s.mid_block.resnets.0", half), *second = ebb_format("%s.mid_block.resnets.1", half);
+  char *first = ebb_format("%s.mid_block.resnets.0", half),
+       *second = ebb_format("%s.mid_block.resnets.1", half);
   char *attention = ebb_format("%s.mid_block.attentions.0", half);
   add_residual(b, C, C, first);
   add_attention(b, C, attention);
@@ -194,7 +199,7 @@ static void build(wan_vae *v) {
     v->encoder.stages[v->encoder.count - 1].out = k->z;
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------------------------- */
+/* ---- opening -------------------------------------------------------------------------------- */
 
 static void read_statistics(ebb_json j, const char *key, int64_t z, double *to) {
   int n = ebb_json_reals(j, key, false, 4096, to);
@@ -221,8 +226,8 @@ static void read_config(ebb_vae *vae, wan_vae *v, ebb_json j) {
   k->levels = ebb_json_ints(j, "dim_mult", false, LEVELS_MAX, 1, 64, k->mult);
   int halvings = ebb_json_bools(j, "temperal_downsample", k->levels == 1, LEVELS_MAX, k->time);
   if (k->levels > 0 && halvings != k->levels - 1)
-    ebb_fail(j.err, "%s: \"temperal_downsample\" has %d entries, expected %lld: one fewer than \"dim_mult\"", j.path,
-             halvings, (long long)k->levels - 1);
+    ebb_fail(j.err, "%s: \"temperal_downsample\" has %d entries, expected %lld: one fewer than \"dim_mult\"",
+             j.path, halvings, (long long)k->levels - 1);
   read_statistics(j, "latents_mean", k->z, k->mean);
   read_statistics(j, "latents_std", k->z, k->std);
   vae->channels = k->z;
@@ -237,7 +242,8 @@ static void read_config(ebb_vae *vae, wan_vae *v, ebb_json j) {
              vae->time_stride, FRAMES_CHUNK);
   for (int64_t i = 0; i < k->z; i++)
     if (k->std[i] <= 0)
-      ebb_fail(j.err, "%s: \"latents_std\"[%lld] is %g, expected a positive number", j.path, (long long)i, k->std[i]);
+      ebb_fail(j.err, "%s: \"latents_std\"[%lld] is %g, expected a positive number", j.path, (long long)i,
+               k->std[i]);
 }
 
 static bool open_config(ebb_vae *vae, wan_vae *v, const char *folder, ebb_error *err) {
@@ -305,7 +311,7 @@ void ebb_vae_close(ebb_vae *vae) {
   *vae = (ebb_vae){0};
 }
 
-/* ---- shapes ---------------------------------------------------------------------------------------------------------------- */
+/* ---- shapes --------------------------------------------------------------------------------- */
 
 static ebb_latent_shape after(const stage *s, ebb_latent_shape x) {
   x.channels = s->out;
@@ -325,19 +331,19 @@ static int64_t numbers(ebb_latent_shape x) {
   return x.channels * x.frames * x.height * x.width;
 }
 
-bool ebb_vae_latent_shape(const ebb_vae *vae, int64_t frames, int64_t height, int64_t width, ebb_latent_shape *shape,
-                          ebb_error *err) {
+bool ebb_vae_latent_shape(const ebb_vae *vae, int64_t frames, int64_t height, int64_t width,
+                          ebb_latent_shape *shape, ebb_error *err) {
   if (frames < 1 || (frames - 1) % vae->chunk != 0)
     return ebb_fail(err, "%lld frames: the autoencoder takes %d*k + 1", (long long)frames, vae->chunk);
   if (height < vae->space_stride || width < vae->space_stride)
-    return ebb_fail(err, "frames of %lld x %lld: the autoencoder takes sides of at least %d", (long long)height,
-                    (long long)width, vae->space_stride);
+    return ebb_fail(err, "frames of %lld x %lld: the autoencoder takes sides of at least %d",
+                    (long long)height, (long long)width, vae->space_stride);
   *shape = (ebb_latent_shape){vae->channels, (frames - 1) / vae->time_stride + 1, height / vae->space_stride,
                               width / vae->space_stride};
   return true;
 }
 
-/* ---- running ---------------------------------------------------------------------------------------------------------------- */
+/* ---- running -------------------------------------------------------------------------------- */
 
 static ebb_tensor like(ebb_context *c, const char *name, ebb_tensor x) {
   return ebb_tensor_new(c, EBB_ACTIVATIONS, EBB_F32, name, x.rank, x.shape);

@@ -1,5 +1,5 @@
-/* Wan 2.1's text-to-video transformer (diffusers WanTransformer3DModel), any size. Letters as in kernels/ops.h; M text
- * tokens, L blocks, F the feed-forward's width, n = moments * labels_per_moment. */
+/* Wan 2.1's text-to-video transformer (diffusers WanTransformer3DModel), any size. Letters as in
+ * kernels/ops.h; M text tokens, L blocks, F the feed-forward's width, n = moments * labels_per_moment. */
 #include "engine/wan.h"
 
 #include "engine/model.h"
@@ -29,16 +29,17 @@ typedef struct block {
 } block;
 
 typedef struct wan {
-  int64_t head_width, feed_forward, frequencies, reach; /* P, F, width of the time embedding, positions an axis */
+  int64_t head_width, feed_forward, frequencies,
+      reach; /* P, F, width of the time embedding, positions an axis */
   float eps;
   bool cross_norm;
-  layer patch;         /* [D,C,pt,ph,pw] */
-  layer time1, time2;  /* [D,frequencies], [D,D] */
-  layer modulation;    /* [6D,D] */
-  layer text1, text2;  /* [D,text_dim], [D,D] */
-  ebb_tensor table;    /* [1,2,D]: shift and scale of the head */
-  layer head;          /* [pt*ph*pw*C, D] */
-  block blocks[];      /* L */
+  layer patch;        /* [D,C,pt,ph,pw] */
+  layer time1, time2; /* [D,frequencies], [D,D] */
+  layer modulation;   /* [6D,D] */
+  layer text1, text2; /* [D,text_dim], [D,D] */
+  ebb_tensor table;   /* [1,2,D]: shift and scale of the head */
+  layer head;         /* [pt*ph*pw*C, D] */
+  block blocks[];     /* L */
 } wan;
 
 /* What does not change from step to step; ebb_condition.state. */
@@ -51,7 +52,7 @@ typedef struct constants {
   } blocks[];
 } constants;
 
-/* ---- opening ------------------------------------------------------------------------------------------------------- */
+/* ---- opening -------------------------------------------------------------------------------- */
 
 static void list_layer(ebb_parameters *list, layer *l, int64_t out, int64_t in, const char *name) {
   ebb_parameters_add(list, &l->w, EBB_SHAPE(out, in), EBB_INIT_LINEAR, in, "%s.weight", name);
@@ -76,16 +77,19 @@ static void list_attention(ebb_parameters *list, attention *a, int64_t D, int64_
 static void list_block(ebb_parameters *list, block *b, const wan *w, int64_t D, int64_t index) {
   long long l = index;
   int64_t F = w->feed_forward;
-  ebb_parameters_add(list, &b->table, EBB_SHAPE(1, 6, D), EBB_INIT_TABLE, 0, "blocks.%lld.scale_shift_table", l);
+  ebb_parameters_add(list, &b->table, EBB_SHAPE(1, 6, D), EBB_INIT_TABLE, 0, "blocks.%lld.scale_shift_table",
+                     l);
   list_attention(list, &b->self, D, index, "attn1");
   list_attention(list, &b->cross, D, index, "attn2");
   if (w->cross_norm) {
     ebb_parameters_add(list, &b->cross_norm.w, EBB_SHAPE(D), EBB_INIT_ONES, 0, "blocks.%lld.norm2.weight", l);
     ebb_parameters_add(list, &b->cross_norm.b, EBB_SHAPE(D), EBB_INIT_ZEROS, 0, "blocks.%lld.norm2.bias", l);
   }
-  ebb_parameters_add(list, &b->up.w, EBB_SHAPE(F, D), EBB_INIT_LINEAR, D, "blocks.%lld.ffn.net.0.proj.weight", l);
+  ebb_parameters_add(list, &b->up.w, EBB_SHAPE(F, D), EBB_INIT_LINEAR, D, "blocks.%lld.ffn.net.0.proj.weight",
+                     l);
   ebb_parameters_add(list, &b->up.b, EBB_SHAPE(F), EBB_INIT_LINEAR, D, "blocks.%lld.ffn.net.0.proj.bias", l);
-  ebb_parameters_add(list, &b->down.w, EBB_SHAPE(D, F), EBB_INIT_LINEAR, F, "blocks.%lld.ffn.net.2.weight", l);
+  ebb_parameters_add(list, &b->down.w, EBB_SHAPE(D, F), EBB_INIT_LINEAR, F, "blocks.%lld.ffn.net.2.weight",
+                     l);
   ebb_parameters_add(list, &b->down.b, EBB_SHAPE(D), EBB_INIT_LINEAR, F, "blocks.%lld.ffn.net.2.bias", l);
 }
 
@@ -115,8 +119,8 @@ static void refuse_other_wans(ebb_json config) {
   ebb_json_refuse(config, "pos_embed_seq_len", "image-to-video models");
   const char *norm = ebb_json_text_or(config, "qk_norm", "none");
   if (strcmp(norm, "rms_norm_across_heads") != 0)
-    ebb_fail(config.err, "%s: \"qk_norm\" is \"%.60s\", only \"rms_norm_across_heads\" is supported", config.path,
-             norm);
+    ebb_fail(config.err, "%s: \"qk_norm\" is \"%.60s\", only \"rms_norm_across_heads\" is supported",
+             config.path, norm);
 }
 
 static void wan_open(ebb_model *m, ebb_json config) {
@@ -138,12 +142,14 @@ static void wan_open(ebb_model *m, ebb_json config) {
   w->eps = (float)ebb_json_real_or(config, "eps", 0, 1, 1e-6);
   w->cross_norm = ebb_json_bool_or(config, "cross_attn_norm", true);
   if (axes != 0 && axes != 3)
-    ebb_fail(config.err, "%s: \"patch_size\" has %d entries, expected 3: frames, rows, columns", config.path, axes);
+    ebb_fail(config.err, "%s: \"patch_size\" has %d entries, expected 3: frames, rows, columns", config.path,
+             axes);
   if (head_width % 2 != 0 || w->frequencies % 2 != 0)
     ebb_fail(config.err, "%s: \"attention_head_dim\" %lld and \"freq_dim\" %lld must be even", config.path,
              (long long)head_width, (long long)w->frequencies);
   if (out != m->channels)
-    ebb_fail(config.err, "%s: \"out_channels\" is %lld, expected %lld as \"in_channels\": a velocity is like its state",
+    ebb_fail(config.err,
+             "%s: \"out_channels\" is %lld, expected %lld as \"in_channels\": a velocity is like its state",
              config.path, (long long)out, (long long)m->channels);
   for (int i = 0; i < 3; i++)
     m->patch[i] = (int)patch[i];
@@ -156,7 +162,7 @@ static void wan_close(ebb_model *m) {
   m->state = NULL;
 }
 
-/* ---- constants of a run ---------------------------------------------------------------------------------------------- */
+/* ---- constants of a run --------------------------------------------------------------------- */
 
 void ebb_wan_rope(float *cosine, float *sine, const int64_t grid[3], int64_t head_width) {
   const int64_t side = 2 * (head_width / 6), widths[3] = {head_width - 2 * side, side, side};
@@ -181,7 +187,8 @@ static bool make_rope(const ebb_model *m, const ebb_condition *cond, constants *
   static const char *const axes[] = {"frames", "rows", "columns"};
   for (int i = 0; i < 3; i++)
     if (grid[i] > w->reach)
-      return ebb_fail(err, "the latent has %lld %s of tokens, the model's positions (rope_max_seq_len) reach %lld",
+      return ebb_fail(err,
+                      "the latent has %lld %s of tokens, the model's positions (rope_max_seq_len) reach %lld",
                       (long long)grid[i], axes[i], (long long)w->reach);
   const int64_t S = grid[0] * grid[1] * grid[2], pairs = w->head_width / 2;
   k->cos = EBB_NEW(c, EBB_WEIGHTS, EBB_F32, "rope cos", S, pairs);
@@ -243,7 +250,8 @@ static void condition_on_time(const ebb_model *m, constants *k, ebb_tensor label
   ebb_add_table(c, k->head, ebb_at(w->table, 0), time);
 }
 
-static bool wan_condition(ebb_model *m, ebb_condition *cond, ebb_tensor text, ebb_tensor labels, ebb_error *err) {
+static bool wan_condition(ebb_model *m, ebb_condition *cond, ebb_tensor text, ebb_tensor labels,
+                          ebb_error *err) {
   constants *k = ebb_must(calloc(1, sizeof *k + (size_t)m->blocks * sizeof *k->blocks));
   cond->state = k;
   if (!make_rope(m, cond, k, err))
@@ -253,15 +261,16 @@ static bool wan_condition(ebb_model *m, ebb_condition *cond, ebb_tensor text, eb
   return true;
 }
 
-/* ---- the forward ------------------------------------------------------------------------------------------------------ */
+/* ---- the forward ---------------------------------------------------------------------------- */
 
-/* One forward's tensors. The feed-forward's hidden layer lies over q, k, v and a: they are never needed together. */
+/* One forward's tensors. The feed-forward's hidden layer lies over q, k, v and a: they are never needed
+ * together. */
 typedef struct activations {
-  ebb_tensor patches;       /* [B,S,C*pt*ph*pw] */
-  ebb_tensor x;             /* [B,S,D]: the residual stream */
-  ebb_tensor h;             /* [B,S,D]: what enters a sublayer, and what it adds */
-  ebb_tensor q, k, v, a;    /* [B,S,D] */
-  ebb_tensor hidden;        /* [B,S,F] */
+  ebb_tensor patches;    /* [B,S,C*pt*ph*pw] */
+  ebb_tensor x;          /* [B,S,D]: the residual stream */
+  ebb_tensor h;          /* [B,S,D]: what enters a sublayer, and what it adds */
+  ebb_tensor q, k, v, a; /* [B,S,D] */
+  ebb_tensor hidden;     /* [B,S,F] */
 } activations;
 
 static void take_attention(ebb_context *c, activations *t, int64_t B, int64_t S, int64_t D) {
@@ -275,9 +284,10 @@ static activations take_activations(const ebb_model *m, int64_t B, int64_t S) {
   const wan *w = m->state;
   ebb_context *c = m->context;
   const int64_t D = m->width, F = w->feed_forward;
-  activations t = {.patches = EBB_ACTIVATION(c, "patches", B, S, m->channels * m->patch[0] * m->patch[1] * m->patch[2]),
-                   .x = EBB_ACTIVATION(c, "x", B, S, D),
-                   .h = EBB_ACTIVATION(c, "h", B, S, D)};
+  activations t = {
+      .patches = EBB_ACTIVATION(c, "patches", B, S, m->channels * m->patch[0] * m->patch[1] * m->patch[2]),
+      .x = EBB_ACTIVATION(c, "x", B, S, D),
+      .h = EBB_ACTIVATION(c, "h", B, S, D)};
   size_t mark = ebb_arena_mark(&c->activations);
   t.hidden = EBB_ACTIVATION(c, "feed-forward", B, S, F);
   size_t end = ebb_arena_mark(&c->activations);
@@ -295,6 +305,22 @@ static ebb_tensor at_moment(ebb_tensor modulation, int which, const ebb_conditio
   return ebb_slice(ebb_at(modulation, which), moment * cond->labels_per_moment, cond->labels_per_moment);
 }
 
+/* A block's shifts, scales and gates at one moment, each [1 or B, D]. */
+typedef struct modulation {
+  ebb_tensor shift1, scale1, gate1, shift2, scale2, gate2;
+} modulation;
+
+static modulation modulation_at(ebb_tensor all, const ebb_condition *cond, int64_t moment) {
+  return (modulation){
+      .shift1 = at_moment(all, 0, cond, moment),
+      .scale1 = at_moment(all, 1, cond, moment),
+      .gate1 = at_moment(all, 2, cond, moment),
+      .shift2 = at_moment(all, 3, cond, moment),
+      .scale2 = at_moment(all, 4, cond, moment),
+      .gate2 = at_moment(all, 5, cond, moment),
+  };
+}
+
 static void cross_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, const block *b, float eps) {
   if (ebb_present(b->cross_norm.w))
     ebb_layer_norm(c, y, x, b->cross_norm.w, b->cross_norm.b, eps);
@@ -302,23 +328,21 @@ static void cross_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, const block *
     ebb_axpby(c, y, 1, x, 0, EBB_NO_TENSOR);
 }
 
-static void forward_block(const ebb_model *m, int l, const activations *t, const ebb_condition *cond, int64_t moment,
-                          ebb_tap *tap) {
+static void forward_block(const ebb_model *m, int l, const activations *t, const ebb_condition *cond,
+                          int64_t moment, ebb_tap *tap) {
   const wan *w = m->state;
   const block *b = &w->blocks[l];
   const constants *k = cond->state;
   ebb_context *c = m->context;
   const int heads = (int)m->heads;
-  const ebb_tensor none = EBB_NO_TENSOR, modulation = k->blocks[l].modulation;
-  const ebb_tensor shift1 = at_moment(modulation, 0, cond, moment), scale1 = at_moment(modulation, 1, cond, moment);
-  const ebb_tensor gate1 = at_moment(modulation, 2, cond, moment), shift2 = at_moment(modulation, 3, cond, moment);
-  const ebb_tensor scale2 = at_moment(modulation, 4, cond, moment), gate2 = at_moment(modulation, 5, cond, moment);
+  const ebb_tensor none = EBB_NO_TENSOR;
+  const modulation of = modulation_at(k->blocks[l].modulation, cond, moment);
   ebb_attention_stats room;
   const ebb_attention_stats *stats = ebb_tap_stats(tap, l, &room);
 
   /* x <- x + gate1 * SelfAttention(norm(x) * (1 + scale1) + shift1) */
   ebb_tap_tokens(tap, EBB_BLOCK_IN, l, t->x);
-  ebb_norm_modulate(c, t->h, t->x, shift1, scale1, w->eps);
+  ebb_norm_modulate(c, t->h, t->x, of.shift1, of.scale1, w->eps);
   linear(c, t->q, t->h, b->self.q, EBB_IDENTITY);
   linear(c, t->k, t->h, b->self.k, EBB_IDENTITY);
   linear(c, t->v, t->h, b->self.v, EBB_IDENTITY);
@@ -327,7 +351,7 @@ static void forward_block(const ebb_model *m, int l, const activations *t, const
   ebb_attention(c, t->a, stats, t->q, t->k, t->v, heads);
   ebb_tap_take_stats(tap, l, stats);
   linear(c, t->h, t->a, b->self.out, EBB_IDENTITY);
-  ebb_gate_add(c, t->x, t->h, gate1);
+  ebb_gate_add(c, t->x, t->h, of.gate1);
   ebb_tap_tokens(tap, EBB_ATTN_OUT, l, t->x);
 
   /* x <- x + CrossAttention(norm(x), text) */
@@ -340,11 +364,11 @@ static void forward_block(const ebb_model *m, int l, const activations *t, const
   ebb_tap_tokens(tap, EBB_CROSS_OUT, l, t->x);
 
   /* x <- x + gate2 * FeedForward(norm(x) * (1 + scale2) + shift2) */
-  ebb_norm_modulate(c, t->h, t->x, shift2, scale2, w->eps);
+  ebb_norm_modulate(c, t->h, t->x, of.shift2, of.scale2, w->eps);
   linear(c, t->hidden, t->h, b->up, EBB_GELU_TANH);
   linear(c, t->h, t->hidden, b->down, EBB_IDENTITY);
   ebb_tap_tokens(tap, EBB_MLP_OUT, l, t->h);
-  ebb_gate_add(c, t->x, t->h, gate2);
+  ebb_gate_add(c, t->x, t->h, of.gate2);
   ebb_tap_tokens(tap, EBB_BLOCK_OUT, l, t->x);
 }
 
@@ -365,7 +389,8 @@ static void wan_velocity(ebb_model *m, ebb_tensor v, ebb_tensor x, const ebb_con
     forward_block(m, l, &t, cond, moment, tap);
     ebb_arena_release(&c->activations, mark); /* what a tap took */
   }
-  ebb_norm_modulate(c, t.h, t.x, at_moment(k->head, 0, cond, moment), at_moment(k->head, 1, cond, moment), w->eps);
+  ebb_norm_modulate(c, t.h, t.x, at_moment(k->head, 0, cond, moment), at_moment(k->head, 1, cond, moment),
+                    w->eps);
   linear(c, t.patches, t.h, w->head, EBB_IDENTITY);
   ebb_unpatchify(c, v, t.patches, m->patch);
   ebb_arena_release(&c->activations, start);
