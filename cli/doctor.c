@@ -1,4 +1,6 @@
 #include "cli/doctor.h"
+#include "cli/commands.h"
+#include "cli/options.h"
 
 #include <cblas.h>
 #include <jansson.h>
@@ -74,4 +76,11 @@ int ebb_doctor(FILE *out) {
   EBB_OPTIONAL_LIBRARIES(OPTIONAL)
 #undef OPTIONAL
   return fflush(out) != 0 || ferror(out) ? 1 : 0;
+}
+
+int ebb_doctor_command(int argc, char **argv) {
+  const ebb_command command = {"doctor", "What this build is, what it found, and what this machine can do.", NULL, 0,
+                               NULL, 0, 0, NULL};
+  int code = ebb_command_parse(&command, argc, argv);
+  return code >= 0 ? code : ebb_doctor(stdout);
 }

@@ -52,35 +52,13 @@ static void note_skipped(void *user, const char *id, const char *reason) {
   fprintf(j->options->log, "skipped %s: %s\n", id, reason);
 }
 
-/* Keeps the first `groups` groups of each category. The list is in order of category and group. */
-static void keep_groups(ebb_dataset *set, int64_t groups) {
-  int64_t kept = 0, seen = 0;
-  const char *category = "", *group = "";
-  for (int64_t i = 0; i < set->count; i++) {
-    ebb_video v = set->videos[i];
-    if (strcmp(v.category, category) != 0)
-      seen = 0, group = "";
-    if (strcmp(v.group, group) != 0)
-      seen++;
-    category = v.category;
-    group = v.group;
-    if (seen <= groups) { /* swapped, so that the rest is still there to be freed */
-      set->videos[i] = set->videos[kept];
-      set->videos[kept++] = v;
-    }
-  }
-  for (int64_t i = kept; i < set->count; i++)
-    ebb_video_free(&set->videos[i]);
-  set->count = kept;
-}
-
 static bool open_data(job *j, ebb_error *err) {
   const ebb_config *k = j->config;
   j->skipped = json_array();
   if (!ebb_dataset_open(&j->data, k->data.format, k->data.path, k->data.unlabelled, note_skipped, j, err))
     return false;
   if (k->data.groups > 0)
-    keep_groups(&j->data, k->data.groups);
+    ebb_dataset_keep(&j->data, k->data.groups);
   return true;
 }
 
@@ -182,7 +160,7 @@ static bool open_models(job *j, ebb_error *err) {
   free(folder);
   if (!ok)
     return false;
-  j->used_frames = ebb_frames_usable((int)k->data.frames, j->vae.time_stride);
+  j->used_frames = ebb_frames_usable((int)k->data.frames, j->vae.chunk);
   ok = ebb_vae_latent_shape(&j->vae, j->used_frames, k->data.height, k->data.width, &j->shape, err) &&
        plan_vae_features(j, err);
   j->player_count = 0;
@@ -332,16 +310,17 @@ static bool write_tap(job *j, const ebb_tap *tap, int set, int64_t count, const 
 }
 
 typedef struct batch_progress {
-  job *j;
+  const job *j;
   int player;
+  int64_t videos; /* in the batch */
 } batch_progress;
 
 static void step_done(void *user, int step, int steps) {
-  batch_progress *p = user;
-  const job *j = p->j;
-  if (j->options->progress)
-    j->options->progress(j->options->progress_user, j->done, j->data.count,
-                         ((double)p->player + (double)step / steps) / j->player_count);
+  const batch_progress *p = user;
+  double share = ((double)p->player + (double)step / steps) / p->j->player_count;
+  if (p->j->options->progress)
+    p->j->options->progress(p->j->options->progress_user, (double)p->j->done + share * (double)p->videos,
+                            p->j->data.count);
 }
 
 /* Takes the latents [B,C,T,H,W] through one transformer and writes what its taps saw. */
@@ -354,7 +333,7 @@ static bool run_player(job *j, int number, int64_t count, const int64_t *videos,
   bool ok = ebb_tap_open(&tap, &p->plan, c, count, err) &&
             (!guided || ebb_tap_open(&negative, &p->plan, c, count, err));
   if (ok) {
-    batch_progress progress = {j, number};
+    batch_progress progress = {j, number, count};
     size_t mark = ebb_arena_mark(&c->activations);
     ebb_tensor x = EBB_ACTIVATION(c, "latents", count, j->shape.channels, j->shape.frames, j->shape.height,
                                   j->shape.width);

@@ -4,11 +4,13 @@
 
 #include "loaders/config.h"
 
+#include <stdio.h>
+
 typedef struct ebb_job_options {
   const char *version; /* of the program, for provenance */
   bool dry_run;        /* print the plan - memory, features, disk - and stop before the first byte is computed */
   FILE *log;           /* plain lines: the plan, what is dropped, every video that fails */
-  void (*progress)(void *user, int64_t videos_done, int64_t videos, double fraction_of_batch);
+  void (*progress)(void *user, double done, int64_t videos); /* videos done, with the share of those under way */
   void *progress_user;
 } ebb_job_options;
 

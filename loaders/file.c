@@ -1,5 +1,7 @@
 #include "loaders/file.h"
 
+#include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/evp.h>
@@ -202,6 +204,93 @@ char *ebb_format(const char *format, ...) {
   vsnprintf(text, (size_t)n + 1, format, again);
   va_end(again);
   return text;
+}
+
+int ebb_compare_natural(const char *a, const char *b) {
+  const char *x = a, *y = b;
+  while (*x != '\0' && *y != '\0') {
+    if (!isdigit((unsigned char)*x) || !isdigit((unsigned char)*y)) {
+      if (*x != *y)
+        return (unsigned char)*x < (unsigned char)*y ? -1 : 1;
+      x++, y++;
+      continue;
+    }
+    x += strspn(x, "0");
+    y += strspn(y, "0");
+    size_t m = strspn(x, "0123456789"), n = strspn(y, "0123456789");
+    int order = m != n ? (m < n ? -1 : 1) : memcmp(x, y, m);
+    if (order != 0)
+      return order;
+    x += m;
+    y += n;
+  }
+  return *x != *y ? (*x == '\0' ? -1 : 1) : strcmp(a, b);
+}
+
+static int by_nature(const void *a, const void *b) {
+  return ebb_compare_natural(*(char *const *)a, *(char *const *)b);
+}
+
+bool ebb_folder_list(const char *path, char ***names, int64_t *count, ebb_error *err) {
+  *names = NULL;
+  *count = 0;
+  DIR *d = opendir(path);
+  if (d == NULL)
+    return ebb_fail(err, "%s: cannot open the folder: %s", path, strerror(errno));
+  int64_t capacity = 0;
+  bool ok = true;
+  for (;;) {
+    errno = 0;
+    struct dirent *e = readdir(d);
+    if (e == NULL && errno != 0)
+      ok = ebb_fail(err, "%s: cannot read the folder: %s", path, strerror(errno));
+    if (e == NULL)
+      break;
+    if (e->d_name[0] == '.')
+      continue;
+    if (*count == 1000000) {
+      ok = ebb_fail(err, "%s: more than 1000000 entries in one folder", path);
+      break;
+    }
+    if (*count == capacity) {
+      capacity = capacity > 0 ? 2 * capacity : 64;
+      *names = ebb_must(realloc(*names, (size_t)capacity * sizeof **names));
+    }
+    (*names)[(*count)++] = ebb_format("%s", e->d_name);
+  }
+  closedir(d);
+  if (!ok) {
+    ebb_names_free(*names, *count);
+    *names = NULL;
+    *count = 0;
+    return false;
+  }
+  if (*count > 0)
+    qsort(*names, (size_t)*count, sizeof **names, by_nature);
+  return true;
+}
+
+void ebb_names_free(char **names, int64_t count) {
+  for (int64_t i = 0; i < count; i++)
+    free(names[i]);
+  free(names);
+}
+
+bool ebb_file_size(const char *path, uint64_t *bytes, ebb_error *err) {
+  int fd = open_regular(path, bytes, err);
+  if (fd >= 0)
+    close(fd);
+  return fd >= 0;
+}
+
+bool ebb_is_there(const char *path) {
+  struct stat s;
+  return stat(path, &s) == 0;
+}
+
+bool ebb_is_folder(const char *path) {
+  struct stat s;
+  return stat(path, &s) == 0 && S_ISDIR(s.st_mode);
 }
 
 static void to_hex(const unsigned char *digest, char hex[65]) {

@@ -36,6 +36,16 @@ char *ebb_path_join(const char *folder, const char *name);
 /* malloc'ed printf. */
 __attribute__((format(printf, 1, 2))) char *ebb_format(const char *format, ...);
 
+/* Order of names with numbers in them: "O1/2" before "O1/10"; equal numbers of other lengths ("1", "01") by their bytes. */
+int ebb_compare_natural(const char *a, const char *b);
+/* The names in a folder in natural order, without those that start with a dot (".", "..", "._scene_001.png"). At most 10^6. Free with
+ * ebb_names_free. */
+bool ebb_folder_list(const char *path, char ***names, int64_t *count, ebb_error *err);
+void ebb_names_free(char **names, int64_t count);
+bool ebb_is_folder(const char *path);
+bool ebb_file_size(const char *path, uint64_t *bytes, ebb_error *err); /* of a regular file */
+bool ebb_is_there(const char *path); /* anything, links followed */
+
 /* SHA-256 of bytes or of a whole file as 64 hex digits and NUL. */
 void ebb_sha256(const void *data, size_t bytes, char hex[65]);
 bool ebb_file_sha256(const char *path, char hex[65], ebb_error *err);

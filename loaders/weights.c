@@ -4,13 +4,10 @@
 #include "loaders/file.h"
 #include "loaders/json.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #define SHARDS_MAX 1024
 #define ENTRIES_MAX ((int64_t)1 << 20)
@@ -81,25 +78,25 @@ static void tell(const findings *f, const char *title, ebb_error *text) {
 
 static bool is_there(const char *folder, const char *name) {
   char *path = ebb_path_join(folder, name);
-  struct stat s;
-  bool there = stat(path, &s) == 0;
+  bool there = ebb_is_there(path);
   free(path);
   return there;
 }
 
 /* Nothing that we read was found: says what lies there instead, since that is usually the answer. */
 static bool fail_empty(const char *folder, ebb_error *err) {
-  DIR *d = opendir(folder);
-  if (d == NULL)
-    return ebb_fail(err, "%s: cannot open the folder: %s", folder, strerror(errno));
+  char **names;
+  int64_t count;
+  if (!ebb_folder_list(folder, &names, &count, err))
+    return false;
   findings other = {.shown_max = 8};
-  for (struct dirent *e = readdir(d); e != NULL; e = readdir(d)) {
-    const char *dot = strrchr(e->d_name, '.');
+  for (int64_t i = 0; i < count; i++) {
+    const char *dot = strrchr(names[i], '.');
     if (dot != NULL && (strcmp(dot, ".safetensors") == 0 || strcmp(dot, ".bin") == 0 ||
                         strcmp(dot, ".pt") == 0 || strcmp(dot, ".pth") == 0 || strcmp(dot, ".ckpt") == 0))
-      note(&other, "%.200s", e->d_name);
+      note(&other, "%.200s", names[i]);
   }
-  closedir(d);
+  ebb_names_free(names, count);
   ebb_error text = {""};
   ebb_fail(&text,
            "%s: no weights: expected diffusion_pytorch_model.safetensors (or model.safetensors), or the "
@@ -170,7 +167,7 @@ static bool open_files(ebb_weights *w, const char *const *names, int count, ebb_
     tell(&missing, "missing", &text);
     return ebb_fail(err, "%s", text.text);
   }
-  w->files = ebb_must(calloc((size_t)count, sizeof *w->files));
+  w->files = ebb_must(calloc((size_t)(count > 0 ? count : 1), sizeof *w->files));
   for (int i = 0; i < count; i++) {
     char *path = ebb_path_join(w->folder, names[i]);
     bool ok = ebb_safetensors_open(&w->files[i], path, err);
@@ -365,11 +362,13 @@ static bool check(const ebb_weights *w, const ebb_parameters *list, ebb_error *e
   return ebb_fail(err, "%s", text.text);
 }
 
-/* Memory in the weight arena for every parameter; *most is the largest one's number of elements. */
+/* Memory in the weight arena for every wanted parameter; *most is the largest one's number of elements. */
 static bool allocate(ebb_context *c, ebb_parameters *list, int64_t *most, ebb_error *err) {
   *most = 0;
   for (int64_t i = 0; i < list->count; i++) {
     ebb_parameter *p = &list->items[i];
+    if (p->to == NULL)
+      continue;
     *p->to = ebb_tensor_new(c, EBB_WEIGHTS, EBB_F32, p->name, p->rank, p->shape);
     if (ebb_count(*p->to) > *most)
       *most = ebb_count(*p->to);
@@ -394,6 +393,8 @@ bool ebb_weights_load(const ebb_weights *w, ebb_context *c, ebb_parameters *list
   bool ok = host != NULL;
   for (int64_t i = 0; ok && i < list->count; i++) {
     const found *t = find(w, list->items[i].name);
+    if (list->items[i].to == NULL)
+      continue;
     ok = ebb_safetensors_read_f32(t->file, t->entry, host, err);
     if (ok)
       ebb_upload(c, *list->items[i].to, host);
@@ -437,6 +438,8 @@ bool ebb_weights_initialise(ebb_context *c, ebb_parameters *list, uint64_t seed,
   if (host == NULL)
     return false;
   for (int64_t i = 0; i < list->count; i++) {
+    if (list->items[i].to == NULL)
+      continue;
     fill(&list->items[i], seed, (uint64_t)i, ebb_count(*list->items[i].to), host);
     ebb_upload(c, *list->items[i].to, host);
   }
