@@ -1,6 +1,6 @@
-/* Bump allocation: a named block of memory taken once, handed out from the front, given back by mark and release. In
- * counting mode there is no block: the same calls run, pointers are placeholders that must not be followed, and `peak`
- * is what a real run will need. */
+/* Bump allocation: a named block of memory taken once, handed out from the front, given back by mark and
+ * release. In counting mode there is no block: the same calls run, pointers are placeholders that must not be
+ * followed, and `peak` is what a real run will need. */
 #ifndef EBB_KERNELS_ARENA_H
 #define EBB_KERNELS_ARENA_H
 

@@ -1,7 +1,8 @@
 /* The context: one backend, its memory and its error. Everything that computes takes one.
  *
- * Errors of operators stay here: the first is kept, with the op, the tensors' names and their shapes; later ops do
- * nothing until it is read, so that a forward reads like the paper (as CUDA's own sticky errors work). */
+ * Errors of operators stay here: the first is kept, with the op, the tensors' names and their shapes; later
+ * ops do nothing until it is read, so that a forward reads like the paper (as CUDA's own sticky errors work).
+ */
 #ifndef EBB_KERNELS_CONTEXT_H
 #define EBB_KERNELS_CONTEXT_H
 
@@ -17,6 +18,7 @@ typedef struct ebb_counters { /* filled by every op, also when counting */
 
 typedef struct ebb_context {
   const struct ebb_backend *backend;
+  void *state;           /* the backend's own: scratch memory, streams, library handles */
   ebb_arena weights;     /* parameters and what is computed once per run */
   ebb_arena activations; /* what a forward needs; empty between forwards */
   ebb_error error;
@@ -26,28 +28,29 @@ typedef struct ebb_context {
 
 typedef enum ebb_arena_kind { EBB_WEIGHTS, EBB_ACTIVATIONS } ebb_arena_kind;
 
-/* device: "auto", "cpu", "cuda" or "cuda:N". Arenas are empty; no memory yet. Errors: unknown device, or one that this
- * build or machine does not have, with what it has. */
+/* device: "auto", "cpu", "cuda" or "cuda:N". Arenas are empty; no memory yet. Errors: unknown device, or one
+ * that this build or machine does not have, with what it has. */
 bool ebb_context_open(ebb_context *c, const char *device, ebb_error *err);
 void ebb_context_close(ebb_context *c); /* gives all memory back; a zeroed context is fine */
 
-/* Starts counting: arenas become counting arenas, marks and peaks at zero. */
+/* Starts counting: arenas become counting arenas; what they held is forgotten, peaks and counters are zero.
+ */
 void ebb_context_count(ebb_context *c);
-/* Ends counting (if any) and takes `bytes` for the arena, releasing what it held. Errors: not enough memory, with the
- * amount asked for. */
+/* Ends counting (if any; the other arena's peak stays readable) and takes `bytes` for the arena, releasing
+ * what it held. Errors: not enough memory, with the amount asked for. */
 bool ebb_context_reserve(ebb_context *c, ebb_arena_kind which, size_t bytes, ebb_error *err);
 
-/* A tensor in the arena, uninitialised. A full arena is an error of the context and gives a tensor that no op touches.
- * EBB_ACTIVATION(c, "q", B, S, D) is float32 from the activation arena. */
+/* A tensor in the arena, uninitialised. A full arena is an error of the context and gives a tensor that no op
+ * touches. EBB_ACTIVATION(c, "q", B, S, D) is float32 from the activation arena. */
 ebb_tensor ebb_tensor_new(ebb_context *c, ebb_arena_kind which, ebb_dtype dtype, const char *name, int rank,
                           const int64_t *shape);
-#define EBB_NEW(c, which, dtype, name, ...)                                                                      \
-  ebb_tensor_new((c), (which), (dtype), (name), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), \
+#define EBB_NEW(c, which, dtype, name, ...)                                                                  \
+  ebb_tensor_new((c), (which), (dtype), (name), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),   \
                  (const int64_t[]){__VA_ARGS__})
 #define EBB_ACTIVATION(c, name, ...) EBB_NEW(c, EBB_ACTIVATIONS, EBB_F32, name, __VA_ARGS__)
 
-/* Copies between host memory and a tensor of the context (same number of bytes), waiting for both. No-ops when
- * counting or failed. */
+/* Copies between host memory and a tensor of the context (same number of bytes), waiting for both. No-ops
+ * when counting or failed. */
 void ebb_upload(ebb_context *c, ebb_tensor to, const void *from);
 void ebb_download(ebb_context *c, void *to, ebb_tensor from);
 
@@ -56,7 +59,8 @@ __attribute__((format(printf, 2, 3))) void ebb_context_fail(ebb_context *c, cons
 /* True when no op has failed since the last call; otherwise moves the failure into err. */
 bool ebb_context_ok(ebb_context *c, ebb_error *err);
 
-/* Threads of the CPU backend: OMP_NUM_THREADS or all cores. */
+/* Threads that the CPU backend of the next context will use: OMP_NUM_THREADS or all cores. Built without
+ * OpenMP it uses one, whatever this says. */
 int ebb_context_threads(void);
 
 #endif

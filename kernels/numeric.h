@@ -1,4 +1,5 @@
-/* 16-bit floating point <-> float32, round to nearest even; infinities and NaN kept. One definition for C and CUDA. */
+/* 16-bit floating point <-> float32, round to nearest even; infinities and NaN kept. One definition for C and
+ * CUDA. */
 #ifndef EBB_KERNELS_NUMERIC_H
 #define EBB_KERNELS_NUMERIC_H
 

@@ -1,11 +1,12 @@
-/* THE CONTRACT: every operator, its formula and its shapes. ops.c checks shapes, dtypes and places once, counts
- * flops and bytes, and calls the context's backend; kernels/cpu/ is the definition in plain C. A mistake is recorded in
- * the context (kernels/context.h) and the op does nothing.
+/* THE CONTRACT: every operator, its formula and its shapes. ops.c checks shapes, dtypes and places once,
+ * counts flops and bytes, and calls the context's backend; kernels/cpu/ is the definition in plain C. A
+ * mistake is recorded in the context (kernels/context.h) and the op does nothing.
  *
- * Destination first, then inputs, weights, scalars. Letters: B batch, T frames, H height, W width, S tokens, D width, N
- * heads, P head width (D = N*P), C channels, M text tokens. All tensors are float32 unless said otherwise; tokens of a
- * video run (t, h, w), w fastest. A destination never overlaps an input unless "in place" is said. Arguments that may
- * be EBB_NO_TENSOR say so. Results for one sample do not depend on the batch around it nor on the thread count. */
+ * Destination first, then inputs, weights, scalars. Letters: B batch, T frames, H height, W width, S tokens,
+ * D width, N heads, P head width (D = N*P), C channels, M text tokens. All tensors are float32 unless said
+ * otherwise; tokens of a video run (t, h, w), w fastest. A destination never overlaps an input unless "in
+ * place" is said. Arguments that may be EBB_NO_TENSOR say so. Results for one sample do not depend on the
+ * batch around it nor on the thread count. */
 #ifndef EBB_KERNELS_OPS_H
 #define EBB_KERNELS_OPS_H
 
@@ -13,53 +14,63 @@
 
 typedef enum ebb_activation { EBB_IDENTITY, EBB_SILU, EBB_GELU_TANH } ebb_activation;
 
-/* ---- products: linear.c ---------------------------------------------------------------------------------------- */
+/* ---- products: linear.c
+ * ---------------------------------------------------------------------------------------- */
 
-/* y[..., n] = act( sum_k x[..., k] w[n, k] + b[n] ). y [..., n_out], x [..., n_in] (same leading dimensions), w [n_out, n_in],
- * b [n_out] or absent. gelu_tanh(a) = a/2 (1 + tanh(sqrt(2/pi) (a + 0.044715 a^3))), silu(a) = a / (1 + e^-a). */
+/* y[..., n] = act( sum_k x[..., k] w[n, k] + b[n] ). y [..., n_out], x [..., n_in] (same leading dimensions),
+ * w [n_out, n_in], b [n_out] or absent. gelu_tanh(a) = a/2 (1 + tanh(sqrt(2/pi) (a + 0.044715 a^3))), silu(a)
+ * = a / (1 + e^-a). */
 void ebb_linear(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, ebb_activation act);
 
-/* ---- norms: norm.c ---------------------------------------------------------------------------------------------- */
+/* ---- norms: norm.c
+ * ---------------------------------------------------------------------------------------------- */
 
-/* y = (x - mean)/sqrt(var + eps) * w + b over the last dimension, var biased. x, y [..., D]; w, b [D], both or
- * neither absent. In place allowed. */
+/* y = (x - mean)/sqrt(var + eps) * w + b over the last dimension, var biased. x, y [..., D]; w, b [D], both
+ * or neither absent. In place allowed. */
 void ebb_layer_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, float eps);
 
 /* The adaptive layer norm of diffusion transformers: y = layer_norm(x) * (1 + scale) + shift. x, y [B,S,D];
  * shift, scale [B,D]: one vector per sample. In place allowed. */
-void ebb_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor shift, ebb_tensor scale, float eps);
+void ebb_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor shift, ebb_tensor scale,
+                       float eps);
 
 /* Queries or keys made ready, in place: RMS norm over all heads together, then rotary position.
- * x[b,s,:] <- x / sqrt(mean(x^2) + eps) * w over D ("rms_norm_across_heads"); then, in every head, pairs (2i, 2i+1):
- * (u, v) <- (u cos - v sin, u sin + v cos) with cos, sin [S, P/2] (absent: no rotation). x [B,S,D], w [D] or absent (no norm). */
+ * x[b,s,:] <- x / sqrt(mean(x^2) + eps) * w over D ("rms_norm_across_heads"); then, in every head, pairs (2i,
+ * 2i+1): (u, v) <- (u cos - v sin, u sin + v cos) with cos, sin [S, P/2] (absent: no rotation). x [B,S,D], w
+ * [D] or absent (no norm). */
 void ebb_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin, int heads,
                       float eps);
 
-/* The VAE's RMS norm over channels: y = act( x / max(||x||_2, 1e-12) * sqrt(C) * w ), the norm taken over C at every
- * (b,t,h,w). x, y [B,C,T,H,W], w [C]. In place allowed. */
+/* The VAE's RMS norm over channels: y = act( x / max(||x||_2, 1e-12) * sqrt(C) * w ), the norm taken over C
+ * at every (b,t,h,w). x, y [B,C,T,H,W], w [C]. In place allowed. */
 void ebb_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act);
 
-/* ---- position: rope.c -------------------------------------------------------------------------------------------- */
+/* ---- position: rope.c
+ * -------------------------------------------------------------------------------------------- */
 
-/* Sinusoidal embedding of time labels: y[b, :] = [cos(t_b f_i) for i < F/2, sin(t_b f_i) for i < F/2], f_i = 10000^(-2i/F)
- * (diffusers get_timestep_embedding with flip_sin_to_cos, downscale_freq_shift 0). y [B,F], t [B]; F even. */
+/* Sinusoidal embedding of time labels: y[b, :] = [cos(t_b f_i) for i < F/2, sin(t_b f_i) for i < F/2], f_i =
+ * 10000^(-2i/F) (diffusers get_timestep_embedding with flip_sin_to_cos, downscale_freq_shift 0). y [B,F], t
+ * [B]; F even. */
 void ebb_timestep_embedding(ebb_context *c, ebb_tensor y, ebb_tensor t);
 
-/* ---- attention: attention.c --------------------------------------------------------------------------------------- */
+/* ---- attention: attention.c
+ * --------------------------------------------------------------------------------------- */
 
-/* What the map of a self- or cross-attention was like, without the map ever existing. Queries fall into Tq frames of
- * S/Tq tokens, keys into Tk frames. Each tensor may be absent. p is the softmax row of a query. */
+/* What the map of a self- or cross-attention was like, without the map ever existing. Queries fall into Tq
+ * frames of S/Tq tokens, keys into Tk frames. Each tensor may be absent. p is the softmax row of a query. */
 typedef struct ebb_attention_stats {
-  ebb_tensor mass;    /* [B,N,Tq,Tk]: mean over the queries of a frame of the sum of p over the keys of a frame; rows add to 1 */
+  ebb_tensor mass; /* [B,N,Tq,Tk]: mean over the queries of a frame of the sum of p over the keys of a frame;
+                      rows add to 1 */
   ebb_tensor entropy; /* [B,N,Tq]: mean over the queries of a frame of -sum p ln p, in nats */
 } ebb_attention_stats;
 
-/* out = softmax(q k' / sqrt(P)) v per head. q, out [B,S,D], k, v [B,M,D], D = heads*P. stats NULL: none. The output is
- * bitwise the same with and without stats. */
-void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *stats, ebb_tensor q, ebb_tensor k,
-                   ebb_tensor v, int heads);
+/* out = softmax(q k' / sqrt(P)) v per head. q, out [B,S,D], k, v [B,M,D], D = heads*P. stats NULL: none. The
+ * output is bitwise the same with and without stats. */
+void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *stats, ebb_tensor q,
+                   ebb_tensor k, ebb_tensor v, int heads);
 
-/* ---- between blocks: pointwise.c ---------------------------------------------------------------------------------- */
+/* ---- between blocks: pointwise.c
+ * ---------------------------------------------------------------------------------- */
 
 /* x <- x + gate * y. x, y [B,S,D]; gate [B,D], absent: 1. */
 void ebb_gate_add(ebb_context *c, ebb_tensor x, ebb_tensor y, ebb_tensor gate);
@@ -67,53 +78,60 @@ void ebb_gate_add(ebb_context *c, ebb_tensor x, ebb_tensor y, ebb_tensor gate);
 void ebb_axpby(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor z);
 /* y = act(x). Same shapes. In place allowed. */
 void ebb_activate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_activation act);
-/* y[b, j, :] = table[j, :] + x[b, j, :] (x [B,J,D]) or x[b, :] (x [B,D], the same for every j). y [B,J,D], table [J,D]. */
+/* y[b, j, :] = table[j, :] + x[b, j, :] (x [B,J,D]) or x[b, :] (x [B,D], the same for every j). y [B,J,D],
+ * table [J,D]. */
 void ebb_add_table(ebb_context *c, ebb_tensor y, ebb_tensor table, ebb_tensor x);
 /* y[b,c,...] = x[b,c,...] * scale[c] + shift[c]. x, y [B,C,T,H,W]; scale, shift [C]. In place allowed. */
 void ebb_channel_affine(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor scale, ebb_tensor shift);
 /* y = min(max(x, low), high). In place allowed. */
 void ebb_clamp(ebb_context *c, ebb_tensor y, ebb_tensor x, float low, float high);
-/* Tokens of a video: y [B, S, C*pt*ph*pw] from x [B,C,T,H,W] with patch {pt,ph,pw}; S = (T/pt)(H/ph)(W/pw), feature order
- * (c, pt, ph, pw) as a Conv3d of that stride has it. T, H, W must be multiples. */
+/* Tokens of a video: y [B, S, C*pt*ph*pw] from x [B,C,T,H,W] with patch {pt,ph,pw}; S = (T/pt)(H/ph)(W/pw),
+ * feature order (c, pt, ph, pw) as a Conv3d of that stride has it. T, H, W must be multiples. */
 void ebb_patchify(ebb_context *c, ebb_tensor y, ebb_tensor x, const int patch[3]);
 /* The way back as Wan has it: x [B,C,T,H,W] from y [B, S, pt*ph*pw*C], feature order (pt, ph, pw, c). */
 void ebb_unpatchify(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[3]);
 
-/* ---- video convolutions: conv3d.c --------------------------------------------------------------------------------- */
+/* ---- video convolutions: conv3d.c
+ * --------------------------------------------------------------------------------- */
 
-/* Causal 3-D convolution, stride 1, cross-correlation as torch has it: zeros for kt-1 frames before the first and none
- * after, and (kh-1)/2, (kw-1)/2 zeros around; kh, kw odd. x [B,Ci,T,H,W], w [Co,Ci,kt,kh,kw], b [Co] or absent,
- * y [B,Co,T,H,W]. A whole clip at once equals the reference's chunks with caches. */
+/* Causal 3-D convolution, stride 1, cross-correlation as torch has it: zeros for kt-1 frames before the first
+ * and none after, and (kh-1)/2, (kw-1)/2 zeros around; kh, kw odd. x [B,Ci,T,H,W], w [Co,Ci,kt,kh,kw], b [Co]
+ * or absent, y [B,Co,T,H,W]. A whole clip at once equals the reference's chunks with caches. */
 void ebb_conv3d_causal(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
-/* Halves height and width: per-frame 3x3 convolution of stride 2 with one zero row below and one zero column right.
- * x [B,Ci,T,H,W], w [Co,Ci,3,3], y [B,Co,T,floor((H-2)/2)+1,floor((W-2)/2)+1]. H, W >= 2. */
+/* Halves height and width: per-frame 3x3 convolution of stride 2 with one zero row below and one zero column
+ * right. x [B,Ci,T,H,W], w [Co,Ci,3,3], y [B,Co,T,floor((H-2)/2)+1,floor((W-2)/2)+1]. H, W >= 2. */
 void ebb_downsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
-/* Halves time as Wan's VAE does: y frame 0 is x frame 0, untouched; y frame 1+j = sum_k w[:,:,k] x[2j+k] + b, k = 0..2.
- * x [B,C,T,H,W] with T odd, w [C,C,3,1,1], y [B,C,(T+1)/2,H,W]. */
+/* Halves time as Wan's VAE does: y frame 0 is x frame 0, untouched; y frame 1+j = sum_k w[:,:,k] x[2j+k] + b,
+ * k = 0..2. x [B,C,T,H,W] with T odd, w [C,C,3,1,1], y [B,C,(T+1)/2,H,W]. */
 void ebb_downsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
 /* Doubles height and width by repetition (nearest): y [B,C,T,2H,2W] from x [B,C,T,H,W]. */
 void ebb_upsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x);
-/* Doubles time as Wan's VAE does: y frame 0 is x frame 0, untouched; for t >= 1, u = causal convolution (kt = 3) of frames 1..T-1
- * of x alone (zeros before frame 1) with 2C outputs; y frame 2t-1 = first C channels of u_t, y frame 2t = the other C.
- * x [B,C,T,H,W], w [2C,C,3,1,1], b [2C], y [B,C,2T-1,H,W]. */
+/* Doubles time as Wan's VAE does: y frame 0 is x frame 0, untouched; for t >= 1, u = causal convolution (kt =
+ * 3) of frames 1..T-1 of x alone (zeros before frame 1) with 2C outputs; y frame 2t-1 = first C channels of
+ * u_t, y frame 2t = the other C. x [B,C,T,H,W], w [2C,C,3,1,1], b [2C], y [B,C,2T-1,H,W]. */
 void ebb_upsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
 
-/* ---- pooling over tokens: pool.c ---------------------------------------------------------------------------------- */
+/* ---- pooling over tokens: pool.c
+ * ---------------------------------------------------------------------------------- */
 
 /* Sums run in double in token order. x [B,S,D], S a multiple of T, tokens of a frame together. */
-void ebb_pool_mean(ebb_context *c, ebb_tensor y, ebb_tensor x);   /* y [B,D]: mean over tokens */
-void ebb_pool_frames(ebb_context *c, ebb_tensor y, ebb_tensor x); /* y [B,T,D]: mean over the tokens of each frame */
-/* y [B,2,D]: second and third central moments over time of the frame means m_t: mean (m_t - m)^2, mean (m_t - m)^3. */
+void ebb_pool_mean(ebb_context *c, ebb_tensor y, ebb_tensor x); /* y [B,D]: mean over tokens */
+void ebb_pool_frames(ebb_context *c, ebb_tensor y,
+                     ebb_tensor x); /* y [B,T,D]: mean over the tokens of each frame */
+/* y [B,2,D]: second and third central moments over time of the frame means m_t: mean (m_t - m)^2, mean (m_t -
+ * m)^3. */
 void ebb_pool_moments(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames);
 
-/* ---- dense linear algebra for probes, float64: linalg.c ------------------------------------------------------------ */
+/* ---- dense linear algebra for probes, float64: linalg.c
+ * ------------------------------------------------------------ */
 
 /* g[i,j] = sum_k x[i,k] x[j,k]. x [n,d], g [n,n], symmetric, both triangles written. */
 void ebb_gram(ebb_context *c, ebb_tensor g, ebb_tensor x);
 /* y = a b (a [m,k], b [k,n]); with transpose_a, a is [k,m]. */
 void ebb_matmul(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor b, bool transpose_a);
-/* Solves a x = b for symmetric positive definite a [n,n] (lower triangle used, overwritten by its Cholesky factor); b [n,m] is
- * overwritten by x, m right-hand sides as columns. Not positive definite: an error of the context. */
+/* Solves a x = b for symmetric positive definite a [n,n] (lower triangle used, overwritten by its Cholesky
+ * factor); b [n,m] is overwritten by x, m right-hand sides as columns. Not positive definite: an error of the
+ * context. */
 void ebb_cholesky_solve(ebb_context *c, ebb_tensor a, ebb_tensor b);
 /* a = v diag(w) v', a symmetric [n,n], overwritten by v (eigenvectors in columns); w [n] ascending. */
 void ebb_eigh(ebb_context *c, ebb_tensor w, ebb_tensor a);

@@ -1,0 +1,53 @@
+/* What a backend is: a table of functions, chosen when a context opens. Private to kernels/: the engine calls
+ * ops.h, and ops.c hands on only what it has checked. Formulas and shapes are in ops.h. */
+#ifndef EBB_KERNELS_BACKEND_H
+#define EBB_KERNELS_BACKEND_H
+
+#include "kernels/ops.h"
+
+typedef struct ebb_backend {
+  const char *name;
+  ebb_place place; /* where its tensors live */
+
+  bool (*open)(ebb_context *c, int device, ebb_error *err); /* fills c->state */
+  void (*close)(ebb_context *c);
+  void *(*allocate)(ebb_context *c, size_t bytes); /* aligned to EBB_ARENA_ALIGN; NULL: not enough memory */
+  void (*release)(ebb_context *c, void *memory);
+  void (*upload)(ebb_context *c, ebb_tensor to, const void *from);
+  void (*download)(ebb_context *c, void *to, ebb_tensor from);
+
+  void (*linear)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, ebb_activation act);
+  void (*layer_norm)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, float eps);
+  void (*norm_modulate)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor shift, ebb_tensor scale,
+                        float eps);
+  void (*qk_norm_rope)(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin, int heads,
+                       float eps);
+  void (*channel_norm)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act);
+  void (*timestep_embedding)(ebb_context *c, ebb_tensor y, ebb_tensor t);
+  void (*attention)(ebb_context *c, ebb_tensor out, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
+                    ebb_tensor v, int heads); /* absent stats: both tensors absent */
+  void (*gate_add)(ebb_context *c, ebb_tensor x, ebb_tensor y, ebb_tensor gate);
+  void (*axpby)(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor z);
+  void (*activate)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_activation act);
+  void (*add_table)(ebb_context *c, ebb_tensor y, ebb_tensor table, ebb_tensor x);
+  void (*channel_affine)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor scale, ebb_tensor shift);
+  void (*clamp)(ebb_context *c, ebb_tensor y, ebb_tensor x, float low, float high);
+  void (*patchify)(ebb_context *c, ebb_tensor y, ebb_tensor x, const int patch[3]);
+  void (*unpatchify)(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[3]);
+  void (*conv3d_causal)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
+  void (*downsample_space)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
+  void (*downsample_time)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
+  void (*upsample_space)(ebb_context *c, ebb_tensor y, ebb_tensor x);
+  void (*upsample_time)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
+  void (*pool_mean)(ebb_context *c, ebb_tensor y, ebb_tensor x);
+  void (*pool_frames)(ebb_context *c, ebb_tensor y, ebb_tensor x);
+  void (*pool_moments)(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames);
+  void (*gram)(ebb_context *c, ebb_tensor g, ebb_tensor x);
+  void (*matmul)(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor b, bool transpose_a);
+  void (*cholesky_solve)(ebb_context *c, ebb_tensor a, ebb_tensor b);
+  void (*eigh)(ebb_context *c, ebb_tensor w, ebb_tensor a);
+} ebb_backend;
+
+extern const ebb_backend ebb_cpu_backend;
+
+#endif

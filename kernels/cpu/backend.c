@@ -1,0 +1,107 @@
+#include <cblas.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/cpu/cpu.h"
+
+/* Below this many operations a parallel region costs more than it saves. */
+#define SMALL_WORK 50e3
+
+bool cpu_scratch(ebb_context *c, size_t shared, size_t own, cpu_memory *memory) {
+  cpu_state *s = (cpu_state *)c->state;
+  size_t stride = cpu_round_up(own), total = cpu_round_up(shared) + stride * (size_t)s->threads;
+  if (total > s->scratch_bytes) {
+    free(s->scratch);
+    s->scratch = aligned_alloc(256, total);
+    s->scratch_bytes = s->scratch ? total : 0;
+  }
+  if (!s->scratch) {
+    ebb_context_fail(c, "not enough memory on cpu: %zu bytes of scratch for %d threads", total, s->threads);
+    return false;
+  }
+  *memory = (cpu_memory){s->scratch, s->scratch + cpu_round_up(shared), stride};
+  return true;
+}
+
+int cpu_threads(const ebb_context *c, double operations) {
+  return operations < SMALL_WORK ? 1 : ((const cpu_state *)c->state)->threads;
+}
+
+static bool cpu_open(ebb_context *c, int device, ebb_error *err) {
+  (void)device;
+  cpu_state *s = calloc(1, sizeof *s);
+  if (!s)
+    return ebb_fail(err, "not enough memory to open backend \"cpu\"");
+#if defined(_OPENMP)
+  s->threads = ebb_context_threads();
+#else
+  s->threads = 1;
+#endif
+  openblas_set_num_threads(1); /* threads are ours, outside the products */
+  c->state = s;
+  return true;
+}
+
+static void cpu_close(ebb_context *c) {
+  cpu_state *s = (cpu_state *)c->state;
+  free(s->scratch);
+  free(s);
+}
+
+static void *cpu_allocate(ebb_context *c, size_t bytes) {
+  (void)c;
+  return bytes > SIZE_MAX - 255 ? NULL : aligned_alloc(EBB_ARENA_ALIGN, cpu_round_up(bytes));
+}
+
+static void cpu_release(ebb_context *c, void *memory) {
+  (void)c;
+  free(memory);
+}
+
+static void cpu_upload(ebb_context *c, ebb_tensor to, const void *from) {
+  (void)c;
+  memcpy(to.data, from, ebb_bytes(to));
+}
+
+static void cpu_download(ebb_context *c, void *to, ebb_tensor from) {
+  (void)c;
+  memcpy(to, from.data, ebb_bytes(from));
+}
+
+const ebb_backend ebb_cpu_backend = {
+    .name = "cpu",
+    .place = EBB_HOST,
+    .open = cpu_open,
+    .close = cpu_close,
+    .allocate = cpu_allocate,
+    .release = cpu_release,
+    .upload = cpu_upload,
+    .download = cpu_download,
+    .linear = cpu_linear,
+    .layer_norm = cpu_layer_norm,
+    .norm_modulate = cpu_norm_modulate,
+    .qk_norm_rope = cpu_qk_norm_rope,
+    .channel_norm = cpu_channel_norm,
+    .timestep_embedding = cpu_timestep_embedding,
+    .attention = cpu_attention,
+    .gate_add = cpu_gate_add,
+    .axpby = cpu_axpby,
+    .activate = cpu_activate,
+    .add_table = cpu_add_table,
+    .channel_affine = cpu_channel_affine,
+    .clamp = cpu_clamp,
+    .patchify = cpu_patchify,
+    .unpatchify = cpu_unpatchify,
+    .conv3d_causal = cpu_conv3d_causal,
+    .downsample_space = cpu_downsample_space,
+    .downsample_time = cpu_downsample_time,
+    .upsample_space = cpu_upsample_space,
+    .upsample_time = cpu_upsample_time,
+    .pool_mean = cpu_pool_mean,
+    .pool_frames = cpu_pool_frames,
+    .pool_moments = cpu_pool_moments,
+    .gram = cpu_gram,
+    .matmul = cpu_matmul,
+    .cholesky_solve = cpu_cholesky_solve,
+    .eigh = cpu_eigh,
+};

@@ -1,0 +1,130 @@
+#include <math.h>
+
+#include "kernels/cpu/cpu.h"
+
+#define LANES 8
+#define TILE_ROWS 16
+#define TILE_POSITIONS 256
+
+/* sum x over n, in double, in LANES interleaved parts. */
+static double sum(const float *x, int64_t n) {
+  double lane[LANES] = {0}, total = 0;
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES)
+    for (int l = 0; l < LANES; l++)
+      lane[l] += (double)x[i + l];
+  for (; i < n; i++)
+    total += (double)x[i];
+  for (int l = 0; l < LANES; l++)
+    total += lane[l];
+  return total;
+}
+
+/* sum (x - about)^2 over n, likewise. */
+static double sum_squares(const float *x, int64_t n, double about) {
+  double lane[LANES] = {0}, total = 0;
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES)
+    for (int l = 0; l < LANES; l++) {
+      double d = (double)x[i + l] - about;
+      lane[l] += d * d;
+    }
+  for (; i < n; i++)
+    total += ((double)x[i] - about) * ((double)x[i] - about);
+  for (int l = 0; l < LANES; l++)
+    total += lane[l];
+  return total;
+}
+
+/* y = (x - mean)/sqrt(var + eps) * (w + one) + b over one row of D; w and b NULL: neither. */
+static void norm_row(float *y, const float *x, int64_t D, float eps, const float *w, float one,
+                     const float *b) {
+  double mean = sum(x, D) / (double)D, var = sum_squares(x, D, mean) / (double)D;
+  float m = (float)mean, inverse = (float)(1.0 / sqrt(var + (double)eps));
+  if (!w) {
+    for (int64_t i = 0; i < D; i++)
+      y[i] = (x[i] - m) * inverse;
+    return;
+  }
+  for (int64_t i = 0; i < D; i++)
+    y[i] = (x[i] - m) * inverse * (w[i] + one) + b[i];
+}
+
+void cpu_layer_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, float eps) {
+  int64_t D = ebb_last(x);
+  cpu_cut bands = {ebb_rows(x), TILE_ROWS, (ebb_rows(x) + TILE_ROWS - 1) / TILE_ROWS};
+  CPU_PARALLEL(c, 8.0 * (double)ebb_count(x))
+  for (int64_t band = 0; band < bands.pieces; band++)
+    for (int64_t r = cpu_first(bands, band); r < cpu_first(bands, band) + cpu_size(bands, band); r++)
+      norm_row(cpu_f32(y) + r * D, cpu_f32(x) + r * D, D, eps, cpu_f32(w), 0.0f, cpu_f32(b));
+}
+
+void cpu_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor shift, ebb_tensor scale,
+                       float eps) {
+  int64_t S = x.shape[1], D = x.shape[2];
+  cpu_cut bands = {ebb_rows(x), TILE_ROWS, (ebb_rows(x) + TILE_ROWS - 1) / TILE_ROWS};
+  CPU_PARALLEL(c, 8.0 * (double)ebb_count(x))
+  for (int64_t band = 0; band < bands.pieces; band++)
+    for (int64_t r = cpu_first(bands, band); r < cpu_first(bands, band) + cpu_size(bands, band); r++)
+      norm_row(cpu_f32(y) + r * D, cpu_f32(x) + r * D, D, eps, cpu_f32(scale) + r / S * D, 1.0f,
+               cpu_f32(shift) + r / S * D);
+}
+
+/* Pairs (2i, 2i+1) of one head x [2*pairs] turned by the angles of its token. */
+static void rotate(float *x, const float *cosine, const float *sine, int64_t pairs) {
+  for (int64_t i = 0; i < pairs; i++) {
+    float u = x[2 * i], v = x[2 * i + 1];
+    x[2 * i] = u * cosine[i] - v * sine[i];
+    x[2 * i + 1] = u * sine[i] + v * cosine[i];
+  }
+}
+
+void cpu_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin, int heads,
+                      float eps) {
+  int64_t S = x.shape[1], D = x.shape[2], P = D / heads;
+  const float *weight = cpu_f32(w);
+  cpu_cut bands = {ebb_rows(x), TILE_ROWS, (ebb_rows(x) + TILE_ROWS - 1) / TILE_ROWS};
+  CPU_PARALLEL(c, 8.0 * (double)ebb_count(x))
+  for (int64_t band = 0; band < bands.pieces; band++)
+    for (int64_t r = cpu_first(bands, band); r < cpu_first(bands, band) + cpu_size(bands, band); r++) {
+      float *row = cpu_f32(x) + r * D;
+      if (ebb_present(w)) {
+        float inverse = (float)(1.0 / sqrt(sum_squares(row, D, 0.0) / (double)D + (double)eps));
+        for (int64_t i = 0; i < D; i++)
+          row[i] = row[i] * inverse * weight[i];
+      }
+      if (ebb_present(cos))
+        for (int n = 0; n < heads; n++)
+          rotate(row + n * P, cpu_f32(cos) + r % S * (P / 2), cpu_f32(sin) + r % S * (P / 2), P / 2);
+    }
+}
+
+/* One tile of positions of one sample: y, x [C, count] of row pitch `pitch`, w [C]. */
+static void channel_norm_tile(float *y, const float *x, const float *w, int64_t C, int64_t count,
+                              int64_t pitch, ebb_activation act) {
+  double squares[TILE_POSITIONS] = {0};
+  float inverse[TILE_POSITIONS];
+  for (int64_t ch = 0; ch < C; ch++)
+    for (int64_t i = 0; i < count; i++)
+      squares[i] += (double)x[ch * pitch + i] * (double)x[ch * pitch + i];
+  for (int64_t i = 0; i < count; i++) {
+    double norm = sqrt(squares[i]);
+    inverse[i] = (float)(sqrt((double)C) / (norm > 1e-12 ? norm : 1e-12));
+  }
+  for (int64_t ch = 0; ch < C; ch++) {
+    for (int64_t i = 0; i < count; i++)
+      y[ch * pitch + i] = x[ch * pitch + i] * inverse[i] * w[ch];
+    cpu_activate_row(y + ch * pitch, count, act);
+  }
+}
+
+void cpu_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act) {
+  int64_t C = x.shape[1], positions = x.shape[2] * x.shape[3] * x.shape[4];
+  cpu_cut tiles = cpu_cut_of(positions, TILE_POSITIONS, 16);
+  CPU_PARALLEL(c, 8.0 * (double)ebb_count(x))
+  for (int64_t tile = 0; tile < x.shape[0] * tiles.pieces; tile++) {
+    int64_t at = tile / tiles.pieces * C * positions + cpu_first(tiles, tile % tiles.pieces);
+    channel_norm_tile(cpu_f32(y) + at, cpu_f32(x) + at, cpu_f32(w), C, cpu_size(tiles, tile % tiles.pieces),
+                      positions, act);
+  }
+}

@@ -1,0 +1,480 @@
+#include "kernels/ops.h"
+
+#include <stdio.h>
+
+#include "kernels/backend.h"
+
+/* ---- checks: every op lists its tensors, states their shapes, and is counted
+ * ------------------------------------ */
+
+enum {
+  OUT = 1,      /* written */
+  INOUT = 2,    /* read and written */
+  OPTIONAL = 4, /* may be EBB_NO_TENSOR */
+  IN_PLACE = 8  /* with OUT: may be the same memory as an input, all of it */
+};
+
+typedef struct arg {
+  const char *role; /* the name in ops.h: "y", "x", "w" */
+  ebb_tensor t;
+  unsigned flags;
+} arg;
+
+typedef struct call {
+  ebb_context *c;
+  const char *op;
+  const arg *args;
+  int n;
+} call;
+
+#define CALL(c, op, args)                                                                                    \
+  { (c), (op), (args), (int)(sizeof(args) / sizeof((args)[0])) }
+
+/* ` "tokens" float32 [2, 144, 192]` after the role; returns the new end of text. */
+static int describe(char *text, int at, int size, const arg *a) {
+  char shape[EBB_SHAPE_TEXT];
+  if (at >= size)
+    return at;
+  if (!ebb_present(a->t))
+    return at + snprintf(text + at, (size_t)(size - at), "%s absent", a->role);
+  return at + snprintf(text + at, (size_t)(size - at), "%s \"%s\" %s %s", a->role, a->t.name ? a->t.name : "",
+                       ebb_dtype_name(a->t.dtype), ebb_shape_text(a->t.rank, a->t.shape, shape));
+}
+
+/* Records `op: what; given y "..." float32 [...], x ...`. Returns false. */
+static bool refuse(const call *k, const char *what) {
+  char given[EBB_ERROR_TEXT / 2];
+  int at = 0, size = (int)sizeof given;
+  for (int i = 0; i < k->n && at < size; i++) {
+    if (i > 0)
+      at += snprintf(given + at, (size_t)(size - at), ", ");
+    at = describe(given, at, size, &k->args[i]);
+  }
+  ebb_context_fail(k->c, "%s: %s; given %s", k->op, what, given);
+  return false;
+}
+
+static bool overlap(ebb_tensor a, ebb_tensor b) {
+  uintptr_t a0 = (uintptr_t)a.data, b0 = (uintptr_t)b.data;
+  return a0 < b0 + ebb_bytes(b) && b0 < a0 + ebb_bytes(a);
+}
+
+static bool check_overlaps(const call *k) {
+  char what[128];
+  for (int i = 0; i < k->n; i++)
+    for (int j = 0; j < k->n; j++) {
+      const arg *a = &k->args[i], *b = &k->args[j];
+      if (i == j || !(a->flags & (OUT | INOUT)) || !ebb_present(a->t) || !ebb_present(b->t))
+        continue;
+      bool same = a->t.data == b->t.data && ebb_bytes(a->t) == ebb_bytes(b->t);
+      if (overlap(a->t, b->t) && !(same && (a->flags & IN_PLACE))) {
+        snprintf(what, sizeof what, "%s overlaps %s in memory", a->role, b->role);
+        return refuse(k, what);
+      }
+    }
+  return true;
+}
+
+/* What holds for every op: no failure before, required tensors there, of the dtype, in the backend's memory,
+ * no dimension zero or beyond a 32-bit index (BLAS counts in int). */
+static bool start(const call *k, ebb_dtype dtype) {
+  char what[160];
+  if (k->c->error.text[0])
+    return false;
+  for (int i = 0; i < k->n; i++) {
+    const arg *a = &k->args[i];
+    if (!ebb_present(a->t)) {
+      if (a->flags & OPTIONAL)
+        continue;
+      snprintf(what, sizeof what, "%s is absent, expected a tensor", a->role);
+      return refuse(k, what);
+    }
+    if (a->t.dtype != dtype) {
+      snprintf(what, sizeof what, "%s is %s, expected %s", a->role, ebb_dtype_name(a->t.dtype),
+               ebb_dtype_name(dtype));
+      return refuse(k, what);
+    }
+    for (int d = 0; d < a->t.rank; d++)
+      if (a->t.shape[d] < 1 || a->t.shape[d] > INT32_MAX) {
+        snprintf(what, sizeof what, "dimension %d of %s is %lld, expected 1 to 2147483647", d, a->role,
+                 (long long)a->t.shape[d]);
+        return refuse(k, what);
+      }
+    if (a->t.place != k->c->backend->place || (!k->c->counting && !a->t.data)) {
+      snprintf(what, sizeof what, "%s is not in the memory of backend \"%s\"", a->role, k->c->backend->name);
+      return refuse(k, what);
+    }
+  }
+  return k->c->counting || check_overlaps(k);
+}
+
+/* args[i] must have this shape; absent optional ones pass. */
+static bool want_shape(const call *k, int i, int rank, const int64_t *shape) {
+  const arg *a = &k->args[i];
+  ebb_tensor expected = {.rank = rank};
+  for (int d = 0; d < rank; d++)
+    expected.shape[d] = shape[d];
+  if (!ebb_present(a->t) || ebb_same_shape(a->t, expected))
+    return true;
+  char is[EBB_SHAPE_TEXT], should[EBB_SHAPE_TEXT], what[2 * EBB_SHAPE_TEXT + 64];
+  snprintf(what, sizeof what, "%s is %s, expected %s", a->role, ebb_shape_text(a->t.rank, a->t.shape, is),
+           ebb_shape_text(rank, shape, should));
+  return refuse(k, what);
+}
+#define WANT(k, i, ...)                                                                                      \
+  want_shape((k), (i), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),                            \
+             (const int64_t[]){__VA_ARGS__})
+
+static bool want_like(const call *k, int i, ebb_tensor t) {
+  return want_shape(k, i, t.rank, t.shape);
+}
+
+/* args[i] must have this rank, written as `letters` ("[B, S, D]"). */
+static bool want_rank(const call *k, int i, int rank, const char *letters) {
+  const arg *a = &k->args[i];
+  if (!ebb_present(a->t) || a->t.rank == rank)
+    return true;
+  char is[EBB_SHAPE_TEXT], what[2 * EBB_SHAPE_TEXT + 64];
+  snprintf(what, sizeof what, "%s is %s, expected %s", a->role, ebb_shape_text(a->t.rank, a->t.shape, is),
+           letters);
+  return refuse(k, what);
+}
+
+static bool want(const call *k, bool condition, const char *what) {
+  return condition || refuse(k, what);
+}
+
+/* Counts the op; true when it is to be computed. */
+static bool count(const call *k, double flops) {
+  ebb_counters *n = &k->c->counters;
+  n->ops++;
+  n->flops += flops;
+  for (int i = 0; i < k->n; i++)
+    n->bytes += (k->args[i].flags & INOUT ? 2.0 : 1.0) * (double)ebb_bytes(k->args[i].t);
+  return !k->c->counting;
+}
+
+static double numel(ebb_tensor t) {
+  return (double)ebb_count(t);
+}
+
+/* ---- products, norms, position
+ * ---------------------------------------------------------------------------------- */
+
+void ebb_linear(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, ebb_activation act) {
+  const arg args[] = {{"y", y, OUT}, {"x", x, 0}, {"w", w, 0}, {"b", b, OPTIONAL}};
+  const call k = CALL(c, "linear", args);
+  if (!start(&k, EBB_F32) || !want_rank(&k, 2, 2, "[n_out, n_in]"))
+    return;
+  ebb_tensor like = x;
+  like.shape[x.rank - 1] = w.shape[0];
+  if (WANT(&k, 2, w.shape[0], ebb_last(x)) && want_like(&k, 0, like) && WANT(&k, 3, w.shape[0]) &&
+      count(&k, 2.0 * numel(y) * (double)ebb_last(x)))
+    c->backend->linear(c, y, x, w, b, act);
+}
+
+void ebb_layer_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, float eps) {
+  const arg args[] = {{"y", y, OUT | IN_PLACE}, {"x", x, 0}, {"w", w, OPTIONAL}, {"b", b, OPTIONAL}};
+  const call k = CALL(c, "layer_norm", args);
+  if (start(&k, EBB_F32) && want_like(&k, 0, x) && WANT(&k, 2, ebb_last(x)) && WANT(&k, 3, ebb_last(x)) &&
+      want(&k, ebb_present(w) == ebb_present(b), "one of w and b is absent, expected both or neither") &&
+      count(&k, 8.0 * numel(x)))
+    c->backend->layer_norm(c, y, x, w, b, eps);
+}
+
+void ebb_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor shift, ebb_tensor scale,
+                       float eps) {
+  const arg args[] = {{"y", y, OUT | IN_PLACE}, {"x", x, 0}, {"shift", shift, 0}, {"scale", scale, 0}};
+  const call k = CALL(c, "norm_modulate", args);
+  if (start(&k, EBB_F32) && want_rank(&k, 1, 3, "[B, S, D]") && want_like(&k, 0, x) &&
+      WANT(&k, 2, x.shape[0], x.shape[2]) && WANT(&k, 3, x.shape[0], x.shape[2]) && count(&k, 8.0 * numel(x)))
+    c->backend->norm_modulate(c, y, x, shift, scale, eps);
+}
+
+void ebb_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin, int heads,
+                      float eps) {
+  const arg args[] = {{"x", x, INOUT}, {"w", w, OPTIONAL}, {"cos", cos, OPTIONAL}, {"sin", sin, OPTIONAL}};
+  const call k = CALL(c, "qk_norm_rope", args);
+  if (!start(&k, EBB_F32) || !want_rank(&k, 0, 3, "[B, S, D]") ||
+      !want(&k, heads >= 1 && x.shape[2] % heads == 0,
+            "the width of x is not a multiple of the number of heads") ||
+      !want(&k, ebb_present(cos) == ebb_present(sin),
+            "one of cos and sin is absent, expected both or neither"))
+    return;
+  int64_t P = x.shape[2] / heads;
+  if (WANT(&k, 1, x.shape[2]) &&
+      want(&k, !ebb_present(cos) || P % 2 == 0, "the head width is odd, expected even") &&
+      WANT(&k, 2, x.shape[1], P / 2) && WANT(&k, 3, x.shape[1], P / 2) &&
+      count(&k, ((ebb_present(w) ? 4.0 : 0.0) + (ebb_present(cos) ? 3.0 : 0.0)) * numel(x)))
+    c->backend->qk_norm_rope(c, x, w, cos, sin, heads, eps);
+}
+
+void ebb_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act) {
+  const arg args[] = {{"y", y, OUT | IN_PLACE}, {"x", x, 0}, {"w", w, 0}};
+  const call k = CALL(c, "channel_norm", args);
+  if (start(&k, EBB_F32) && want_rank(&k, 1, 5, "[B, C, T, H, W]") && want_like(&k, 0, x) &&
+      WANT(&k, 2, x.shape[1]) && count(&k, 4.0 * numel(x)))
+    c->backend->channel_norm(c, y, x, w, act);
+}
+
+void ebb_timestep_embedding(ebb_context *c, ebb_tensor y, ebb_tensor t) {
+  const arg args[] = {{"y", y, OUT}, {"t", t, 0}};
+  const call k = CALL(c, "timestep_embedding", args);
+  if (start(&k, EBB_F32) && want_rank(&k, 1, 1, "[B]") && want_rank(&k, 0, 2, "[B, F]") &&
+      WANT(&k, 0, t.shape[0], y.shape[1]) &&
+      want(&k, y.shape[1] % 2 == 0, "the width of y is odd, expected even") && count(&k, 2.0 * numel(y)))
+    c->backend->timestep_embedding(c, y, t);
+}
+
+/* ---- attention
+ * ---------------------------------------------------------------------------------------------------- */
+
+void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *stats, ebb_tensor q,
+                   ebb_tensor k, ebb_tensor v, int heads) {
+  ebb_attention_stats wanted = stats ? *stats : (ebb_attention_stats){0};
+  const arg args[] = {{"out", out, OUT},
+                      {"q", q, 0},
+                      {"k", k, 0},
+                      {"v", v, 0},
+                      {"mass", wanted.mass, OUT | OPTIONAL},
+                      {"entropy", wanted.entropy, OUT | OPTIONAL}};
+  const call a = CALL(c, "attention", args);
+  if (!start(&a, EBB_F32) || !want_rank(&a, 1, 3, "[B, S, D]") || !want_rank(&a, 2, 3, "[B, M, D]"))
+    return;
+  int64_t B = q.shape[0], S = q.shape[1], D = q.shape[2], M = k.shape[1];
+  if (!WANT(&a, 2, B, M, D) || !want_like(&a, 3, k) || !want_like(&a, 0, q) ||
+      !want(&a, heads >= 1 && D % heads == 0, "the width of q is not a multiple of the number of heads") ||
+      !want_rank(&a, 4, 4, "[B, N, Tq, Tk]") || !want_rank(&a, 5, 3, "[B, N, Tq]"))
+    return;
+  int64_t Tq = ebb_present(wanted.mass) ? wanted.mass.shape[2] : wanted.entropy.shape[2],
+          Tk = wanted.mass.shape[3];
+  if (!WANT(&a, 4, B, heads, Tq, Tk) || !WANT(&a, 5, B, heads, Tq) ||
+      !want(&a, Tq < 1 || S % Tq == 0,
+            "the queries do not fall into whole frames: S is not a multiple of Tq") ||
+      !want(&a, Tk < 1 || M % Tk == 0, "the keys do not fall into whole frames: M is not a multiple of Tk"))
+    return;
+  if (count(&a, 4.0 * (double)B * (double)S * (double)M * (double)D))
+    c->backend->attention(c, out, wanted, q, k, v, heads);
+}
+
+/* ---- between blocks
+ * ------------------------------------------------------------------------------------------------ */
+
+void ebb_gate_add(ebb_context *c, ebb_tensor x, ebb_tensor y, ebb_tensor gate) {
+  const arg args[] = {{"x", x, INOUT}, {"y", y, 0}, {"gate", gate, OPTIONAL}};
+  const call k = CALL(c, "gate_add", args);
+  if (start(&k, EBB_F32) && want_rank(&k, 0, 3, "[B, S, D]") && want_like(&k, 1, x) &&
+      WANT(&k, 2, x.shape[0], x.shape[2]) && count(&k, 2.0 * numel(x)))
+    c->backend->gate_add(c, x, y, gate);
+}
+
+void ebb_axpby(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor z) {
+  const arg args[] = {{"y", y, OUT | IN_PLACE}, {"x", x, 0}, {"z", z, OPTIONAL}};
+  const call k = CALL(c, "axpby", args);
+  if (start(&k, EBB_F32) && want_like(&k, 0, x) && want_like(&k, 2, x) && count(&k, 3.0 * numel(x)))
+    c->backend->axpby(c, y, a, x, b, z);
+}
+
+void ebb_activate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_activation act) {
+  const arg args[] = {{"y", y, OUT | IN_PLACE}, {"x", x, 0}};
+  const call k = CALL(c, "activate", args);
+  if (start(&k, EBB_F32) && want_like(&k, 0, x) && count(&k, 8.0 * numel(x)))
+    c->backend->activate(c, y, x, act);
+}
+
+void ebb_add_table(ebb_context *c, ebb_tensor y, ebb_tensor table, ebb_tensor x) {
+  const arg args[] = {{"y", y, OUT | IN_PLACE}, {"table", table, 0}, {"x", x, 0}};
+  const call k = CALL(c, "add_table", args);
+  if (!start(&k, EBB_F32) || !want_rank(&k, 1, 2, "[J, D]"))
+    return;
+  int64_t B = x.shape[0], J = table.shape[0], D = table.shape[1];
+  bool fits = x.rank == 2 ? WANT(&k, 2, B, D) : WANT(&k, 2, B, J, D);
+  if (fits && WANT(&k, 0, B, J, D) && count(&k, numel(y)))
+    c->backend->add_table(c, y, table, x);
+}
+
+void ebb_channel_affine(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor scale, ebb_tensor shift) {
+  const arg args[] = {{"y", y, OUT | IN_PLACE}, {"x", x, 0}, {"scale", scale, 0}, {"shift", shift, 0}};
+  const call k = CALL(c, "channel_affine", args);
+  if (start(&k, EBB_F32) && want_rank(&k, 1, 5, "[B, C, T, H, W]") && want_like(&k, 0, x) &&
+      WANT(&k, 2, x.shape[1]) && WANT(&k, 3, x.shape[1]) && count(&k, 2.0 * numel(x)))
+    c->backend->channel_affine(c, y, x, scale, shift);
+}
+
+void ebb_clamp(ebb_context *c, ebb_tensor y, ebb_tensor x, float low, float high) {
+  const arg args[] = {{"y", y, OUT | IN_PLACE}, {"x", x, 0}};
+  const call k = CALL(c, "clamp", args);
+  if (start(&k, EBB_F32) && want_like(&k, 0, x) && want(&k, low <= high, "low is above high") &&
+      count(&k, 2.0 * numel(x)))
+    c->backend->clamp(c, y, x, low, high);
+}
+
+/* Shapes of both patch ops: video [B,C,T,H,W] as args[v], tokens [B,S,C*pt*ph*pw] as args[s]. */
+static bool check_patches(const call *k, int v, int s, const int patch[3]) {
+  if (!want_rank(k, v, 5, "[B, C, T, H, W]"))
+    return false;
+  const int64_t *n = k->args[v].t.shape;
+  for (int i = 0; i < 3; i++)
+    if (!want(k, patch[i] >= 1 && n[2 + i] % patch[i] == 0, "T, H, W are not multiples of the patch"))
+      return false;
+  return WANT(k, s, n[0], n[2] / patch[0] * (n[3] / patch[1]) * (n[4] / patch[2]),
+              n[1] * patch[0] * patch[1] * patch[2]);
+}
+
+void ebb_patchify(ebb_context *c, ebb_tensor y, ebb_tensor x, const int patch[3]) {
+  const arg args[] = {{"y", y, OUT}, {"x", x, 0}};
+  const call k = CALL(c, "patchify", args);
+  if (start(&k, EBB_F32) && check_patches(&k, 1, 0, patch) && count(&k, 0))
+    c->backend->patchify(c, y, x, patch);
+}
+
+void ebb_unpatchify(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[3]) {
+  const arg args[] = {{"x", x, OUT}, {"y", y, 0}};
+  const call k = CALL(c, "unpatchify", args);
+  if (start(&k, EBB_F32) && check_patches(&k, 0, 1, patch) && count(&k, 0))
+    c->backend->unpatchify(c, x, y, patch);
+}
+
+/* ---- video convolutions
+ * -------------------------------------------------------------------------------------------- */
+
+/* x must be a video whose frames, rows and columns together can be indexed by BLAS. */
+static bool want_video(const call *k, int i) {
+  if (!want_rank(k, i, 5, "[B, C, T, H, W]"))
+    return false;
+  const int64_t *n = k->args[i].t.shape;
+  return want(k, (double)n[2] * (double)n[3] * (double)n[4] <= INT32_MAX, "T*H*W exceeds 2147483647");
+}
+
+void ebb_conv3d_causal(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b) {
+  const arg args[] = {{"y", y, OUT}, {"x", x, 0}, {"w", w, 0}, {"b", b, OPTIONAL}};
+  const call k = CALL(c, "conv3d_causal", args);
+  if (!start(&k, EBB_F32) || !want_video(&k, 1) || !want_rank(&k, 2, 5, "[Co, Ci, kt, kh, kw]"))
+    return;
+  const int64_t *n = x.shape, *f = w.shape;
+  if (WANT(&k, 2, f[0], n[1], f[2], f[3], f[4]) &&
+      want(&k, f[3] % 2 == 1 && f[4] % 2 == 1, "the kernel's height or width is even, expected odd") &&
+      WANT(&k, 0, n[0], f[0], n[2], n[3], n[4]) && WANT(&k, 3, f[0]) &&
+      count(&k, 2.0 * numel(y) * numel(w) / (double)f[0]))
+    c->backend->conv3d_causal(c, y, x, w, b);
+}
+
+void ebb_downsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b) {
+  const arg args[] = {{"y", y, OUT}, {"x", x, 0}, {"w", w, 0}, {"b", b, OPTIONAL}};
+  const call k = CALL(c, "downsample_space", args);
+  if (!start(&k, EBB_F32) || !want_video(&k, 1) || !want_rank(&k, 2, 4, "[Co, Ci, 3, 3]"))
+    return;
+  const int64_t *n = x.shape;
+  if (WANT(&k, 2, w.shape[0], n[1], 3, 3) && want(&k, n[3] >= 2 && n[4] >= 2, "H or W of x is below 2") &&
+      WANT(&k, 0, n[0], w.shape[0], n[2], (n[3] - 2) / 2 + 1, (n[4] - 2) / 2 + 1) &&
+      WANT(&k, 3, w.shape[0]) && count(&k, 2.0 * numel(y) * 9.0 * (double)n[1]))
+    c->backend->downsample_space(c, y, x, w, b);
+}
+
+void ebb_downsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b) {
+  const arg args[] = {{"y", y, OUT}, {"x", x, 0}, {"w", w, 0}, {"b", b, OPTIONAL}};
+  const call k = CALL(c, "downsample_time", args);
+  if (!start(&k, EBB_F32) || !want_video(&k, 1))
+    return;
+  const int64_t *n = x.shape;
+  if (want(&k, n[2] % 2 == 1, "the number of frames of x is even, expected odd") &&
+      WANT(&k, 2, n[1], n[1], 3, 1, 1) && WANT(&k, 0, n[0], n[1], (n[2] + 1) / 2, n[3], n[4]) &&
+      WANT(&k, 3, n[1]) && count(&k, 6.0 * numel(y) * (double)n[1] * (double)(n[2] / 2) / (double)y.shape[2]))
+    c->backend->downsample_time(c, y, x, w, b);
+}
+
+void ebb_upsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x) {
+  const arg args[] = {{"y", y, OUT}, {"x", x, 0}};
+  const call k = CALL(c, "upsample_space", args);
+  if (start(&k, EBB_F32) && want_video(&k, 1) &&
+      WANT(&k, 0, x.shape[0], x.shape[1], x.shape[2], 2 * x.shape[3], 2 * x.shape[4]) && count(&k, 0))
+    c->backend->upsample_space(c, y, x);
+}
+
+void ebb_upsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b) {
+  const arg args[] = {{"y", y, OUT}, {"x", x, 0}, {"w", w, 0}, {"b", b, OPTIONAL}};
+  const call k = CALL(c, "upsample_time", args);
+  if (!start(&k, EBB_F32) || !want_video(&k, 1))
+    return;
+  const int64_t *n = x.shape;
+  if (WANT(&k, 2, 2 * n[1], n[1], 3, 1, 1) && WANT(&k, 0, n[0], n[1], 2 * n[2] - 1, n[3], n[4]) &&
+      WANT(&k, 3, 2 * n[1]) &&
+      count(&k, 6.0 * numel(y) * (double)n[1] * (double)(2 * n[2] - 2) / (double)y.shape[2]))
+    c->backend->upsample_time(c, y, x, w, b);
+}
+
+/* ---- pooling over tokens
+ * ------------------------------------------------------------------------------------------- */
+
+void ebb_pool_mean(ebb_context *c, ebb_tensor y, ebb_tensor x) {
+  const arg args[] = {{"y", y, OUT}, {"x", x, 0}};
+  const call k = CALL(c, "pool_mean", args);
+  if (start(&k, EBB_F32) && want_rank(&k, 1, 3, "[B, S, D]") && WANT(&k, 0, x.shape[0], x.shape[2]) &&
+      count(&k, numel(x)))
+    c->backend->pool_mean(c, y, x);
+}
+
+void ebb_pool_frames(ebb_context *c, ebb_tensor y, ebb_tensor x) {
+  const arg args[] = {{"y", y, OUT}, {"x", x, 0}};
+  const call k = CALL(c, "pool_frames", args);
+  if (start(&k, EBB_F32) && want_rank(&k, 1, 3, "[B, S, D]") && want_rank(&k, 0, 3, "[B, T, D]") &&
+      WANT(&k, 0, x.shape[0], y.shape[1], x.shape[2]) &&
+      want(&k, x.shape[1] % y.shape[1] == 0,
+           "the tokens of x do not fall into whole frames: S is not a multiple of T") &&
+      count(&k, numel(x)))
+    c->backend->pool_frames(c, y, x);
+}
+
+void ebb_pool_moments(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames) {
+  const arg args[] = {{"y", y, OUT}, {"x", x, 0}};
+  const call k = CALL(c, "pool_moments", args);
+  if (start(&k, EBB_F32) && want_rank(&k, 1, 3, "[B, S, D]") && WANT(&k, 0, x.shape[0], 2, x.shape[2]) &&
+      want(&k, frames >= 1 && x.shape[1] % frames == 0,
+           "the tokens of x do not fall into whole frames: S is not a multiple of T") &&
+      count(&k, numel(x)))
+    c->backend->pool_moments(c, y, x, frames);
+}
+
+/* ---- dense linear algebra
+ * ------------------------------------------------------------------------------------------ */
+
+void ebb_gram(ebb_context *c, ebb_tensor g, ebb_tensor x) {
+  const arg args[] = {{"g", g, OUT}, {"x", x, 0}};
+  const call k = CALL(c, "gram", args);
+  if (start(&k, EBB_F64) && want_rank(&k, 1, 2, "[n, d]") && WANT(&k, 0, x.shape[0], x.shape[0]) &&
+      count(&k, numel(x) * (double)(x.shape[0] + 1)))
+    c->backend->gram(c, g, x);
+}
+
+void ebb_matmul(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor b, bool transpose_a) {
+  const arg args[] = {{"y", y, OUT}, {"a", a, 0}, {"b", b, 0}};
+  const call k = CALL(c, "matmul", args);
+  if (!start(&k, EBB_F64) || !want_rank(&k, 1, 2, transpose_a ? "[k, m]" : "[m, k]") ||
+      !want_rank(&k, 2, 2, "[k, n]"))
+    return;
+  int64_t rows = a.shape[transpose_a ? 1 : 0], inner = a.shape[transpose_a ? 0 : 1];
+  if (WANT(&k, 2, inner, b.shape[1]) && WANT(&k, 0, rows, b.shape[1]) &&
+      count(&k, 2.0 * (double)rows * (double)inner * (double)b.shape[1]))
+    c->backend->matmul(c, y, a, b, transpose_a);
+}
+
+void ebb_cholesky_solve(ebb_context *c, ebb_tensor a, ebb_tensor b) {
+  const arg args[] = {{"a", a, INOUT}, {"b", b, INOUT}};
+  const call k = CALL(c, "cholesky_solve", args);
+  if (!start(&k, EBB_F64) || !want_rank(&k, 0, 2, "[n, n]") || !want_rank(&k, 1, 2, "[n, m]"))
+    return;
+  double n = (double)a.shape[0];
+  if (WANT(&k, 0, a.shape[0], a.shape[0]) && WANT(&k, 1, a.shape[0], b.shape[1]) &&
+      count(&k, n * n * n / 3.0 + 2.0 * n * n * (double)b.shape[1]))
+    c->backend->cholesky_solve(c, a, b);
+}
+
+void ebb_eigh(ebb_context *c, ebb_tensor w, ebb_tensor a) {
+  const arg args[] = {{"w", w, OUT}, {"a", a, INOUT}};
+  const call k = CALL(c, "eigh", args);
+  if (!start(&k, EBB_F64) || !want_rank(&k, 1, 2, "[n, n]"))
+    return;
+  double n = (double)a.shape[0];
+  if (WANT(&k, 1, a.shape[0], a.shape[0]) && WANT(&k, 0, a.shape[0]) && count(&k, 9.0 * n * n * n))
+    c->backend->eigh(c, w, a);
+}
