@@ -39,6 +39,8 @@ bool ebb_safetensors_parse(ebb_safetensors *st, const char *path, const char *js
 
 const ebb_st_entry *ebb_safetensors_find(const ebb_safetensors *st, const char *name); /* NULL: not there */
 int64_t ebb_st_elements(const ebb_st_entry *entry);
+const char *ebb_st_shape(const ebb_st_entry *entry, char *text, size_t size); /* "[2, 3]" into text; returns text */
+bool ebb_st_is_number(const ebb_st_entry *entry); /* a dtype that ebb_safetensors_read_f32 takes */
 /* The raw bytes [from, from+bytes) of a tensor's data, by pread. */
 bool ebb_safetensors_read(const ebb_safetensors *st, const ebb_st_entry *entry, uint64_t from, uint64_t bytes,
                           void *to, ebb_error *err);

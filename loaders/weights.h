@@ -23,7 +23,8 @@ typedef struct ebb_parameter {
   int64_t fan_in; /* for EBB_INIT_LINEAR */
 } ebb_parameter;
 
-/* A growing list of parameters: what a family fills in while it walks through its own structure. */
+/* A growing list of parameters: what a family fills in while it walks through its own structure. The names of the loaded tensors
+ * live in it: it is freed after the last use of the tensors. */
 typedef struct ebb_parameters {
   ebb_parameter *items;
   int64_t count, capacity;
