@@ -136,7 +136,7 @@ static void test_pools_agree_with_the_tokens(void **state) {
   trial *t = calloc(1, sizeof *t);
   t->config = &k;
   run_trial(t);
-  int64_t n, m, L = 2, S = T * (H / 2) * (W / 2), D = 60, rows = B * 2 * L;
+  int64_t n = 0, m = 0, L = 2, S = T * (H / 2) * (W / 2), D = 60, rows = B * 2 * L;
   const float *tokens = captured(t, "block_out.tokens", &n), *mean = captured(t, "block_out.mean", &m);
   const float *motion = captured(t, "block_out.motion", &m);
   assert_int_equal(n, 2 * L * S * D);
@@ -167,7 +167,7 @@ static void test_block_out_is_the_next_block_in(void **state) {
   trial *t = calloc(1, sizeof *t);
   t->config = &k;
   run_trial(t);
-  int64_t n, width = 60;
+  int64_t n = 0, width = 60;
   const float *in = captured(t, "block_in.mean", &n), *out = captured(t, "block_out.mean", &n);
   for (int64_t r = 0; r < B * 2; r++)
     assert_memory_equal(in + (2 * r + 1) * width, out + 2 * r * width, (size_t)width * sizeof(float));
