@@ -33,13 +33,15 @@ void cpu_gate_add(ebb_context *c, ebb_tensor x, ebb_tensor y, ebb_tensor gate) {
   CPU_PARALLEL(c, 2.0 * (double)ebb_count(x))
   for (int64_t r = 0; r < rows; r++) {
     float *to = cpu_f32(x) + r * D;
-    const float *from = cpu_f32(y) + r * D, *g = cpu_f32(gate) + cpu_sample(gate, r / S) * D;
-    if (ebb_present(gate))
-      for (int64_t i = 0; i < D; i++)
-        to[i] += g[i] * from[i];
-    else
+    const float *from = cpu_f32(y) + r * D;
+    if (!ebb_present(gate)) {
       for (int64_t i = 0; i < D; i++)
         to[i] += from[i];
+      continue;
+    }
+    const float *g = cpu_f32(gate) + cpu_sample(gate, r / S) * D;
+    for (int64_t i = 0; i < D; i++)
+      to[i] += g[i] * from[i];
   }
 }
 
