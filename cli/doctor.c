@@ -1,4 +1,6 @@
 #include "cli/doctor.h"
+#include "cli/commands.h"
+#include "cli/options.h"
 
 #include <cblas.h>
 #include <jansson.h>
@@ -18,8 +20,8 @@ static void print_backends(FILE *out) {
 #else
   int threads = 1;
 #endif
-  fprintf(out, "  %-14s %d thread%s, BLAS: %s, running its %s kernels\n", "cpu", threads, threads == 1 ? "" : "s",
-          openblas_get_config(), openblas_get_corename());
+  fprintf(out, "  %-14s %d thread%s, BLAS: %s, running its %s kernels\n", "cpu", threads,
+          threads == 1 ? "" : "s", openblas_get_config(), openblas_get_corename());
 #if defined(EBB_HAVE_CUDA)
   ebb_context c;
   ebb_error err = {{0}};
@@ -55,14 +57,15 @@ static void print_required(FILE *out, const char *name, const char *version) {
     fprintf(out, "  %-14s %s\n", name, version);
 }
 
-static void print_optional(FILE *out, const char *name, const char *state, const char *version, const char *note) {
+static void print_optional(FILE *out, const char *name, const char *state, const char *version,
+                           const char *note) {
   fprintf(out, "  %-14s %s%s%s: %s\n", name, state, version[0] ? " " : "", version, note);
 }
 
 int ebb_doctor(FILE *out) {
   fprintf(out, "ebb %s, commit %s\n", EBB_VERSION, EBB_COMMIT);
-  fprintf(out, "build\n  %-14s %s\n  %-14s %s\n  %-14s %s\n", "type", EBB_BUILD_TYPE, "compiler", EBB_COMPILER, "flags",
-          EBB_COMPILER_FLAGS);
+  fprintf(out, "build\n  %-14s %s\n  %-14s %s\n  %-14s %s\n", "type", EBB_BUILD_TYPE, "compiler",
+          EBB_COMPILER, "flags", EBB_COMPILER_FLAGS);
   print_backends(out);
   fprintf(out, "libraries\n");
 #define REQUIRED(name, version) print_required(out, name, version);

@@ -20,11 +20,11 @@ static const char *duration(double seconds, char text[32]) {
   return text;
 }
 
-void ebb_progress_start(ebb_progress *p, const char *what, const char *unit, int64_t total) {
-  *p = (ebb_progress){.what = what, .unit = unit, .total = total, .started = now(), .terminal = isatty(2)};
+void ebb_progress_start(ebb_progress_bar *p, const char *what, const char *unit, int64_t total) {
+  *p = (ebb_progress_bar){.what = what, .unit = unit, .total = total, .started = now(), .terminal = isatty(2)};
 }
 
-void ebb_progress_show(ebb_progress *p, double done) {
+void ebb_progress_show(ebb_progress_bar *p, double done) {
   double t = now(), spent = t - p->started;
   if (done <= 0 || t - p->last < (p->terminal ? 0.1 : 15))
     return;
@@ -44,7 +44,7 @@ void ebb_progress_show(ebb_progress *p, double done) {
   fprintf(stderr, "\r%s [%s] %s%s left   ", p->what, bar, rate, left);
 }
 
-void ebb_progress_end(ebb_progress *p) {
+void ebb_progress_end(ebb_progress_bar *p) {
   double spent = now() - p->started;
   char text[32];
   if (p->shown && p->terminal)

@@ -17,7 +17,7 @@ static int fail(const ebb_error *err) {
 }
 
 static void show_inversion(void *user, double done, int64_t videos) {
-  ebb_progress *p = user;
+  ebb_progress_bar *p = user;
   p->total = videos;
   ebb_progress_show(p, done);
 }
@@ -40,7 +40,7 @@ static bool read_config(ebb_config *config, const char *path, const ebb_text_lis
 }
 
 static bool invert(const ebb_config *config, bool dry_run, ebb_job_result *result, ebb_error *err) {
-  ebb_progress progress;
+  ebb_progress_bar progress;
   ebb_job_options options = {.version = EBB_VERSION, .dry_run = dry_run, .log = stderr, .progress = show_inversion,
                              .progress_user = &progress};
   ebb_progress_start(&progress, "inverting", "videos", 0);
@@ -53,7 +53,7 @@ static bool invert(const ebb_config *config, bool dry_run, ebb_job_result *resul
 
 static bool probe(const ebb_config *config, const char *run, ebb_error *err) {
   ebb_context c = {0};
-  ebb_progress progress;
+  ebb_progress_bar progress;
   ebb_progress_start(&progress, "probing", NULL, 1);
   bool ok = ebb_context_open(&c, config->run.device, err) &&
             ebb_probe_run(run, config, &c, stdout, show_fraction, &progress, err);

@@ -29,6 +29,9 @@ foreach(source ${ebb_tests})
   endif()
   add_executable(${name} ${source})
   target_compile_options(${name} PRIVATE -UNDEBUG)
+  if(head MATCHES "#include \"cli/")
+    target_link_libraries(${name} PRIVATE ebb_cli)
+  endif()
   target_link_libraries(${name} PRIVATE ebb_test_helpers)
   add_dependencies(${name} ebb_version)
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
@@ -37,6 +40,11 @@ endforeach()
 
 add_test(NAME check_includes COMMAND ${PROJECT_SOURCE_DIR}/tests/check_includes.sh WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
 set_tests_properties(check_includes PROPERTIES LABELS host)
+
+if(TARGET bench) # that it runs; its numbers are no test
+  add_test(NAME bench_runs COMMAND bench ops --csv --only tiny --seconds 0 WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  set_tests_properties(bench_runs PROPERTIES LABELS host ENVIRONMENT "${ebb_test_environment}" TIMEOUT 300)
+endif()
 
 set(ebb_fuzz_note "off: EBB_FUZZ=OFF")
 if(EBB_FUZZ)

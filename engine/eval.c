@@ -80,6 +80,10 @@ static ebb_latent_shape shape_of(const host_tensor *t) {
   return (ebb_latent_shape){t->shape[1], t->shape[2], t->shape[3], t->shape[4]};
 }
 
+static ebb_text text_of(const host_tensor *t) {
+  return (ebb_text){t->data, t->shape[0], t->shape[1], t->shape[2]};
+}
+
 static ebb_tensor activation_like(ebb_context *c, const char *name, const host_tensor *t) {
   return ebb_tensor_new(c, EBB_ACTIVATIONS, EBB_F32, name, t->rank, t->shape);
 }
@@ -149,8 +153,7 @@ static bool evaluate_velocity(evaluation *e, ebb_error *err) {
     labels[b] = (double)e->timestep.data[b];
   bool ok = (labels && result) || ebb_fail(err, "no memory");
   ok = ok && ebb_model_open(&model, c, folder, NULL, err) &&
-       ebb_model_condition(&model, &cond, shape_of(&e->latents), e->text.data, e->text.shape[0], e->text.shape[1],
-                           e->text.shape[2], labels, 1, B, err) &&
+       ebb_model_condition(&model, &cond, shape_of(&e->latents), text_of(&e->text), labels, 1, B, err) &&
        plan_everything(&plan, ebb_model_tap_sizes(&model, cond.shape), err) &&
        ebb_tap_open(&tap, &plan, c, B, err);
   if (ok) {
@@ -298,11 +301,9 @@ static bool evaluate_trajectory(evaluation *e, ebb_error *err) {
   ebb_condition text = {0}, negative = {0};
   float *trajectory = NULL;
   bool ok = make_plan(e->options, &plan, err) && ebb_model_open(&model, c, folder, NULL, err) &&
-            ebb_model_condition(&model, &text, shape_of(&e->latents), e->text.data, e->text.shape[0],
-                                e->text.shape[1], e->text.shape[2], plan.labels, plan.moments, 1, err);
+            ebb_model_condition(&model, &text, shape_of(&e->latents), text_of(&e->text), plan.labels, plan.moments, 1, err);
   if (ok && e->options->guidance != 1)
-    ok = ebb_model_condition(&model, &negative, text.shape, e->negative.data, e->negative.shape[0],
-                             e->negative.shape[1], e->negative.shape[2], plan.labels, plan.moments, 1, err);
+    ok = ebb_model_condition(&model, &negative, text.shape, text_of(&e->negative), plan.labels, plan.moments, 1, err);
   if (ok) {
     trajectory = malloc((size_t)((plan.steps + 1) * e->latents.count) * sizeof *trajectory);
     ok = trajectory != NULL || ebb_fail(err, "no memory for a trajectory of %d states", plan.steps + 1);

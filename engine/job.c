@@ -52,35 +52,13 @@ static void note_skipped(void *user, const char *id, const char *reason) {
   fprintf(j->options->log, "skipped %s: %s\n", id, reason);
 }
 
-/* Keeps the first `groups` groups of each category. The list is in order of category and group. */
-static void keep_groups(ebb_dataset *set, int64_t groups) {
-  int64_t kept = 0, seen = 0;
-  const char *category = "", *group = "";
-  for (int64_t i = 0; i < set->count; i++) {
-    ebb_video v = set->videos[i];
-    if (strcmp(v.category, category) != 0)
-      seen = 0, group = "";
-    if (strcmp(v.group, group) != 0)
-      seen++;
-    category = v.category;
-    group = v.group;
-    if (seen <= groups) { /* swapped, so that the rest is still there to be freed */
-      set->videos[i] = set->videos[kept];
-      set->videos[kept++] = v;
-    }
-  }
-  for (int64_t i = kept; i < set->count; i++)
-    ebb_video_free(&set->videos[i]);
-  set->count = kept;
-}
-
 static bool open_data(job *j, ebb_error *err) {
   const ebb_config *k = j->config;
   j->skipped = json_array();
   if (!ebb_dataset_open(&j->data, k->data.format, k->data.path, k->data.unlabelled, note_skipped, j, err))
     return false;
   if (k->data.groups > 0)
-    keep_groups(&j->data, k->data.groups);
+    ebb_dataset_keep(&j->data, k->data.groups);
   return true;
 }
 

@@ -84,19 +84,17 @@ static bool check_shape(const ebb_model *m, ebb_latent_shape shape, ebb_error *e
   return true;
 }
 
-bool ebb_model_condition(ebb_model *m, ebb_condition *cond, ebb_latent_shape shape, const float *text,
-                         int64_t text_batch, int64_t text_tokens, int64_t text_dim, const double *labels,
-                         int64_t moments, int64_t labels_per_moment, ebb_error *err) {
+bool ebb_model_condition(ebb_model *m, ebb_condition *cond, ebb_latent_shape shape, ebb_text text,
+                         const double *labels, int64_t moments, int64_t labels_per_moment, ebb_error *err) {
   ebb_context *c = m->context;
   int64_t n = moments * labels_per_moment;
-  *cond = (ebb_condition){shape, text_batch, labels_per_moment, moments, NULL};
-  assert(text_batch >= 1 && moments >= 1 && labels_per_moment >= 1);
+  *cond = (ebb_condition){shape, text.batch, labels_per_moment, moments, NULL};
+  assert(text.batch >= 1 && moments >= 1 && labels_per_moment >= 1);
   if (!check_shape(m, shape, err))
     return false;
-  if (text_tokens < 1 || text_dim != m->text_dim)
+  if (text.tokens < 1 || text.width != m->text_dim)
     return ebb_fail(err, "the text is [%lld, %lld, %lld], the model expects at least one token of width %lld",
-                    (long long)text_batch, (long long)text_tokens, (long long)text_dim,
-                    (long long)m->text_dim);
+                    (long long)text.batch, (long long)text.tokens, (long long)text.width, (long long)m->text_dim);
   float *narrow = malloc((size_t)n * sizeof *narrow);
   if (!narrow)
     return ebb_fail(err, "no memory for %lld time labels", (long long)n);
@@ -108,9 +106,9 @@ bool ebb_model_condition(ebb_model *m, ebb_condition *cond, ebb_latent_shape sha
   }
   if (ok) {
     size_t mark = ebb_arena_mark(&c->activations);
-    ebb_tensor states = EBB_ACTIVATION(c, "text", text_batch, text_tokens, text_dim);
+    ebb_tensor states = EBB_ACTIVATION(c, "text", text.batch, text.tokens, text.width);
     ebb_tensor times = EBB_ACTIVATION(c, "time labels", n);
-    ebb_upload(c, states, text);
+    ebb_upload(c, states, text.states);
     ebb_upload(c, times, narrow);
     ok = m->family->condition(m, cond, states, times, err) && ebb_context_ok(c, err);
     ebb_arena_release(&c->activations, mark);

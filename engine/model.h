@@ -55,14 +55,18 @@ bool ebb_model_open(ebb_model *m, ebb_context *c, const char *folder, const int6
                     ebb_error *err);
 void ebb_model_close(ebb_model *m); /* a zeroed model is fine */
 
-/* Prepares the constants of a run. text f32 host [text_batch, text_tokens, text_dim]; labels [moments *
- * labels_per_moment]: moment j of sample b has label labels[j*labels_per_moment + min(b,
- * labels_per_moment-1)]. text_batch and labels_per_moment are 1 or the batch of velocity. Errors: a latent of
- * other channels, sides that the patches do not divide or beyond what positions reach, a text of another
+/* Text states in host memory: f32 [batch, tokens, width], batch 1 when all samples share one text. */
+typedef struct ebb_text {
+  const float *states;
+  int64_t batch, tokens, width;
+} ebb_text;
+
+/* Prepares the constants of a run. labels [moments * labels_per_moment]: moment j of
+ * sample b has label labels[j*labels_per_moment + min(b, labels_per_moment-1)]. text.batch and labels_per_moment are 1 or the batch of
+ * velocity. Errors: a latent of other channels, sides that the patches do not divide or beyond what positions reach, a text of another
  * width. The weight arena keeps the constants (see open). */
-bool ebb_model_condition(ebb_model *m, ebb_condition *cond, ebb_latent_shape shape, const float *text,
-                         int64_t text_batch, int64_t text_tokens, int64_t text_dim, const double *labels,
-                         int64_t moments, int64_t labels_per_moment, ebb_error *err);
+bool ebb_model_condition(ebb_model *m, ebb_condition *cond, ebb_latent_shape shape, ebb_text text,
+                         const double *labels, int64_t moments, int64_t labels_per_moment, ebb_error *err);
 void ebb_condition_free(ebb_condition *cond); /* a zeroed condition is fine */
 
 /* v = dx/dsigma at state x and moment `moment` of the condition. x, v f32 [B,C,T,H,W]; tap may be NULL. Ops

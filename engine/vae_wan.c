@@ -446,14 +446,13 @@ static void run(ebb_context *c, const coder *half, ebb_tensor y, ebb_tensor x) {
     at = after(&half->stages[i], at);
     most[i & 1] = numbers(at) > most[i & 1] ? numbers(at) : most[i & 1];
   }
-  ebb_tensor buffers[2] = {EBB_ACTIVATION(c, "even stages", most[0]),
-                           EBB_ACTIVATION(c, "odd stages", most[1])};
+  ebb_tensor buffers[2] = {EBB_ACTIVATION(c, "even stages", most[0]), EBB_ACTIVATION(c, "odd stages", most[1])};
   for (int i = 0; i < half->count; i++) {
     shape = after(&half->stages[i], shape);
     ebb_tensor to = y;
     if (i + 1 < half->count)
-      to = EBB_VIEW(ebb_slice(buffers[i & 1], 0, numbers(shape)), 1, shape.channels, shape.frames,
-                    shape.height, shape.width);
+      to = EBB_VIEW(ebb_slice(buffers[i & 1], 0, numbers(shape)), 1, shape.channels, shape.frames, shape.height,
+                    shape.width);
     run_stage(c, &half->stages[i], to, x);
     x = to;
   }

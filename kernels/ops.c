@@ -431,14 +431,25 @@ void ebb_pool_frames(ebb_context *c, ebb_tensor y, ebb_tensor x) {
     c->backend->pool_frames(c, y, x);
 }
 
+/* y [B,2,D] from x [B,S,D] whose tokens fall into whole frames. */
+static bool want_pair(const call *k, ebb_tensor x, int64_t frames) {
+  return start(k, EBB_F32) && want_rank(k, 1, 3, "[B, S, D]") && WANT(k, 0, x.shape[0], 2, x.shape[2]) &&
+         want(k, frames >= 1 && x.shape[1] % frames == 0,
+              "the tokens of x do not fall into whole frames: S is not a multiple of T");
+}
+
 void ebb_pool_moments(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames) {
   const arg args[] = {{"y", y, OUT}, {"x", x, 0}};
   const call k = CALL(c, "pool_moments", args);
-  if (start(&k, EBB_F32) && want_rank(&k, 1, 3, "[B, S, D]") && WANT(&k, 0, x.shape[0], 2, x.shape[2]) &&
-      want(&k, frames >= 1 && x.shape[1] % frames == 0,
-           "the tokens of x do not fall into whole frames: S is not a multiple of T") &&
-      count(&k, numel(x)))
+  if (want_pair(&k, x, frames) && count(&k, numel(x)))
     c->backend->pool_moments(c, y, x, frames);
+}
+
+void ebb_pool_motion(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames) {
+  const arg args[] = {{"y", y, OUT}, {"x", x, 0}};
+  const call k = CALL(c, "pool_motion", args);
+  if (want_pair(&k, x, frames) && count(&k, 7 * numel(x)))
+    c->backend->pool_motion(c, y, x, frames);
 }
 
 /* ---- dense linear algebra

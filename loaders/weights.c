@@ -167,7 +167,7 @@ static bool open_files(ebb_weights *w, const char *const *names, int count, ebb_
     tell(&missing, "missing", &text);
     return ebb_fail(err, "%s", text.text);
   }
-  w->files = ebb_must(calloc(count > 0 ? (size_t)count : 1, sizeof *w->files));
+  w->files = ebb_must(calloc((size_t)(count > 0 ? count : 1), sizeof *w->files));
   for (int i = 0; i < count; i++) {
     char *path = ebb_path_join(w->folder, names[i]);
     bool ok = ebb_safetensors_open(&w->files[i], path, err);

@@ -7,20 +7,19 @@ cd "$(dirname "$0")/.."
 ebb=${1:-build/cpu-release/bin/ebb}
 data=build/demo/data
 run=build/demo/run
-quadruplets=${EBB_DEMO_QUADRUPLETS:-24} # of each category
+quadruplets=20 # of each category
 
 mkdir -p build/demo
-if [ ! -d "$data" ]; then
-  rm -rf "$data.partial"
-  "$ebb" synth "$data.partial" --quadruplets "$quadruplets"
-  mv "$data.partial" "$data"
+made="quadruplets $quadruplets"
+if [ ! -d "$data" ] || [ "$(cat "$data.made" 2>/dev/null)" != "$made" ]; then
+  rm -rf "$data" "$data.made"
+  "$ebb" synth "$data" --quadruplets "$quadruplets"
+  echo "$made" >"$data.made"
 fi
 rm -rf "$run"
 start=$SECONDS
 "$ebb" run configs/tiny-demo.yaml --set "data.path=$data" --out "$run"
 
-echo
-"$ebb" report "$run"
 echo
 echo "demo: $((SECONDS - start)) seconds; everything is in $run"
 find "$run" -name '*.png' | sort | sed 's/^/picture: /'

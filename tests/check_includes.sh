@@ -104,7 +104,7 @@ check_folder loaders kernels loaders
 check_folder engine kernels loaders engine
 check_folder probe kernels loaders probe
 check_folder cli kernels loaders engine probe cli
-check_folder bench kernels loaders engine probe bench tests
+check_folder bench kernels loaders engine probe cli bench tests
 check_folder tests kernels loaders engine probe cli bench tests
 check_call 'exit|_exit|_Exit|quick_exit' main.c kernels loaders engine probe cli bench
 check_call 'getenv|secure_getenv' kernels/context.c kernels loaders engine probe cli bench

@@ -147,7 +147,7 @@ static void test_parameters_of_wan_1_3b(void **state) {
   assert_string_equal(m.sha256, "random:7");
   double label = 500;
   ebb_latent_shape shape = {16, 25, 32, 32};
-  assert_true(ebb_model_condition(&m, &cond, shape, NULL, 1, 512, 4096, &label, 1, 1, &err));
+  assert_true(ebb_model_condition(&m, &cond, shape, (ebb_text){NULL, 1, 512, 4096}, &label, 1, 1, &err));
   ebb_tap_sizes z = ebb_model_tap_sizes(&m, shape);
   assert_true(z.tokens == 6400 && z.frames == 25 && z.blocks == 30 && z.width == 1536 &&
               z.latent_tokens == 25600);
@@ -250,8 +250,9 @@ static void test_refused_conditions(void **state) {
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     ebb_condition cond;
     err = (ebb_error){""};
-    assert_false(ebb_model_condition(&m, &cond, cases[i].shape, text, 1, cases[i].tokens, cases[i].width,
-                                     &cases[i].label, 1, 1, &err));
+    assert_false(ebb_model_condition(&m, &cond, cases[i].shape,
+                                     (ebb_text){text, 1, cases[i].tokens, cases[i].width}, &cases[i].label, 1,
+                                     1, &err));
     if (!strstr(err.text, cases[i].message))
       fail_msg("case %zu: \"%s\" does not say %s", i, err.text, cases[i].message);
   }
@@ -271,7 +272,8 @@ static void velocity(ebb_model *m, float *v, const float *x, int64_t batch, cons
   ebb_condition cond;
   ebb_error err = {""};
   size_t weights = ebb_arena_mark(&c->weights), activations = ebb_arena_mark(&c->activations);
-  if (!ebb_model_condition(m, &cond, small, text, texts, tokens, TEXT, labels, moments, each, &err))
+  if (!ebb_model_condition(m, &cond, small, (ebb_text){text, texts, tokens, TEXT}, labels, moments, each,
+                           &err))
     fail_msg("%s", err.text);
   assert_int_equal(ebb_arena_mark(&c->activations), activations);
   const int64_t shape[] = {batch, small.channels, small.frames, small.height, small.width};
