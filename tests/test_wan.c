@@ -251,7 +251,8 @@ static void test_refused_conditions(void **state) {
     ebb_condition cond;
     err = (ebb_error){""};
     assert_false(ebb_model_condition(&m, &cond, cases[i].shape,
-                                     (ebb_text){text, 1, cases[i].tokens, cases[i].width}, &cases[i].label, 1, 1, &err));
+                                     (ebb_text){text, 1, cases[i].tokens, cases[i].width}, &cases[i].label, 1,
+                                     1, &err));
     if (!strstr(err.text, cases[i].message))
       fail_msg("case %zu: \"%s\" does not say %s", i, err.text, cases[i].message);
   }
@@ -266,12 +267,13 @@ static const ebb_latent_shape small = {CHANNELS, 3, 4, 6};
 
 /* v [batch, LATENT] of x at labels [moments * each], the last moment. */
 static void velocity(ebb_model *m, float *v, const float *x, int64_t batch, const float *text, int64_t texts,
-                     const double *labels, int64_t moments, int64_t each, ebb_tap *tap) {
+                     int64_t tokens, const double *labels, int64_t moments, int64_t each, ebb_tap *tap) {
   ebb_context *c = m->context;
   ebb_condition cond;
   ebb_error err = {""};
   size_t weights = ebb_arena_mark(&c->weights), activations = ebb_arena_mark(&c->activations);
-  if (!ebb_model_condition(m, &cond, small, (ebb_text){text, texts, TOKENS, TEXT}, labels, moments, each, &err))
+  if (!ebb_model_condition(m, &cond, small, (ebb_text){text, texts, tokens, TEXT}, labels, moments, each,
+                           &err))
     fail_msg("%s", err.text);
   assert_int_equal(ebb_arena_mark(&c->activations), activations);
   const int64_t shape[] = {batch, small.channels, small.frames, small.height, small.width};
@@ -304,17 +306,17 @@ static void test_batches(void **state) {
         *alone = malloc(BATCH * LATENT * sizeof *alone);
   /* every sample has its own text and its own label, at the second of two moments */
   const double labels[2 * BATCH] = {1, 2, 3, 999, 250.5, 0};
-  velocity(&m, together, x, BATCH, text, BATCH, labels, 2, BATCH, NULL);
+  velocity(&m, together, x, BATCH, text, BATCH, TOKENS, labels, 2, BATCH, NULL);
   for (int b = 0; b < BATCH; b++)
-    velocity(&m, alone + b * LATENT, x + b * LATENT, 1, text + b * TOKENS * TEXT, 1, labels + BATCH + b, 1, 1,
-             NULL);
+    velocity(&m, alone + b * LATENT, x + b * LATENT, 1, text + b * TOKENS * TEXT, 1, TOKENS,
+             labels + BATCH + b, 1, 1, NULL);
   assert_memory_equal(together, alone, BATCH * LATENT * sizeof *together);
   /* shared text and label against the same, repeated */
   const double same[BATCH] = {77, 77, 77};
   for (int b = 1; b < BATCH; b++)
     memcpy(text + b * TOKENS * TEXT, text, TOKENS * TEXT * sizeof *text);
-  velocity(&m, together, x, BATCH, text, BATCH, same, 1, BATCH, NULL);
-  velocity(&m, alone, x, BATCH, text, 1, same, 1, 1, NULL);
+  velocity(&m, together, x, BATCH, text, BATCH, TOKENS, same, 1, BATCH, NULL);
+  velocity(&m, alone, x, BATCH, text, 1, TOKENS, same, 1, 1, NULL);
   assert_memory_equal(together, alone, BATCH * LATENT * sizeof *together);
   free(x);
   free(text);
@@ -322,6 +324,41 @@ static void test_batches(void **state) {
   free(alone);
   ebb_model_close(&m);
   ebb_context_close(&c);
+}
+
+enum { WIDTH = 60, GRID = 3 * 2 * 3 };
+
+/* One point's tokens [BATCH,GRID,WIDTH] in `block` of two, out of a plan whose slots each keep tokens of
+ * both. */
+static float *tapped(const ebb_tap *tap, ebb_point point, int block) {
+  float *x = malloc(BATCH * GRID * WIDTH * sizeof *x);
+  assert_non_null(x);
+  for (int s = 0; s < tap->plan->slot_count; s++)
+    if (tap->plan->slots[s].point == point && tap->plan->slots[s].pool == EBB_TOKENS)
+      for (int b = 0; b < BATCH; b++)
+        memcpy(x + b * GRID * WIDTH, tap->data[s] + (b * 2 + block) * GRID * WIDTH, GRID * WIDTH * sizeof *x);
+  return x;
+}
+
+/* The residual stream at each point, told by what must hold between two of them, in block 1. The text is one
+ * token, so that cross-attention adds the same vector to every token of a sample; the feed-forward's part is
+ * its output times the same gate everywhere. */
+static void check_stream(const ebb_tap *tap) {
+  float *before = tapped(tap, EBB_BLOCK_OUT, 0), *in = tapped(tap, EBB_BLOCK_IN, 1);
+  float *attn = tapped(tap, EBB_ATTN_OUT, 1), *cross = tapped(tap, EBB_CROSS_OUT, 1);
+  float *mlp = tapped(tap, EBB_MLP_OUT, 1), *out = tapped(tap, EBB_BLOCK_OUT, 1);
+  assert_memory_equal(before, in, BATCH * GRID * WIDTH * sizeof *in);
+  for (int d = 0; d < WIDTH; d++) {
+    double gate = ((double)out[d] - cross[d]) / mlp[d];
+    assert_true(attn[d] != in[d] && cross[d] != attn[d] && out[d] != cross[d]);
+    for (int i = d; i < BATCH * GRID * WIDTH; i += WIDTH) {
+      assert_true(fabs((double)cross[i] - attn[i] - ((double)cross[d] - attn[d])) < 1e-5);
+      assert_true(fabs((double)cross[i] + gate * mlp[i] - out[i]) < 1e-3);
+    }
+  }
+  float *all[] = {before, in, attn, cross, mlp, out};
+  for (int i = 0; i < 6; i++)
+    free(all[i]);
 }
 
 static void test_taps(void **state) {
@@ -333,19 +370,19 @@ static void test_taps(void **state) {
   ebb_error err = {""};
   ebb_config config = {0};
   config.capture.steps = (ebb_int_list){1, {0}};
-  config.capture.blocks = (ebb_int_list){1, {1}};
+  config.capture.blocks = (ebb_int_list){2, {0, 1}};
   config.capture.points = (ebb_name_list){
       7, {"block_in", "attn_out", "cross_out", "mlp_out", "block_out", "attn_frames", "attn_entropy"}};
   config.capture.pool = (ebb_name_list){2, {"mean", "tokens"}};
   open_small(&c, &m);
-  float *x = numbers(BATCH * LATENT, 3), *text = numbers(TOKENS * TEXT, 4);
+  float *x = numbers(BATCH * LATENT, 3), *text = numbers(TEXT, 4);
   float *with = malloc(BATCH * LATENT * sizeof *with), *without = malloc(BATCH * LATENT * sizeof *without);
   const double label = 400;
   assert_true(ebb_tap_plan_make(&plan, &config, 1, ebb_model_tap_sizes(&m, small), &err));
   assert_true(ebb_tap_open(&tap, &plan, &c, BATCH, &err));
   ebb_tap_step(&tap, 0);
-  velocity(&m, with, x, BATCH, text, 1, &label, 1, 1, &tap);
-  velocity(&m, without, x, BATCH, text, 1, &label, 1, 1, NULL);
+  velocity(&m, with, x, BATCH, text, 1, 1, &label, 1, 1, &tap);
+  velocity(&m, without, x, BATCH, text, 1, 1, &label, 1, 1, NULL);
   assert_memory_equal(with, without, BATCH * LATENT * sizeof *with);
   for (int s = 0; s < plan.slot_count; s++) { /* every slot was filled, with finite numbers */
     double sum = 0;
@@ -354,6 +391,7 @@ static void test_taps(void **state) {
     if (!(sum > 0 && isfinite(sum)))
       fail_msg("%s sums to %g", plan.slots[s].feature.name, sum);
   }
+  check_stream(&tap);
   free(x);
   free(text);
   free(with);
