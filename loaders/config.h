@@ -1,4 +1,4 @@
-/* An experiment as a file (configs/*.yaml). One schema table in config.c gives every key its type, default, range, unit and help;
+/* An experiment as a file (configs/NAME.yaml). One schema table (config_schema.c) gives every key its type, default, range, unit and help;
  * reading, --set, the resolved copy written with each run, and the help text all come from it. */
 #ifndef EBB_LOADERS_CONFIG_H
 #define EBB_LOADERS_CONFIG_H

@@ -12,7 +12,8 @@
 #include <jansson.h>
 
 #define EBB_FEATURE_RANK 6
-#define EBB_STORE_LIST 4096 /* most steps, blocks or features of a set, and sets of a run */
+#define EBB_STORE_LIST 4096 /* most steps, blocks or features of a set */
+#define EBB_STORE_SETS 64   /* most sets of a run */
 
 /* One kind of number kept for every video: "block_out.mean" [L,D], "attn_frames" [L,N,T,T], "latent.mean" [C] ... at each captured step.
  * `blocks` tells whether the first dimension after the step is the block. */

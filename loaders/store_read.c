@@ -123,8 +123,8 @@ static bool read_set(ebb_feature_set *s, const json_t *object, const char *path,
 static bool read_sets(ebb_store *s, const char *path, ebb_error *err) {
   const json_t *list = json_object_get(s->index, "sets");
   size_t n = json_array_size(list);
-  if (n > EBB_STORE_LIST)
-    return ebb_fail(err, "%s: %zu feature sets, at most %d are accepted", path, n, EBB_STORE_LIST);
+  if (n > EBB_STORE_SETS)
+    return ebb_fail(err, "%s: %zu feature sets, at most %d are accepted", path, n, EBB_STORE_SETS);
   s->sets = ebb_must(calloc(n + 1, sizeof *s->sets));
   for (size_t i = 0; i < n; i++) {
     s->set_count = (int)i + 1; /* so that close frees a set that is half read */

@@ -2,6 +2,7 @@
 #include "loaders/safetensors.h"
 #include "loaders/store.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,6 +66,8 @@ static bool is_folder_name(const char *name) {
 }
 
 static bool check_set(const ebb_store_writer *w, const ebb_feature_set *s, ebb_error *err) {
+  if (w->set_count == EBB_STORE_SETS)
+    return ebb_fail(err, "%s: more than %d feature sets", w->dir, EBB_STORE_SETS);
   if (!is_folder_name(s->model))
     return ebb_fail(err,
                     "%s: the model name \"%s\" cannot be a folder: letters, digits, '_', '-' and '.' only",
@@ -105,11 +108,28 @@ static void *copy(const void *from, size_t bytes) {
   return to;
 }
 
+/* Shards of an unfinished run go: this one may have fewer, and what is left would be taken for its own. */
+static bool remove_shards(const char *folder, ebb_error *err) {
+  char **names;
+  int64_t count;
+  if (!ebb_folder_list(folder, &names, &count, err))
+    return false;
+  bool ok = true;
+  for (int64_t i = 0; i < count; i++) {
+    char *path = ebb_path_join(folder, names[i]);
+    if (strncmp(names[i], "shard-", 6) == 0 && strstr(names[i], ".safetensors") != NULL && remove(path) != 0)
+      ok = ebb_fail(err, "%s: cannot remove the shard of an unfinished run: %s", path, strerror(errno));
+    free(path);
+  }
+  ebb_names_free(names, count);
+  return ok;
+}
+
 bool ebb_store_declare(ebb_store_writer *w, const ebb_feature_set *set, int *id, ebb_error *err) {
   if (!check_set(w, set, err))
     return false;
   char *name = ebb_format("features/%s", set->model), *folder = ebb_path_join(w->dir, name);
-  bool ok = ebb_make_folders(folder, err);
+  bool ok = ebb_make_folders(folder, err) && remove_shards(folder, err);
   free(name);
   free(folder);
   if (!ok)
