@@ -32,6 +32,7 @@ typedef struct ebb_row {
 
   /* Held-out margins of the reported numbers; not in results.json. */
   int repeats;
+  int64_t *video; /* [videos] numbers in the store */
   double *margin; /* [repeats,videos] */
 } ebb_row;
 
@@ -52,6 +53,9 @@ typedef struct ebb_results {
 } ebb_results;
 
 void ebb_results_free(ebb_results *results); /* a zeroed struct is fine */
+
+/* The model that others are compared with: "transformer", or else the first with blocks; "" when there is none. */
+const char *ebb_trained_model(const ebb_row *rows, int count);
 
 static inline int ebb_row_cells(const ebb_row *row) {
   return row->step_count * row->block_count;

@@ -292,11 +292,13 @@ static bool open_row(study *s, const ebb_feature_set *set, ebb_error *err) {
   row->sigmas = room(steps, sizeof *row->sigmas, err);
   row->blocks = feature->by_block ? room(blocks, sizeof *row->blocks, err) : NULL;
   row->selected = room(cells, sizeof *row->selected, err);
+  row->video = room((size_t)row->videos, sizeof *row->video, err);
   row->margin = room((size_t)(row->repeats * row->videos), sizeof *row->margin, err);
   for (int m = 0; m < EBB_METRICS; m++)
     row->cell[m] = room(cells, sizeof *row->cell[m], err);
   if (err->text[0])
     return false;
+  memcpy(row->video, s->sample->video, (size_t)row->videos * sizeof *row->video);
   memcpy(row->steps, set->steps, steps * sizeof *row->steps);
   memcpy(row->sigmas, set->sigmas, steps * sizeof *row->sigmas);
   if (row->blocks)
@@ -365,21 +367,10 @@ static bool plan_rows(const ebb_store *store, const ebb_config *config, int *row
   return *rows > 0 || ebb_fail(err, "%s: no feature to probe in this run", store->dir);
 }
 
-/* The model everything is compared with: "transformer", or else the first with blocks. */
-static const char *trained_model(const ebb_store *store) {
-  for (int i = 0; i < store->set_count; i++)
-    if (strcmp(store->sets[i].model, "transformer") == 0)
-      return store->sets[i].model;
-  for (int i = 0; i < store->set_count; i++)
-    if (store->sets[i].block_count > 0)
-      return store->sets[i].model;
-  return "";
-}
-
 /* The trained model minus every other, feature by feature; its first feature also minus those that have no blocks (the VAE). */
-static bool compare(const ebb_store *store, const ebb_config *config, const ebb_row *rows, const ebb_tally *tallies,
+static bool compare(const ebb_config *config, const ebb_row *rows, const ebb_tally *tallies,
                     int count, ebb_results *results, ebb_error *err) {
-  const char *trained = trained_model(store);
+  const char *trained = ebb_trained_model(rows, count);
   bool first = true;
   for (int a = 0; a < count; a++) {
     if (strcmp(rows[a].model, trained) != 0)
@@ -439,7 +430,7 @@ static bool study_sample(study *s, int rows, ebb_results *results, ebb_error *er
       s->row = &results->rows[results->row_count++];
       ok = study_row(s, &tallies[count++], err);
     }
-  ok = ok && compare(s->store, config, first, tallies, count, results, err);
+  ok = ok && compare(config, first, tallies, count, results, err);
   for (int i = 0; tallies && i < count; i++)
     ebb_tally_free(&tallies[i]);
   free(tallies);
@@ -492,6 +483,16 @@ bool ebb_study_run(const ebb_store *store, const ebb_config *config, ebb_context
   return ok;
 }
 
+const char *ebb_trained_model(const ebb_row *rows, int count) {
+  for (int i = 0; i < count; i++)
+    if (strcmp(rows[i].model, "transformer") == 0)
+      return rows[i].model;
+  for (int i = 0; i < count; i++)
+    if (rows[i].blocks)
+      return rows[i].model;
+  return "";
+}
+
 void ebb_results_free(ebb_results *results) {
   for (int i = 0; i < results->row_count; i++) {
     ebb_row *row = &results->rows[i];
@@ -499,6 +500,7 @@ void ebb_results_free(ebb_results *results) {
     free(row->blocks);
     free(row->sigmas);
     free(row->selected);
+    free(row->video);
     free(row->margin);
     for (int m = 0; m < EBB_METRICS; m++)
       free(row->cell[m]);
