@@ -5,8 +5,7 @@
 #include "ebb_version.h"
 #include "engine/job.h"
 #include "loaders/file.h"
-#include "probe/report.h"
-#include "probe/study.h"
+#include "probe/probe.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -56,7 +55,7 @@ static bool probe(const ebb_config *config, const char *run, ebb_error *err) {
   ebb_progress_bar progress;
   ebb_progress_start(&progress, "probing", NULL, 1);
   bool ok = ebb_context_open(&c, config->run.device, err) &&
-            ebb_probe_run(run, config, &c, stdout, show_fraction, &progress, err);
+            ebb_probe_run(run, config, &c, show_fraction, &progress, stdout, err);
   ebb_context_close(&c);
   if (ok)
     ebb_progress_end(&progress);

@@ -201,8 +201,21 @@ static bool declare_set(job *j, const char *name, const char *suffix, const ebb_
   return ebb_store_declare(j->store, &set, id, err);
 }
 
+/* The resolved experiment, beside its results: what `ebb probe RUN` goes by. */
+static bool write_config(const job *j, ebb_error *err) {
+  char *path = ebb_path_join(j->config->run.out, "config.yaml");
+  ebb_file_writer w = {0};
+  bool ok = ebb_file_create(&w, path, err);
+  if (ok && !ebb_config_write(j->config, w.stream))
+    ok = ebb_fail(err, "%s: cannot be written", path);
+  ok = ok && ebb_file_commit(&w, err);
+  ebb_file_abandon(&w);
+  free(path);
+  return ok;
+}
+
 static bool open_store(job *j, ebb_error *err) {
-  if (!ebb_store_create(&j->store, j->config->run.out, &j->data, err) ||
+  if (!ebb_store_create(&j->store, j->config->run.out, &j->data, err) || !write_config(j, err) ||
       !declare_set(j, "vae", "", &j->vae_plan, &j->vae_set, err))
     return false;
   for (int i = 0; i < j->player_count; i++) {
