@@ -254,7 +254,7 @@ static bool evaluate_decode(evaluation *e, ebb_error *err) {
 
 /* ---- invert, sample ------------------------------------------------------------------------------------------------- */
 
-static bool make_plan(const ebb_eval_options *o, ebb_plan *plan, ebb_error *err) {
+static bool make_plan(const ebb_eval_options *o, ebb_integration *plan, ebb_error *err) {
   ebb_schedule_kind kind = EBB_UNIPC;
   double shift = o->shift;
   ebb_schedule schedule = {0};
@@ -266,13 +266,13 @@ static bool make_plan(const ebb_eval_options *o, ebb_plan *plan, ebb_error *err)
             ebb_schedule_named(o->schedule, &kind, err) && ebb_solver_named(o->solver, &solver, err) &&
             ebb_labels_named(o->labels, &labels, err) &&
             ebb_schedule_make(&schedule, kind, o->steps, o->shift != 0 ? o->shift : shift, err) &&
-            ebb_plan_make(plan, &schedule, solver, labels, strcmp(o->op, "sample") == 0, err);
+            ebb_integration_make(plan, &schedule, solver, labels, strcmp(o->op, "sample") == 0, err);
   ebb_schedule_free(&schedule);
   free(folder);
   return ok;
 }
 
-static bool write_trajectory(evaluation *e, const ebb_plan *plan, const float *trajectory, ebb_error *err) {
+static bool write_trajectory(evaluation *e, const ebb_integration *plan, const float *trajectory, ebb_error *err) {
   int64_t n = plan->steps, shape[6] = {n + 1};
   memcpy(shape + 1, e->latents.shape, 5 * sizeof *shape);
   ebb_st_declare out[] = {declare("trajectory", 6, shape), declare("sigmas", 1, (int64_t[]){n + 1}),
@@ -296,7 +296,7 @@ static bool write_trajectory(evaluation *e, const ebb_plan *plan, const float *t
 static bool evaluate_trajectory(evaluation *e, ebb_error *err) {
   ebb_context *c = &e->context;
   char *folder = ebb_path_join(e->options->model, e->options->transformer);
-  ebb_plan plan = {0};
+  ebb_integration plan = {0};
   ebb_model model = {0};
   ebb_condition text = {0}, negative = {0};
   float *trajectory = NULL;
@@ -322,7 +322,7 @@ static bool evaluate_trajectory(evaluation *e, ebb_error *err) {
   ebb_condition_free(&negative);
   ebb_condition_free(&text);
   ebb_model_close(&model);
-  ebb_plan_free(&plan);
+  ebb_integration_free(&plan);
   free(folder);
   return ok;
 }

@@ -52,7 +52,7 @@ static double noisy_label(const ebb_schedule *s, int i, double fraction) {
   return next + fraction * (after - next);
 }
 
-static int moment_of(ebb_plan *plan, double label) {
+static int moment_of(ebb_integration *plan, double label) {
   for (int m = plan->moments - 1; m >= 0; m--)
     if (plan->labels[m] == label)
       return m;
@@ -60,23 +60,23 @@ static int moment_of(ebb_plan *plan, double label) {
   return plan->moments++;
 }
 
-bool ebb_plan_make(ebb_plan *plan, const ebb_schedule *s, ebb_solver solver, ebb_labels labels, bool generate,
+bool ebb_integration_make(ebb_integration *plan, const ebb_schedule *s, ebb_solver solver, ebb_labels labels, bool generate,
                    ebb_error *err) {
-  *plan = (ebb_plan){.solver = generate && solver == EBB_EXACT ? EBB_EULER : solver, .steps = s->steps};
+  *plan = (ebb_integration){.solver = generate && solver == EBB_EXACT ? EBB_EULER : solver, .steps = s->steps};
   size_t n = (size_t)s->steps;
   plan->step = calloc(n, sizeof *plan->step);
   plan->sigma = calloc(n + 1, sizeof *plan->sigma);
   plan->timestep = calloc(n, sizeof *plan->timestep);
   plan->labels = calloc(n * EBB_STAGES, sizeof *plan->labels);
   if (!plan->step || !plan->sigma || !plan->timestep || !plan->labels) {
-    ebb_plan_free(plan);
+    ebb_integration_free(plan);
     return ebb_fail(err, "no memory for a plan of %d steps", s->steps);
   }
   for (int i = 0; i <= s->steps; i++)
     plan->sigma[i] = s->sigma[generate ? s->steps - i : i];
   for (int i = 0; i < s->steps; i++) {
-    ebb_plan_step *step = &plan->step[i];
-    *step = (ebb_plan_step){plan->sigma[i], plan->sigma[i + 1], tableau[plan->solver].stages, {0}};
+    ebb_integration_step *step = &plan->step[i];
+    *step = (ebb_integration_step){plan->sigma[i], plan->sigma[i + 1], tableau[plan->solver].stages, {0}};
     if (labels == EBB_NOISY && solver == EBB_HEUN && i == s->steps - 1)
       step->stages = 1; /* as the official code has it, in both directions */
     for (int k = 0; k < step->stages; k++) {
@@ -94,26 +94,26 @@ bool ebb_plan_make(ebb_plan *plan, const ebb_schedule *s, ebb_solver solver, ebb
   return true;
 }
 
-void ebb_plan_free(ebb_plan *plan) {
+void ebb_integration_free(ebb_integration *plan) {
   free(plan->step);
   free(plan->sigma);
   free(plan->timestep);
   free(plan->labels);
-  *plan = (ebb_plan){0};
+  *plan = (ebb_integration){0};
 }
 
 static ebb_tensor scratch_like(ebb_context *c, const char *name, ebb_tensor x) {
   return ebb_tensor_new(c, EBB_ACTIVATIONS, EBB_F32, name, x.rank, x.shape);
 }
 
-static int euler(ebb_context *c, const ebb_plan_step *s, ebb_tensor x, ebb_velocity_fn *velocity, void *user) {
+static int euler(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, ebb_velocity_fn *velocity, void *user) {
   ebb_tensor v = scratch_like(c, "velocity", x);
   velocity(user, v, x, s->moment[0], 0);
   ebb_axpby(c, x, 1, x, (float)(s->to - s->from), v);
   return 1;
 }
 
-static int heun(ebb_context *c, const ebb_plan_step *s, ebb_tensor x, ebb_velocity_fn *velocity, void *user) {
+static int heun(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, ebb_velocity_fn *velocity, void *user) {
   float h = (float)(s->to - s->from);
   ebb_tensor v1 = scratch_like(c, "velocity 1", x), v2 = scratch_like(c, "velocity 2", x);
   ebb_tensor y = scratch_like(c, "predicted state", x);
@@ -125,7 +125,7 @@ static int heun(ebb_context *c, const ebb_plan_step *s, ebb_tensor x, ebb_veloci
   return 2;
 }
 
-static int midpoint(ebb_context *c, const ebb_plan_step *s, ebb_tensor x, ebb_velocity_fn *velocity,
+static int midpoint(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, ebb_velocity_fn *velocity,
                     void *user) {
   float h = (float)(s->to - s->from);
   ebb_tensor v = scratch_like(c, "velocity", x), y = scratch_like(c, "half-way state", x);
@@ -136,7 +136,7 @@ static int midpoint(ebb_context *c, const ebb_plan_step *s, ebb_tensor x, ebb_ve
   return 2;
 }
 
-static int rk4(ebb_context *c, const ebb_plan_step *s, ebb_tensor x, ebb_velocity_fn *velocity, void *user) {
+static int rk4(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, ebb_velocity_fn *velocity, void *user) {
   static const float advance[] = {0, 0.5f, 0.5f, 1}, weight[] = {1.0f / 6, 1.0f / 3, 1.0f / 3, 1.0f / 6};
   float h = (float)(s->to - s->from);
   ebb_tensor v = scratch_like(c, "velocity", x), y = scratch_like(c, "stage state", x);
@@ -164,7 +164,7 @@ static float relative_change(ebb_context *c, ebb_tensor a, ebb_tensor b, float *
   return (float)sqrt(difference / (norm > 0 ? norm : 1));
 }
 
-static int exact(ebb_context *c, const ebb_plan_step *s, ebb_tensor x, ebb_velocity_fn *velocity, void *user) {
+static int exact(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, ebb_velocity_fn *velocity, void *user) {
   float h = (float)(s->to - s->from);
   ebb_tensor v = scratch_like(c, "velocity", x), y = scratch_like(c, "next state", x);
   ebb_tensor z = scratch_like(c, "better next state", x);
@@ -195,10 +195,10 @@ static int exact(ebb_context *c, const ebb_plan_step *s, ebb_tensor x, ebb_veloc
   return spent;
 }
 
-int ebb_plan_advance(ebb_context *c, const ebb_plan *plan, int i, ebb_tensor x, ebb_velocity_fn *velocity,
+int ebb_integrate(ebb_context *c, const ebb_integration *plan, int i, ebb_tensor x, ebb_velocity_fn *velocity,
                      void *user) {
   assert(i >= 0 && i < plan->steps);
-  const ebb_plan_step *s = &plan->step[i];
+  const ebb_integration_step *s = &plan->step[i];
   size_t mark = ebb_arena_mark(&c->activations);
   int spent = 0;
   if (plan->solver == EBB_EXACT)

@@ -26,26 +26,26 @@ typedef enum ebb_labels {
 #define EBB_EXACT_ITERATIONS 100
 #define EBB_EXACT_TOLERANCE 1e-6f /* relative change of the state at which the fixed point is taken as reached */
 
-typedef struct ebb_plan_step {
+typedef struct ebb_integration_step {
   double from, to; /* sigma */
   int stages;
   int moment[EBB_STAGES]; /* which label each stage is told: index into labels */
-} ebb_plan_step;
+} ebb_integration_step;
 
 /* All evaluations of a run, known before it: the labels go to ebb_model_condition. */
-typedef struct ebb_plan {
+typedef struct ebb_integration {
   ebb_solver solver;
   int steps;
-  ebb_plan_step *step; /* [steps] */
+  ebb_integration_step *step; /* [steps] */
   double *sigma;       /* [steps+1] in the order of integration */
   double *timestep;    /* [steps]: the label told at the first stage of each step */
   int moments;
   double *labels; /* [moments], distinct */
-} ebb_plan;
+} ebb_integration;
 
-bool ebb_plan_make(ebb_plan *plan, const ebb_schedule *schedule, ebb_solver solver, ebb_labels labels,
+bool ebb_integration_make(ebb_integration *plan, const ebb_schedule *schedule, ebb_solver solver, ebb_labels labels,
                    bool generate, ebb_error *err);
-void ebb_plan_free(ebb_plan *plan);
+void ebb_integration_free(ebb_integration *plan);
 /* "euler" ..., "noisy", "matched". Errors list what is known. */
 bool ebb_solver_named(const char *name, ebb_solver *solver, ebb_error *err);
 bool ebb_labels_named(const char *name, ebb_labels *labels, ebb_error *err);
@@ -55,7 +55,7 @@ typedef void ebb_velocity_fn(void *user, ebb_tensor v, ebb_tensor x, int moment,
 
 /* One step in place: x (any shape, f32) goes from step[i].from to step[i].to. Scratch comes from the activation arena. Returns the evaluations
  * spent; an exact step that has not converged is an error of the context, with the residual. */
-int ebb_plan_advance(ebb_context *c, const ebb_plan *plan, int i, ebb_tensor x, ebb_velocity_fn *velocity,
+int ebb_integrate(ebb_context *c, const ebb_integration *plan, int i, ebb_tensor x, ebb_velocity_fn *velocity,
                      void *user);
 
 #endif

@@ -37,7 +37,7 @@ int64_t ebb_invert(const ebb_run *r, ebb_tensor x, float *trajectory) {
     ebb_download(c, trajectory, x);
   for (int i = 0; i < r->plan->steps; i++) {
     b.step = i;
-    ebb_plan_advance(c, r->plan, i, x, guided_velocity, &b);
+    ebb_integrate(c, r->plan, i, x, guided_velocity, &b);
     if (trajectory)
       ebb_download(c, trajectory + (i + 1) * n, x);
     if (r->progress)

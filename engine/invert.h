@@ -8,7 +8,7 @@
 /* One batch taken along a plan. */
 typedef struct ebb_run {
   ebb_model *model;
-  const ebb_plan *plan;
+  const ebb_integration *plan;
   const ebb_condition *text;     /* the prompt */
   const ebb_condition *negative; /* the unconditional branch; used when guidance != 1 */
   double guidance;               /* v = v_negative + guidance (v_text - v_negative); 1: v_text alone */

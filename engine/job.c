@@ -28,7 +28,7 @@ typedef struct job {
   ebb_dataset data;
   json_t *skipped; /* videos that never made it into the list */
   ebb_schedule schedule;
-  ebb_plan plan;
+  ebb_integration plan;
   int used_frames;
   ebb_vae vae;
   ebb_latent_shape shape;
@@ -148,7 +148,7 @@ static bool make_plan(job *j, ebb_error *err) {
   if (ok && k->inversion.shift != 0)
     shift = k->inversion.shift;
   ok = ok && ebb_schedule_make(&j->schedule, kind, (int)k->inversion.steps, shift, err) &&
-       ebb_plan_make(&j->plan, &j->schedule, solver, labels, false, err);
+       ebb_integration_make(&j->plan, &j->schedule, solver, labels, false, err);
   free(folder);
   return ok;
 }
@@ -483,7 +483,7 @@ bool ebb_job_invert(const ebb_config *config, const ebb_job_options *options, eb
     ok = ebb_context_sized(&j.context, work, &j, err);
   }
   ebb_store_abandon(&j.store);
-  ebb_plan_free(&j.plan);
+  ebb_integration_free(&j.plan);
   ebb_schedule_free(&j.schedule);
   ebb_dataset_close(&j.data);
   json_decref(j.skipped);

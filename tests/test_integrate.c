@@ -46,7 +46,7 @@ static double truth(double x, double from, double to) {
 }
 
 static void told_by_label(void *user, ebb_tensor v, ebb_tensor x, int moment, int stage) {
-  const ebb_plan *plan = user;
+  const ebb_integration *plan = user;
   (void)stage;
   for (int i = 0; i < N; i++)
     ((float *)v.data)[i] = (float)field((double)((float *)x.data)[i], plan->labels[moment] / 1000);
@@ -68,20 +68,20 @@ static ebb_schedule uniform(int steps) {
 static double error_of(ebb_solver solver, int steps, bool generate) {
   ebb_error err = {0};
   ebb_schedule s = uniform(steps);
-  ebb_plan plan;
+  ebb_integration plan;
   float x[N];
   for (int i = 0; i < N; i++)
     x[i] = 0.1f * (float)(i + 1);
-  assert_true(ebb_plan_make(&plan, &s, solver, EBB_MATCHED, generate, &err));
+  assert_true(ebb_integration_make(&plan, &s, solver, EBB_MATCHED, generate, &err));
   ebb_tensor state = EBB_TENSOR(x, EBB_F32, EBB_HOST, "x", N);
   for (int i = 0; i < steps; i++)
-    ebb_plan_advance(&context, &plan, i, state, told_by_label, &plan);
+    ebb_integrate(&context, &plan, i, state, told_by_label, &plan);
   if (!ebb_context_ok(&context, &err))
     fail_msg("%s", err.text);
   double worst = 0;
   for (int i = 0; i < N; i++)
     worst = fmax(worst, fabs((double)x[i] - truth((double)(0.1f * (float)(i + 1)), generate, !generate)));
-  ebb_plan_free(&plan);
+  ebb_integration_free(&plan);
   ebb_schedule_free(&s);
   return worst;
 }
@@ -108,25 +108,25 @@ static void test_exact_inverts_euler(void **state) {
   (void)state;
   ebb_error err = {0};
   ebb_schedule s = uniform(40);
-  ebb_plan forward, back;
-  assert_true(ebb_plan_make(&forward, &s, EBB_EULER, EBB_MATCHED, true, &err));
-  assert_true(ebb_plan_make(&back, &s, EBB_EXACT, EBB_NOISY, false, &err));
+  ebb_integration forward, back;
+  assert_true(ebb_integration_make(&forward, &s, EBB_EULER, EBB_MATCHED, true, &err));
+  assert_true(ebb_integration_make(&back, &s, EBB_EXACT, EBB_NOISY, false, &err));
   float path[41][N], x[N];
   for (int i = 0; i < N; i++)
     path[0][i] = x[i] = 0.3f * (float)(i + 1) - 0.7f;
   ebb_tensor t = EBB_TENSOR(x, EBB_F32, EBB_HOST, "x", N);
   for (int i = 0; i < 40; i++) {
-    ebb_plan_advance(&context, &forward, i, t, told_by_label, &forward);
+    ebb_integrate(&context, &forward, i, t, told_by_label, &forward);
     memcpy(path[i + 1], x, sizeof x);
   }
   for (int i = 0; i < 40; i++) {
-    ebb_plan_advance(&context, &back, i, t, told_by_label, &back);
+    ebb_integrate(&context, &back, i, t, told_by_label, &back);
     for (int k = 0; k < N; k++)
       assert_true(fabsf(x[k] - path[39 - i][k]) <= 1e-5f * (1 + fabsf(x[k])));
   }
   assert_true(ebb_context_ok(&context, &err));
-  ebb_plan_free(&forward);
-  ebb_plan_free(&back);
+  ebb_integration_free(&forward);
+  ebb_integration_free(&back);
   ebb_schedule_free(&s);
 }
 
@@ -135,14 +135,14 @@ static void test_exact_that_does_not_converge(void **state) {
   (void)state;
   ebb_error err = {0};
   ebb_schedule s = uniform(1);
-  ebb_plan plan;
+  ebb_integration plan;
   /* a step of 1 with slope -5: the iteration grows */
-  assert_true(ebb_plan_make(&plan, &s, EBB_EXACT, EBB_NOISY, false, &err));
+  assert_true(ebb_integration_make(&plan, &s, EBB_EXACT, EBB_NOISY, false, &err));
   float x[N] = {1, 2, 3, 4, 5};
-  ebb_plan_advance(&context, &plan, 0, EBB_TENSOR(x, EBB_F32, EBB_HOST, "x", N), told_by_label, &plan);
+  ebb_integrate(&context, &plan, 0, EBB_TENSOR(x, EBB_F32, EBB_HOST, "x", N), told_by_label, &plan);
   assert_false(ebb_context_ok(&context, &err));
   assert_non_null(strstr(err.text, "no fixed point"));
-  ebb_plan_free(&plan);
+  ebb_integration_free(&plan);
   ebb_schedule_free(&s);
 }
 
@@ -150,27 +150,27 @@ static void test_labels(void **state) {
   (void)state;
   ebb_error err = {0};
   ebb_schedule s = uniform(4);
-  ebb_plan p;
-  assert_true(ebb_plan_make(&p, &s, EBB_EULER, EBB_NOISY, false, &err));
+  ebb_integration p;
+  assert_true(ebb_integration_make(&p, &s, EBB_EULER, EBB_NOISY, false, &err));
   for (int i = 0; i < 4; i++)
     assert_true(p.timestep[i] == s.label[i + 1] && p.sigma[i] == s.sigma[i]);
-  ebb_plan_free(&p);
-  assert_true(ebb_plan_make(&p, &s, EBB_EULER, EBB_MATCHED, false, &err));
+  ebb_integration_free(&p);
+  assert_true(ebb_integration_make(&p, &s, EBB_EULER, EBB_MATCHED, false, &err));
   for (int i = 0; i < 4; i++)
     assert_true(p.timestep[i] == s.label[i]);
-  ebb_plan_free(&p);
-  assert_true(ebb_plan_make(&p, &s, EBB_HEUN, EBB_NOISY, false, &err));
+  ebb_integration_free(&p);
+  assert_true(ebb_integration_make(&p, &s, EBB_HEUN, EBB_NOISY, false, &err));
   for (int i = 0; i < 3; i++) /* the second stage is told the label after the next; the last step is Euler's */
     assert_true(p.step[i].stages == 2 && p.labels[p.step[i].moment[1]] == s.label[i + 2]);
   assert_int_equal(p.step[3].stages, 1);
-  ebb_plan_free(&p);
-  assert_true(ebb_plan_make(&p, &s, EBB_MIDPOINT, EBB_MATCHED, false, &err));
+  ebb_integration_free(&p);
+  assert_true(ebb_integration_make(&p, &s, EBB_MIDPOINT, EBB_MATCHED, false, &err));
   assert_true(p.labels[p.step[1].moment[1]] == 375);
   assert_int_equal(p.moments, 8); /* four grid points, four mid-points: each label once */
-  ebb_plan_free(&p);
-  assert_true(ebb_plan_make(&p, &s, EBB_RK4, EBB_MATCHED, true, &err));
+  ebb_integration_free(&p);
+  assert_true(ebb_integration_make(&p, &s, EBB_RK4, EBB_MATCHED, true, &err));
   assert_true(p.sigma[0] == 1 && p.labels[p.step[0].moment[1]] == 875 && p.labels[p.step[3].moment[3]] == 0);
-  ebb_plan_free(&p);
+  ebb_integration_free(&p);
   ebb_schedule_free(&s);
 }
 

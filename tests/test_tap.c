@@ -28,7 +28,7 @@ typedef struct trial {
 static bool work(void *user, ebb_error *err) {
   trial *t = user;
   ebb_schedule schedule = {0};
-  ebb_plan plan = {0};
+  ebb_integration plan = {0};
   ebb_model model = {0};
   ebb_condition text = {0}, negative = {0};
   float states[2 * 24], noise[COUNT];
@@ -37,7 +37,7 @@ static bool work(void *user, ebb_error *err) {
   for (int i = 0; i < COUNT; i++)
     noise[i] = 2 * (float)ebb_random_uniform(7, 1, (uint64_t)i) - 1;
   bool ok = ebb_schedule_make(&schedule, EBB_UNIPC, STEPS, 3, err) &&
-            ebb_plan_make(&plan, &schedule, EBB_HEUN, EBB_MATCHED, false, err) &&
+            ebb_integration_make(&plan, &schedule, EBB_HEUN, EBB_MATCHED, false, err) &&
             ebb_model_open(&model, &t->context, "tests/fixtures/models/wan-a/transformer", NULL, err) &&
             ebb_model_condition(&model, &text, (ebb_latent_shape){C, T, H, W}, (ebb_text){states, 1, 1, 24},
                                 plan.labels, plan.moments, 1, err) &&
@@ -59,7 +59,7 @@ static bool work(void *user, ebb_error *err) {
   ebb_condition_free(&negative);
   ebb_condition_free(&text);
   ebb_model_close(&model);
-  ebb_plan_free(&plan);
+  ebb_integration_free(&plan);
   ebb_schedule_free(&schedule);
   return ok;
 }
