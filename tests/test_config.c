@@ -135,6 +135,7 @@ static void test_errors_in_files(void **state) {
   refuse("data: 5\n", "expected a section of keys");
   refuse("data: &a {frames: 9}\n", "anchors");
   refuse("data: {frames: &a 9, groups: *a}\n", "anchors");
+  refuse("data: {frames: *a}\n", "anchors");
   refuse("data: {frames: !!int 9}\n", "anchors");
   refuse("name: a\n---\nname: b\n", "one experiment per file");
   refuse("- a\n- b\n", "expected sections of keys");

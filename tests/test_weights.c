@@ -132,6 +132,7 @@ static void test_hostile_index(void **state) {
   refuse_index("{\"weight_map\": {\"a\": \"/etc/passwd\"}}", "same folder");
   refuse_index("{\"weight_map\": {\"a\": \"..\"}}", "same folder");
   refuse_index("{\"weight_map\": {\"a\": \"\"}}", "same folder");
+  refuse_index("{\"weight_map\": {\"a\": \".hidden.safetensors\"}}", "same folder");
   refuse_index("{\"weight_map\": {\"a\": 5}}", "not a string");
   refuse_index("{\"weight_map\": {\"a\": \"x.safetensors\", \"a\": \"y.safetensors\"}}", "duplicate");
   refuse_index("{\"weight_map\": {}}", "missing or empty");
