@@ -19,6 +19,7 @@ typedef struct ebb_file_writer {
   char *path, *temporary;
 } ebb_file_writer;
 bool ebb_file_create(ebb_file_writer *w, const char *path, ebb_error *err);
+bool ebb_file_write(ebb_file_writer *w, const void *data, size_t bytes, ebb_error *err); /* fwrite with a message */
 /* Flushes, syncs the file, renames it into place, syncs the folder. On failure nothing is left. Closes w in any case. */
 bool ebb_file_commit(ebb_file_writer *w, ebb_error *err);
 void ebb_file_abandon(ebb_file_writer *w); /* a zeroed or committed writer is fine */

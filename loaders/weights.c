@@ -121,7 +121,7 @@ static int by_text(const void *a, const void *b) {
 }
 
 /* The distinct shard names of an index's weight_map in order; how many, 0 on failure. They live in `map`. */
-static int list_shards(const char *path, json_t *map, const char **names, ebb_error *err) {
+static size_t list_shards(const char *path, json_t *map, const char **names, ebb_error *err) {
   const char *key;
   json_t *value;
   if (!json_is_object(map) || json_object_size(map) == 0) {
@@ -141,7 +141,7 @@ static int list_shards(const char *path, json_t *map, const char **names, ebb_er
     each[n++] = json_string_value(value);
   }
   qsort(each, n, sizeof *each, by_text);
-  int count = 0;
+  size_t count = 0;
   for (size_t i = 0; i < n; i++) {
     if (count > 0 && strcmp(each[i], names[count - 1]) == 0)
       continue;
@@ -156,9 +156,9 @@ static int list_shards(const char *path, json_t *map, const char **names, ebb_er
   return count;
 }
 
-static bool open_files(ebb_weights *w, const char *const *names, int count, ebb_error *err) {
+static bool open_files(ebb_weights *w, const char *const *names, size_t count, ebb_error *err) {
   findings missing = {.shown_max = 12};
-  for (int i = 0; i < count; i++)
+  for (size_t i = 0; i < count; i++)
     if (!is_there(w->folder, names[i]))
       note(&missing, "%s", names[i]);
   if (missing.count > 0) {
@@ -167,14 +167,14 @@ static bool open_files(ebb_weights *w, const char *const *names, int count, ebb_
     tell(&missing, "missing", &text);
     return ebb_fail(err, "%s", text.text);
   }
-  w->files = ebb_must(calloc((size_t)(count > 0 ? count : 1), sizeof *w->files));
-  for (int i = 0; i < count; i++) {
+  w->files = ebb_must(calloc(count, sizeof *w->files));
+  for (size_t i = 0; i < count; i++) {
     char *path = ebb_path_join(w->folder, names[i]);
     bool ok = ebb_safetensors_open(&w->files[i], path, err);
     free(path);
     if (!ok)
       return false;
-    w->file_count = i + 1;
+    w->file_count = (int)i + 1;
   }
   return true;
 }
@@ -242,7 +242,7 @@ static bool open_index(ebb_weights *w, const char *name, ebb_error *err) {
   bool ok = index != NULL;
   if (ok) {
     json_t *map = json_object_get(index, "weight_map");
-    int count = list_shards(path, map, names, err);
+    size_t count = list_shards(path, map, names, err);
     ok = count > 0 && open_files(w, names, count, err) && collect(w, err) && check_map(w, path, map, err);
   }
   free(names);
