@@ -469,12 +469,26 @@ static bool work(void *user, ebb_error *err) {
   return ok;
 }
 
+static bool check_config(const ebb_config *k, ebb_error *err) {
+  const struct {
+    const char *key, *value, *what;
+  } needed[] = {{"model.path", k->model.path, "a diffusers model folder"},
+                {"data.path", k->data.path, "the data set's folder"},
+                {"run.out", k->run.out, "the folder to write (or --out)"}};
+  for (int i = 0; i < 3; i++)
+    if (!needed[i].value[0])
+      return ebb_fail(err, "%s: %s is not set: expected %s", k->path, needed[i].key, needed[i].what);
+  if (strcmp(k->model.dtype, "float32") != 0 || strcmp(k->model.vae_dtype, "float32") != 0)
+    return ebb_fail(err, "%s: model.dtype and model.vae_dtype: the CPU backend computes in float32", k->path);
+  return true;
+}
+
 bool ebb_job_invert(const ebb_config *config, const ebb_job_options *options, ebb_job_result *result,
                     ebb_error *err) {
   job j = {.config = config, .options = options, .result = result};
   *result = (ebb_job_result){0};
-  if (strcmp(config->model.dtype, "float32") != 0 || strcmp(config->model.vae_dtype, "float32") != 0)
-    return ebb_fail(err, "%s: model.dtype and model.vae_dtype: the CPU backend computes in float32", config->path);
+  if (!check_config(config, err))
+    return false;
   bool ok = ebb_context_open(&j.context, config->run.device, err) && open_data(&j, err) && make_plan(&j, err);
   if (ok && options->dry_run) {
     ebb_context_count(&j.context);
