@@ -362,11 +362,13 @@ static bool check(const ebb_weights *w, const ebb_parameters *list, ebb_error *e
   return ebb_fail(err, "%s", text.text);
 }
 
-/* Memory in the weight arena for every parameter; *most is the largest one's number of elements. */
+/* Memory in the weight arena for every wanted parameter; *most is the largest one's number of elements. */
 static bool allocate(ebb_context *c, ebb_parameters *list, int64_t *most, ebb_error *err) {
   *most = 0;
   for (int64_t i = 0; i < list->count; i++) {
     ebb_parameter *p = &list->items[i];
+    if (p->to == NULL)
+      continue;
     *p->to = ebb_tensor_new(c, EBB_WEIGHTS, EBB_F32, p->name, p->rank, p->shape);
     if (ebb_count(*p->to) > *most)
       *most = ebb_count(*p->to);
@@ -391,6 +393,8 @@ bool ebb_weights_load(const ebb_weights *w, ebb_context *c, ebb_parameters *list
   bool ok = host != NULL;
   for (int64_t i = 0; ok && i < list->count; i++) {
     const found *t = find(w, list->items[i].name);
+    if (list->items[i].to == NULL)
+      continue;
     ok = ebb_safetensors_read_f32(t->file, t->entry, host, err);
     if (ok)
       ebb_upload(c, *list->items[i].to, host);
@@ -434,6 +438,8 @@ bool ebb_weights_initialise(ebb_context *c, ebb_parameters *list, uint64_t seed,
   if (host == NULL)
     return false;
   for (int64_t i = 0; i < list->count; i++) {
+    if (list->items[i].to == NULL)
+      continue;
     fill(&list->items[i], seed, (uint64_t)i, ebb_count(*list->items[i].to), host);
     ebb_upload(c, *list->items[i].to, host);
   }
