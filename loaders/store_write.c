@@ -224,7 +224,8 @@ void ebb_store_fail(ebb_store_writer *w, int64_t video, const char *reason) {
 int64_t ebb_store_failed(const ebb_store_writer *w) {
   int64_t failed = 0;
   for (size_t i = 0; i < json_array_size(w->videos); i++)
-    failed += strcmp(json_string_value(json_object_get(json_array_get(w->videos, i), "status")), "failed") == 0;
+    failed +=
+        strcmp(json_string_value(json_object_get(json_array_get(w->videos, i), "status")), "failed") == 0;
   return failed;
 }
 
