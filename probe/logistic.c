@@ -9,12 +9,12 @@
 typedef struct logistic {
   const ebb_problem *p;
   ebb_scores s;
-  int64_t side;  /* rank + 1 */
-  double lambda; /* of |w|^2/2 */
-  double *y;     /* [train] */
+  int64_t side;                        /* rank + 1 */
+  double lambda;                       /* of |w|^2/2 */
+  double *y;                           /* [train] */
   double *w, *trial, *step, *gradient; /* [side] */
-  double *f, *h; /* [train] margins, curvatures */
-  double *rows;  /* [train,side] (u, 1) times sqrt(h) */
+  double *f, *h;                       /* [train] margins, curvatures */
+  double *rows;                        /* [train,side] (u, 1) times sqrt(h) */
   double *hessian;
 } logistic;
 
@@ -57,7 +57,8 @@ static double objective(logistic *l, const double *w) {
   for (int64_t i = 0; i < l->s.train; i++)
     l->f[i] = w[rank];
   if (rank > 0) {
-    cblas_dgemv(CblasRowMajor, CblasNoTrans, (int)l->s.train, (int)rank, 1, l->s.u, (int)rank, w, 1, 1, l->f, 1);
+    cblas_dgemv(CblasRowMajor, CblasNoTrans, (int)l->s.train, (int)rank, 1, l->s.u, (int)rank, w, 1, 1, l->f,
+                1);
     value = 0.5 * l->lambda * cblas_ddot((int)rank, w, 1, w, 1);
   }
   for (int64_t i = 0; i < l->s.train; i++)
@@ -104,7 +105,8 @@ static bool newton_step(logistic *l) {
   return info == 0;
 }
 
-/* Minimises for l->lambda from l->w; the relative gradient reached. `scale` is the gradient that counts as 1. */
+/* Minimises for l->lambda from l->w; the relative gradient reached. `scale` is the gradient that counts as 1.
+ */
 static double minimise(logistic *l, double scale, const ebb_parameters *parameters) {
   double value = objective(l, l->w), norm = slope(l, l->w);
   for (int it = 0; it < parameters->iterations && norm > parameters->tolerance * scale; it++) {
@@ -137,7 +139,8 @@ static bool raw_weights(const logistic *l, double *weights) {
   memset(weights, 0, ((size_t)d + 1) * sizeof *weights);
   weights[d] = l->w[rank];
   if (rank > 0) {
-    cblas_dgemv(CblasRowMajor, CblasNoTrans, (int)train, (int)rank, 1, l->s.u, (int)rank, divided, 1, 0, along, 1);
+    cblas_dgemv(CblasRowMajor, CblasNoTrans, (int)train, (int)rank, 1, l->s.u, (int)rank, divided, 1, 0,
+                along, 1);
     cblas_dgemv(CblasRowMajor, CblasTrans, (int)train, (int)d, 1, l->s.z, (int)d, along, 1, 0, weights, 1);
   }
   for (int64_t j = 0; j < d; j++) {
@@ -148,7 +151,8 @@ static bool raw_weights(const logistic *l, double *weights) {
   return true;
 }
 
-static bool solve(const ebb_problem *p, const ebb_parameters *parameters, ebb_logistic_fit *fit, double *worst) {
+static bool solve(const ebb_problem *p, const ebb_parameters *parameters, ebb_logistic_fit *fit,
+                  double *worst) {
   logistic l;
   bool ok = prepare(&l, p, parameters->form);
   if (ok) {
@@ -184,12 +188,15 @@ bool ebb_logistic_batch(ebb_context *c, int64_t count, const ebb_problem *proble
       ok = false;
     }
   for (int64_t i = 0; i < count; i++)
-    c->counters.flops += 2.0 * (double)problems[i].train_count * (double)problems[i].train_count * (double)problems[i].d;
+    c->counters.flops +=
+        2.0 * (double)problems[i].train_count * (double)problems[i].train_count * (double)problems[i].d;
   if (!ok)
-    return ebb_fail(err, "not enough memory for %lld logistic regressions, or numbers that are not finite among their features",
+    return ebb_fail(err,
+                    "not enough memory for %lld logistic regressions, or numbers that are not finite among "
+                    "their features",
                     (long long)count);
   if (!(worst <= parameters->tolerance))
-    return ebb_fail(err, "logistic regression stopped at a relative gradient of %.1e; %.1e was asked for", worst,
-                    parameters->tolerance);
+    return ebb_fail(err, "logistic regression stopped at a relative gradient of %.1e; %.1e was asked for",
+                    worst, parameters->tolerance);
   return true;
 }

@@ -11,7 +11,8 @@ static double beats(double a, double b) {
 }
 
 /* Shares of each class on its own side of zero, as counts. */
-static void count_right(int64_t n, const double *margin, const int8_t *label, double right[2], double total[2]) {
+static void count_right(int64_t n, const double *margin, const int8_t *label, double right[2],
+                        double total[2]) {
   right[0] = right[1] = total[0] = total[1] = 0;
   for (int64_t i = 0; i < n; i++) {
     int k = label[i] > 0;

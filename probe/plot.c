@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const ebb_colour INK = {34, 34, 34}, GREY = {130, 130, 130}, PALE = {225, 225, 225}, WHITE = {255, 255, 255},
-                        RED = {200, 30, 30};
+static const ebb_colour INK = {34, 34, 34}, GREY = {130, 130, 130}, PALE = {225, 225, 225},
+                        WHITE = {255, 255, 255}, RED = {200, 30, 30};
 
 static bool save(ebb_canvas *c, const char *dir, const char *name, ebb_error *err) {
   char *path = ebb_path_join(dir, name);
@@ -34,9 +34,9 @@ static const char *hundredths(double v, char text[16]) {
 
 typedef struct heat {
   const ebb_row *row;
-  int x, y;           /* upper left of the grid */
+  int x, y; /* upper left of the grid */
   int cell_w, cell_h;
-  double top;         /* value of the bright end; chance is the dark one */
+  double top; /* value of the bright end; chance is the dark one */
 } heat;
 
 static double top_of(const ebb_row *row) {
@@ -63,8 +63,8 @@ static void draw_value(ebb_canvas *c, const heat *h, int x, int y, double value)
   int scale = h->cell_w >= 40 && h->cell_h >= 20 ? 2 : h->cell_w >= 20 && h->cell_h >= 10 ? 1 : 0;
   char text[16];
   if (scale)
-    ebb_text(c, x + h->cell_w / 2, y + (h->cell_h - 7 * scale) / 2, scale, EBB_CENTRE, shade(h, value) > 0.6 ? INK : WHITE,
-             hundredths(value, text));
+    ebb_text(c, x + h->cell_w / 2, y + (h->cell_h - 7 * scale) / 2, scale, EBB_CENTRE,
+             shade(h, value) > 0.6 ? INK : WHITE, hundredths(value, text));
 }
 
 static void draw_cells(ebb_canvas *c, const heat *h) {
@@ -87,7 +87,8 @@ static int stride(int room, int needed) {
 
 static void draw_axes(ebb_canvas *c, const heat *h) {
   const ebb_row *r = h->row;
-  int bottom = h->y + r->block_count * h->cell_h, every_step = stride(h->cell_w, 44), every_block = stride(h->cell_h, 16);
+  int bottom = h->y + r->block_count * h->cell_h, every_step = stride(h->cell_w, 44),
+      every_block = stride(h->cell_h, 16);
   char text[32];
   for (int s = 0; s < r->step_count; s += every_step) {
     int x = h->x + s * h->cell_w + h->cell_w / 2;
@@ -98,10 +99,12 @@ static void draw_axes(ebb_canvas *c, const heat *h) {
   }
   for (int b = 0; r->blocks && b < r->block_count; b += every_block) {
     snprintf(text, sizeof text, "%d", r->blocks[b]);
-    ebb_text(c, h->x - 8, h->y + (r->block_count - 1 - b) * h->cell_h + (h->cell_h - 14) / 2, 2, EBB_RIGHT, INK, text);
+    ebb_text(c, h->x - 8, h->y + (r->block_count - 1 - b) * h->cell_h + (h->cell_h - 14) / 2, 2, EBB_RIGHT,
+             INK, text);
   }
   int middle = h->x + r->step_count * h->cell_w / 2;
-  ebb_text(c, middle, bottom + 46, 2, EBB_CENTRE, INK, r->step_count * h->cell_w >= 300 ? "step (sigma below)" : "step");
+  ebb_text(c, middle, bottom + 46, 2, EBB_CENTRE, INK,
+           r->step_count * h->cell_w >= 300 ? "step (sigma below)" : "step");
   if (r->blocks)
     ebb_text_up(c, h->x - 62, h->y + r->block_count * h->cell_h / 2, 2, INK, "block");
 }
@@ -135,11 +138,13 @@ bool ebb_plot_heat_map(const ebb_row *row, const char *dir, ebb_error *err) {
   h.cell_h = clamp(760 / row->block_count, 8, 26);
   char title[256], name[256], note[256], best[16], low[16];
   snprintf(title, sizeof title, "%s  %s  %s", row->category, row->model, row->feature);
-  snprintf(note, sizeof note, "accuracy of each cell, %lld videos; best %s (red) against a floor of %s", (long long)row->videos,
+  snprintf(note, sizeof note, "accuracy of each cell, %lld videos; best %s (red) against a floor of %s",
+           (long long)row->videos,
            hundredths(row->cell[EBB_ACCURACY][row->top_step * row->block_count + row->top_block], best),
            hundredths(floor_of(row), low));
   int grid_w = row->step_count * h.cell_w, grid_h = row->block_count * h.cell_h;
-  int width = h.x + grid_w + 190, text_w = 24 + ebb_text_width(2, title), note_w = 24 + ebb_text_width(1, note);
+  int width = h.x + grid_w + 190, text_w = 24 + ebb_text_width(2, title),
+      note_w = 24 + ebb_text_width(1, note);
   width = width > text_w ? width : text_w;
   width = width > note_w ? width : note_w;
   ebb_canvas c;
@@ -168,7 +173,8 @@ typedef struct overview {
   ebb_colour colour[BARS];
 } overview;
 
-static const ebb_row *find(const ebb_results *r, const char *category, const char *model, const char *feature) {
+static const ebb_row *find(const ebb_results *r, const char *category, const char *model,
+                           const char *feature) {
   for (int i = 0; i < r->row_count; i++)
     if (strcmp(r->rows[i].category, category) == 0 && strcmp(r->rows[i].model, model) == 0 &&
         strcmp(r->rows[i].feature, feature) == 0)
@@ -177,7 +183,8 @@ static const ebb_row *find(const ebb_results *r, const char *category, const cha
 }
 
 static void add_bar(overview *o, const ebb_results *r, const ebb_row *like, bool with_feature) {
-  static const ebb_colour trained = {42, 120, 142}, others[3] = {{150, 150, 150}, {222, 143, 5}, {120, 94, 60}},
+  static const ebb_colour trained = {42, 120, 142},
+                          others[3] = {{150, 150, 150}, {222, 143, 5}, {120, 94, 60}},
                           latents[3] = {{170, 120, 190}, {204, 170, 215}, {230, 210, 236}};
   if (o->bars >= BARS)
     return;
@@ -185,16 +192,19 @@ static void add_bar(overview *o, const ebb_results *r, const ebb_row *like, bool
   for (int i = 1; i < k; i++)
     *(strchr(o->label[i], ' ') ? &latents_before : &others_before) += 1;
   o->colour[k] = k == 0 ? trained : with_feature ? latents[latents_before % 3] : others[others_before % 3];
-  snprintf(o->label[k], sizeof o->label[k], "%s%s%s", like->model, with_feature ? " " : "", with_feature ? like->feature : "");
+  snprintf(o->label[k], sizeof o->label[k], "%s%s%s", like->model, with_feature ? " " : "",
+           with_feature ? like->feature : "");
   for (int i = 0; i < o->categories; i++)
-    o->row[i][k] = find(r, o->row[i][0] ? o->row[i][0]->category : like->category, like->model, like->feature);
+    o->row[i][k] =
+        find(r, o->row[i][0] ? o->row[i][0]->category : like->category, like->model, like->feature);
   o->bars++;
 }
 
 static bool plan_overview(overview *o, const ebb_results *r) {
   const char *trained = ebb_trained_model(r->rows, r->row_count), *feature = NULL;
   for (int i = 0; i < r->row_count; i++)
-    if (strcmp(r->rows[i].model, trained) == 0 && r->rows[i].blocks && (!feature || strcmp(r->rows[i].feature, "block_out.mean") == 0))
+    if (strcmp(r->rows[i].model, trained) == 0 && r->rows[i].blocks &&
+        (!feature || strcmp(r->rows[i].feature, "block_out.mean") == 0))
       feature = r->rows[i].feature;
   *o = (overview){0};
   for (int i = 0; feature && i < r->row_count && o->categories < CATEGORIES; i++)
@@ -220,10 +230,12 @@ typedef struct panel {
 } panel;
 
 static int at_value(const panel *p, double v) {
-  return p->y + p->height - (int)lround((fmax(p->low, fmin(p->high, v)) - p->low) / (p->high - p->low) * p->height);
+  return p->y + p->height -
+         (int)lround((fmax(p->low, fmin(p->high, v)) - p->low) / (p->high - p->low) * p->height);
 }
 
-static void draw_bars(ebb_canvas *c, const overview *o, const panel *p, ebb_metric metric, const char *title) {
+static void draw_bars(ebb_canvas *c, const overview *o, const panel *p, ebb_metric metric,
+                      const char *title) {
   char text[16];
   ebb_text(c, p->x, p->y - 26, 2, EBB_LEFT, INK, title);
   for (int k = (int)ceil(p->low * 10 - 1e-9); k <= (int)(p->high * 10 + 1e-9); k++) {
@@ -247,7 +259,8 @@ static void draw_bars(ebb_canvas *c, const overview *o, const panel *p, ebb_metr
       }
       ebb_text(c, middle, (high < top ? high : top) - 12, 1, EBB_CENTRE, INK, hundredths(v->value, text));
     }
-    ebb_text(c, p->x + i * cluster + cluster / 2, p->y + p->height + 10, 2, EBB_CENTRE, INK, o->row[i][0]->category);
+    ebb_text(c, p->x + i * cluster + cluster / 2, p->y + p->height + 10, 2, EBB_CENTRE, INK,
+             o->row[i][0]->category);
   }
   ebb_dashes(c, p->x, at_value(p, 0.5), p->width, 2, 8, RED);
   ebb_text(c, p->x + p->width + 6, at_value(p, 0.5) - 3, 1, EBB_LEFT, RED, "chance");
@@ -260,7 +273,7 @@ static double lowest(const overview *o) {
     for (int k = 0; k < o->bars; k++)
       for (int m = 0; o->row[i][k] && m < EBB_METRICS; m++)
         if (m != EBB_AUC)
-          low = fmin(low, floor(o->row[i][k]->metric[m].low * 10) / 10);
+          low = fmin(low, floor(o->row[i][k]->metric[m].low * 20) / 20);
   return fmax(0, low);
 }
 
@@ -296,13 +309,16 @@ bool ebb_plot_overview(const ebb_results *results, const char *dir, ebb_error *e
   if (!ebb_canvas_open(&c, width, height))
     return ebb_fail(err, "not enough memory for a picture");
   char title[256];
-  snprintf(title, sizeof title, "%s%sprobes on %s: possible or impossible?", results->name, results->name[0] ? ": " : "", first->feature);
+  snprintf(title, sizeof title, "%s%sprobes on %s: possible or impossible?", results->name,
+           results->name[0] ? ": " : "", first->feature);
   ebb_text(&c, 20, 18, 3, EBB_LEFT, INK, title);
-  snprintf(title, sizeof title, "%lld videos in %lld groups a category; %d x %d-fold nested cross-validation by group; bars: 95 %% of a bootstrap over groups",
+  snprintf(title, sizeof title,
+           "%lld videos in %lld groups a category; %d x %d-fold nested cross-validation by group; bars: 95 "
+           "%% of a bootstrap over groups",
            (long long)first->videos, (long long)first->groups, results->repeats, results->folds);
   ebb_text(&c, 20, 52, 1, EBB_LEFT, GREY, title);
   int below = draw_legend(&c, &o, 20, 74, bars_w + 100);
-  int panel_h = (height - below - 130) / 2;
+  int panel_h = (height - below - 160) / 2;
   panel p = {70, below + 34, bars_w, panel_h, lowest(&o), 1.0};
   draw_bars(&c, &o, &p, EBB_ACCURACY, "accuracy per video");
   p.y += panel_h + 76;

@@ -26,8 +26,8 @@ static json_t *provenance(const ebb_store *store, const ebb_config *config) {
   return o;
 }
 
-bool ebb_probe_run(const char *run_dir, const ebb_config *config, ebb_context *c, ebb_progress *progress, void *user,
-                   FILE *table, ebb_error *err) {
+bool ebb_probe_run(const char *run_dir, const ebb_config *config, ebb_context *c, ebb_progress *progress,
+                   void *user, FILE *table, ebb_error *err) {
   ebb_store store = {0};
   ebb_results results = {0};
   if (!ebb_store_open(&store, run_dir, err))
@@ -36,7 +36,8 @@ bool ebb_probe_run(const char *run_dir, const ebb_config *config, ebb_context *c
   bool ok = ebb_study_run(&store, config, c, progress, user, &results, err);
   if (ok) {
     results.provenance = provenance(&store, config);
-    ok = ebb_make_folders(dir, err) && ebb_results_write(&results, &store, dir, err) && ebb_plot_all(&results, dir, err);
+    ok = ebb_make_folders(dir, err) && ebb_results_write(&results, &store, dir, err) &&
+         ebb_plot_all(&results, dir, err);
   }
   if (ok && table)
     ebb_results_print(&results, table);

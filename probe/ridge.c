@@ -89,8 +89,8 @@ static void load_labels(ridge *r) {
     }
   int rank = (int)r->s.rank;
   if (rank > 0) /* u is centred, so u' y needs no centred y */
-    cblas_dgemm(CblasRowMajor, CblasTrans, CblasNoTrans, rank, (int)m, (int)train, 1, r->s.u, rank, r->y, (int)m, 0, r->a,
-                (int)m);
+    cblas_dgemm(CblasRowMajor, CblasTrans, CblasNoTrans, rank, (int)m, (int)train, 1, r->s.u, rank, r->y,
+                (int)m, 0, r->a, (int)m);
 }
 
 /* e = (I - H) y for one penalty. */
@@ -105,8 +105,8 @@ static void residuals(ridge *r, double lambda) {
       r->scaled[k * m + c] = r->a[k * m + c] * shrink;
   }
   if (rank > 0)
-    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)train, (int)m, (int)rank, -1, r->s.u, (int)rank, r->scaled,
-                (int)m, 1, r->e, (int)m);
+    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)train, (int)m, (int)rank, -1, r->s.u,
+                (int)rank, r->scaled, (int)m, 1, r->e, (int)m);
 }
 
 /* e of rows [first, first + count) <- (I - H_FF)^-1 e. */
@@ -126,8 +126,10 @@ static bool leave_out(ridge *r, double lambda, int64_t first, int64_t count) {
   if (info != 0)
     return false;
   double *e = r->e + first * m; /* block = l l', l row-major in the upper triangle as its transpose */
-  cblas_dtrsm(CblasColMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, (int)m, n, 1, r->block, n, e, (int)m);
-  cblas_dtrsm(CblasColMajor, CblasRight, CblasLower, CblasNoTrans, CblasNonUnit, (int)m, n, 1, r->block, n, e, (int)m);
+  cblas_dtrsm(CblasColMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, (int)m, n, 1, r->block, n, e,
+              (int)m);
+  cblas_dtrsm(CblasColMajor, CblasRight, CblasLower, CblasNoTrans, CblasNonUnit, (int)m, n, 1, r->block, n, e,
+              (int)m);
   return true;
 }
 
@@ -148,8 +150,8 @@ static bool inner_margins(ridge *r, double lambda) {
   return true;
 }
 
-/* Correlation of inner margins with labels: blind to scale and offset, monotone in d' for Gaussian margins, and
- * smooth where accuracy has many ties. */
+/* Correlation of inner margins with labels: blind to scale and offset, monotone in d' for Gaussian margins,
+ * and smooth where accuracy has many ties. */
 static void choose(ridge *r, int penalty, double *score) {
   int64_t train = r->s.train, m = r->m;
   double *f = r->sums, *ff = f + m, *fy = ff + m, n = (double)train;
@@ -185,8 +187,8 @@ static bool judge(ridge *r, const double *lambdas, ebb_ridge_fit *fit) {
     for (int64_t c = 0; c < m; c++)
       r->scaled[k * m + c] = r->a[k * m + c] / (r->s.s[k] + lambdas[r->chosen[c]]);
   if (rank > 0 && test > 0)
-    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)test, (int)m, (int)rank, 1, r->s.u_test, (int)rank,
-                r->scaled, (int)m, 1, margin, (int)m);
+    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)test, (int)m, (int)rank, 1, r->s.u_test,
+                (int)rank, r->scaled, (int)m, 1, margin, (int)m);
   for (int64_t c = 0; c < m; c++) {
     int32_t hits = 0;
     for (int64_t i = 0; i < test; i++) {
@@ -195,6 +197,8 @@ static bool judge(ridge *r, const double *lambdas, ebb_ridge_fit *fit) {
     }
     if (fit->hits)
       fit->hits[c] = hits;
+    if (fit->reached)
+      fit->reached[c] = r->best[c];
     if (fit->best)
       fit->best[c] = r->chosen[c];
   }
@@ -204,7 +208,8 @@ static bool judge(ridge *r, const double *lambdas, ebb_ridge_fit *fit) {
   return true;
 }
 
-static bool solve(const ebb_problem *p, const ebb_parameters *parameters, ebb_ridge_fit *fit, double *lambdas) {
+static bool solve(const ebb_problem *p, const ebb_parameters *parameters, ebb_ridge_fit *fit,
+                  double *lambdas) {
   ridge r;
   bool ok = prepare(&r, p, parameters);
   if (ok)
@@ -225,8 +230,8 @@ static bool solve(const ebb_problem *p, const ebb_parameters *parameters, ebb_ri
   return ok;
 }
 
-bool ebb_ridge_batch(ebb_context *c, int64_t count, const ebb_problem *problems, const ebb_parameters *parameters,
-                     ebb_ridge_fit *fits, ebb_error *err) {
+bool ebb_ridge_batch(ebb_context *c, int64_t count, const ebb_problem *problems,
+                     const ebb_parameters *parameters, ebb_ridge_fit *fits, ebb_error *err) {
   bool ok = true;
 #pragma omp parallel for schedule(dynamic)
   for (int64_t i = 0; i < count; i++) {
@@ -238,9 +243,13 @@ bool ebb_ridge_batch(ebb_context *c, int64_t count, const ebb_problem *problems,
     free(lambdas);
   }
   for (int64_t i = 0; i < count; i++)
-    c->counters.flops += 2.0 * (double)problems[i].train_count * (double)problems[i].columns *
-                         (double)(problems[i].d < problems[i].train_count ? problems[i].d : problems[i].train_count) *
-                         (2.0 + parameters->penalty_count);
-  return ok || ebb_fail(err, "not enough memory for %lld ridge problems, or numbers that are not finite among their features",
-                        (long long)count);
+    c->counters.flops +=
+        2.0 * (double)problems[i].train_count * (double)problems[i].columns *
+        (double)(problems[i].d < problems[i].train_count ? problems[i].d : problems[i].train_count) *
+        (2.0 + parameters->penalty_count);
+  return ok ||
+         ebb_fail(
+             err,
+             "not enough memory for %lld ridge problems, or numbers that are not finite among their features",
+             (long long)count);
 }

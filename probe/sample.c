@@ -23,7 +23,8 @@ typedef struct tally {
   int number; /* among the groups kept */
 } tally;
 
-/* Labelled videos that did not fail, with groups numbered by first appearance; counts in groups [*group_count]. */
+/* Labelled videos that did not fail, with groups numbered by first appearance; counts in groups
+ * [*group_count]. */
 static void gather(const ebb_store *store, const char *category, const char **categories, int *category_count,
                    ebb_sample *s, tally *groups, const char **group_names, int *group_count) {
   for (int64_t v = 0; v < store->video_count; v++) {
@@ -71,22 +72,27 @@ static bool enough(int64_t groups, int folds, int inner_folds) {
 
 static bool check(const ebb_sample *s, const int64_t of[2], int folds, int inner_folds, ebb_error *err) {
   if (folds < 2 || inner_folds < 2)
-    return ebb_fail(err, "probe.folds %d, probe.inner_folds %d: at least 2 of each are needed", folds, inner_folds);
+    return ebb_fail(err, "probe.folds %d, probe.inner_folds %d: at least 2 of each are needed", folds,
+                    inner_folds);
   if (of[0] + of[1] == 0)
     return ebb_fail(err, "%s: no labelled video to probe (%lld failed, %lld without a label)", s->name,
                     (long long)s->failed, (long long)s->unlabelled);
   if (of[0] == 0 || of[1] == 0)
-    return ebb_fail(err, "%s: labels of one class only: all %lld videos are %s; a probe needs possible and impossible videos "
-                         "in every group",
-                    s->name, (long long)(of[0] + of[1]), of[1] ? "possible" : "impossible");
+    return ebb_fail(
+        err,
+        "%s: labels of one class only: all %lld videos are %s; a probe needs possible and impossible videos "
+        "in every group",
+        s->name, (long long)(of[0] + of[1]), of[1] ? "possible" : "impossible");
   int64_t needed = 1;
   while (!enough(needed, folds, inner_folds))
     needed++;
   if (!enough(s->groups, folds, inner_folds))
     return ebb_fail(err,
-                    "%s: %lld groups with possible and impossible videos (%lld groups with one class left out); probe.folds %d "
+                    "%s: %lld groups with possible and impossible videos (%lld groups with one class left "
+                    "out); probe.folds %d "
                     "with probe.inner_folds %d needs at least %lld: add videos or lower the folds",
-                    s->name, (long long)s->groups, (long long)s->one_sided, folds, inner_folds, (long long)needed);
+                    s->name, (long long)s->groups, (long long)s->one_sided, folds, inner_folds,
+                    (long long)needed);
   return true;
 }
 
@@ -118,8 +124,8 @@ static bool make(const ebb_store *store, const char *category, int folds, int in
   return ok;
 }
 
-bool ebb_samples_make(const ebb_store *store, bool by_category, int folds, int inner_folds, ebb_sample **samples,
-                      int *count, ebb_error *err) {
+bool ebb_samples_make(const ebb_store *store, bool by_category, int folds, int inner_folds,
+                      ebb_sample **samples, int *count, ebb_error *err) {
   const char **categories = calloc((size_t)store->video_count + 1, sizeof *categories);
   *samples = calloc((size_t)store->video_count + 1, sizeof **samples);
   *count = 0;
@@ -172,8 +178,8 @@ static bool make_part(ebb_part *part, const ebb_sample *s, const int *outer, int
   return true;
 }
 
-bool ebb_plan_make(ebb_plan *plan, const ebb_sample *s, int repeats, int folds, int inner_folds, uint64_t seed,
-                   ebb_error *err) {
+bool ebb_plan_make(ebb_plan *plan, const ebb_sample *s, int repeats, int folds, int inner_folds,
+                   uint64_t seed, ebb_error *err) {
   *plan = (ebb_plan){repeats, folds, inner_folds, NULL, NULL};
   plan->fold = calloc((size_t)(repeats * s->groups) + 1, sizeof *plan->fold);
   plan->part = calloc((size_t)(repeats * folds) + 1, sizeof *plan->part);

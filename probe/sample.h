@@ -1,5 +1,5 @@
-/* Which videos a probe may use, and who is held out when: the store's videos cut into samples (one for each category, or
- * one of all), and the folds of a sample. Rows of all features of a sample share both. */
+/* Which videos a probe may use, and who is held out when: the store's videos cut into samples (one for each
+ * category, or one of all), and the folds of a sample. Rows of all features of a sample share both. */
 #ifndef EBB_PROBE_SAMPLE_H
 #define EBB_PROBE_SAMPLE_H
 
@@ -19,10 +19,10 @@ typedef struct ebb_sample {
   int64_t one_sided;  /* groups left out: only possible or only impossible videos (after the above) */
 } ebb_sample;
 
-/* by_category: a sample for each category, else one. Errors: a sample with no or only one class of label, or with fewer usable
- * groups than nested folds need, each with what was found and what is needed. */
-bool ebb_samples_make(const ebb_store *store, bool by_category, int folds, int inner_folds, ebb_sample **samples,
-                      int *count, ebb_error *err);
+/* by_category: a sample for each category, else one. Errors: a sample with no or only one class of label, or
+ * with fewer usable groups than nested folds need, each with what was found and what is needed. */
+bool ebb_samples_make(const ebb_store *store, bool by_category, int folds, int inner_folds,
+                      ebb_sample **samples, int *count, ebb_error *err);
 void ebb_samples_free(ebb_sample *samples, int count);
 
 /* Who is trained on and who is judged, for every repeat and outer fold. */
@@ -36,8 +36,8 @@ typedef struct ebb_plan {
   int *fold;      /* [repeats,groups] */
   ebb_part *part; /* [repeats,folds] */
 } ebb_plan;
-bool ebb_plan_make(ebb_plan *plan, const ebb_sample *sample, int repeats, int folds, int inner_folds, uint64_t seed,
-                   ebb_error *err);
+bool ebb_plan_make(ebb_plan *plan, const ebb_sample *sample, int repeats, int folds, int inner_folds,
+                   uint64_t seed, ebb_error *err);
 void ebb_plan_free(ebb_plan *plan);
 
 #endif

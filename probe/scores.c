@@ -9,7 +9,8 @@
 /* Directions below this share of the largest are rounding. */
 #define RANK_CUT 1e-10
 
-/* mean, inverse deviation (n in the denominator, as scikit-learn has it) and z. Rows run outside: x is read in order. */
+/* mean, inverse deviation (n in the denominator, as scikit-learn has it) and z. Rows run outside: x is read
+ * in order. */
 static void standardise(ebb_scores *s, const ebb_problem *p, const int64_t *order) {
   int64_t d = s->d;
   double *variance = s->inverse;
@@ -68,9 +69,10 @@ static int64_t first_kept(int64_t n, const double *w) {
 static void rotate_primal(ebb_scores *s, const double *a, int64_t first) {
   int d = (int)s->d, rank = (int)s->rank;
   const double *v = a + first * s->d;
-  cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)s->train, rank, d, 1, s->z, d, v, d, 0, s->u, rank);
-  cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)s->test, rank, d, 1, s->z + s->train * s->d, d, v, d, 0,
-              s->u_test, rank);
+  cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)s->train, rank, d, 1, s->z, d, v, d, 0, s->u,
+              rank);
+  cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)s->test, rank, d, 1, s->z + s->train * s->d, d, v,
+              d, 0, s->u_test, rank);
 }
 
 /* From the Gram matrix: with q its eigenvectors, u = q sqrt(s), and u_test = z_test z' q / sqrt(s). */
@@ -80,10 +82,10 @@ static bool rotate_dual(ebb_scores *s, const double *a, int64_t first) {
   double *cross = malloc(((size_t)test * (size_t)train + 1) * sizeof *cross);
   if (!cross)
     return false;
-  cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, test, train, d, 1, s->z + s->train * s->d, d, s->z, d, 0, cross,
-              train);
-  cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, test, rank, train, 1, cross, train, q, train, 0, s->u_test,
-              rank);
+  cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, test, train, d, 1, s->z + s->train * s->d, d, s->z, d,
+              0, cross, train);
+  cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, test, rank, train, 1, cross, train, q, train, 0,
+              s->u_test, rank);
   free(cross);
   for (int64_t k = 0; k < rank; k++) {
     double root = sqrt(s->s[k]);
@@ -101,8 +103,8 @@ static bool rotate(ebb_scores *s, ebb_form form) {
   double *a = malloc((size_t)side * (size_t)side * sizeof *a), *w = malloc((size_t)side * sizeof *w);
   bool ok = a && w;
   if (ok) { /* column-major lower is row-major upper */
-    cblas_dsyrk(CblasRowMajor, CblasUpper, primal ? CblasTrans : CblasNoTrans, (int)side, (int)(primal ? s->train : s->d),
-                1, s->z, (int)s->d, 0, a, (int)side);
+    cblas_dsyrk(CblasRowMajor, CblasUpper, primal ? CblasTrans : CblasNoTrans, (int)side,
+                (int)(primal ? s->train : s->d), 1, s->z, (int)s->d, 0, a, (int)side);
     ok = eigen((int)side, a, w);
   }
   if (ok) {

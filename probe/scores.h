@@ -4,8 +4,9 @@
 
 #include "probe/solve.h"
 
-/* With z the standardised training rows, z = u v' where v has orthonormal columns: u = z v. A linear function of z with its
- * weights in the span of the rows (every penalised optimum is) is a linear function of u with the same norm. */
+/* With z the standardised training rows, z = u v' where v has orthonormal columns: u = z v. A linear function
+ * of z with its weights in the span of the rows (every penalised optimum is) is a linear function of u with
+ * the same norm. */
 typedef struct ebb_scores {
   int64_t train, test, d, rank;
   double *mean, *inverse; /* [d] of x over training rows; inverse of the deviation, 0 for a constant column */
@@ -15,14 +16,14 @@ typedef struct ebb_scores {
   double unit;            /* mean over training rows of |z|^2: what relative penalties are relative to; > 0 */
 } ebb_scores;
 
-/* order [train_count] is the order of training rows wanted, as positions in p->train; NULL: as they come. false: out of memory
- * or the decomposition failed; *scores is then empty. */
+/* order [train_count] is the order of training rows wanted, as positions in p->train; NULL: as they come.
+ * false: out of memory or the decomposition failed; *scores is then empty. */
 bool ebb_scores_make(ebb_scores *scores, const ebb_problem *p, const int64_t *order, ebb_form form);
 void ebb_scores_free(ebb_scores *scores);
 
 /* LAPACK, column-major; a symmetric matrix reads the same either way. */
-void dsyevd_(const char *jobz, const char *uplo, const int *n, double *a, const int *lda, double *w, double *work,
-             const int *lwork, int *iwork, const int *liwork, int *info);
+void dsyevd_(const char *jobz, const char *uplo, const int *n, double *a, const int *lda, double *w,
+             double *work, const int *lwork, int *iwork, const int *liwork, int *info);
 void dpotrf_(const char *uplo, const int *n, double *a, const int *lda, int *info);
 void dpotrs_(const char *uplo, const int *n, const int *nrhs, const double *a, const int *lda, double *b,
              const int *ldb, int *info);

@@ -19,8 +19,8 @@ static int by_stratum_then_key(const void *pa, const void *pb) {
   return (a->group > b->group) - (a->group < b->group);
 }
 
-bool ebb_split_groups(int64_t groups, const int *stratum, int folds, uint64_t seed, uint64_t stream, int *fold,
-                      ebb_error *err) {
+bool ebb_split_groups(int64_t groups, const int *stratum, int folds, uint64_t seed, uint64_t stream,
+                      int *fold, ebb_error *err) {
   if (folds < 2)
     return ebb_fail(err, "%d folds: at least 2 are needed to hold anything out", folds);
   card *cards = malloc((size_t)(groups > 0 ? groups : 1) * sizeof *cards);
@@ -36,7 +36,8 @@ bool ebb_split_groups(int64_t groups, const int *stratum, int folds, uint64_t se
   }
   bool ok = in_play >= folds;
   if (!ok)
-    ebb_fail(err, "%lld groups for %d folds: at least one group for each fold is needed", (long long)in_play, folds);
+    ebb_fail(err, "%lld groups for %d folds: at least one group for each fold is needed", (long long)in_play,
+             folds);
   qsort(cards, (size_t)in_play, sizeof *cards, by_stratum_then_key);
   /* Dealing runs on from stratum to stratum, so that the remainders do not all land on the first folds. */
   for (int64_t i = 0; ok && i < in_play; i++)
@@ -45,8 +46,8 @@ bool ebb_split_groups(int64_t groups, const int *stratum, int folds, uint64_t se
   return ok;
 }
 
-bool ebb_split_inner(int64_t groups, const int *stratum, const int *outer, int held_out, int folds, uint64_t seed,
-                     uint64_t stream, int *fold, ebb_error *err) {
+bool ebb_split_inner(int64_t groups, const int *stratum, const int *outer, int held_out, int folds,
+                     uint64_t seed, uint64_t stream, int *fold, ebb_error *err) {
   int *training = malloc((size_t)(groups > 0 ? groups : 1) * sizeof *training);
   if (!training)
     return ebb_fail(err, "not enough memory to split %lld groups", (long long)groups);

@@ -6,14 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BOOTSTRAP_STREAM 0x626f6f74u   /* "boot": draws of different purposes never share a stream */
+#define BOOTSTRAP_STREAM 0x626f6f74u           /* "boot": draws of different purposes never share a stream */
 #define PERMUTATION_STREAM 0x7065726d00000000u /* "perm" */
 
 double ebb_normal_cdf(double z) {
   return 0.5 * erfc(-z / sqrt(2.0));
 }
 
-/* Starts from a rational guess (Abramowitz & Stegun 26.2.23, error 4.5e-4); each Halley step triples the digits. */
+/* Starts from a rational guess (Abramowitz & Stegun 26.2.23, error 4.5e-4); each Halley step triples the
+ * digits. */
 double ebb_normal_quantile(double p) {
   double q = p < 0.5 ? p : 1 - p, t = sqrt(-2 * log(q));
   double z = t - (2.515517 + 0.802853 * t + 0.010328 * t * t) /
@@ -44,10 +45,12 @@ static double quantile(int64_t n, const double *sorted, double p) {
 static void resample(int64_t groups, uint64_t seed, int64_t replicate, double *weight) {
   memset(weight, 0, (size_t)groups * sizeof *weight);
   for (int64_t i = 0; i < groups; i++)
-    weight[ebb_random_below(seed, BOOTSTRAP_STREAM, (uint64_t)(replicate * groups + i), (uint32_t)groups)] += 1;
+    weight[ebb_random_below(seed, BOOTSTRAP_STREAM, (uint64_t)(replicate * groups + i), (uint32_t)groups)] +=
+        1;
 }
 
-/* Acceleration from the jackknife over groups; NaN when a leave-one-out value is undefined or nothing varies. */
+/* Acceleration from the jackknife over groups; NaN when a leave-one-out value is undefined or nothing varies.
+ */
 static double acceleration(int64_t groups, ebb_statistic *statistic, const void *user, double *weight,
                            double *leave_out) {
   double mean = 0, second = 0, third = 0;
@@ -81,10 +84,10 @@ static bool bca(double below, double a, double p[2]) {
   return true;
 }
 
-bool ebb_bootstrap(int64_t groups, int64_t replicates, uint64_t seed, ebb_statistic *statistic, const void *user,
-                   ebb_interval *interval, ebb_error *err) {
+bool ebb_bootstrap(int64_t groups, int64_t replicates, uint64_t seed, ebb_statistic *statistic,
+                   const void *user, ebb_interval *interval, ebb_error *err) {
   double value = statistic(user, NULL);
-  *interval = (ebb_interval){value, NAN, NAN, NAN, NAN};
+  *interval = (ebb_interval){value, NAN, NAN, NAN, NAN, NAN, NAN};
   double *values = malloc((size_t)(replicates + groups + 1) * sizeof *values);
   bool ok = values != NULL;
 #pragma omp parallel
@@ -123,11 +126,17 @@ bool ebb_bootstrap(int64_t groups, int64_t replicates, uint64_t seed, ebb_statis
     interval->percentile_low = quantile(kept, values, p[0]);
     interval->percentile_high = quantile(kept, values, p[1]);
     bca(below / (double)kept, a, p);
-    interval->low = quantile(kept, values, p[0]);
-    interval->high = quantile(kept, values, p[1]);
+    interval->low = interval->bca_low = quantile(kept, values, p[0]);
+    interval->high = interval->bca_high = quantile(kept, values, p[1]);
   }
   free(values);
   return true;
+}
+
+void ebb_widen(ebb_interval *i, int folds, double least, double most) {
+  double factor = sqrt(1 + (double)folds / (folds - 1));
+  i->low = fmax(least, i->value - factor * (i->value - i->low));
+  i->high = fmin(most, i->value + factor * (i->high - i->value));
 }
 
 /* ---- best of K ---- */
@@ -172,7 +181,8 @@ bool ebb_permute_labels(int64_t n, int64_t groups, const int *group, const int8_
     positive[group[i]] += label[i] > 0;
     left[group[i]]++;
   }
-  /* Drawing without replacement: a video is possible with probability (possible labels left) / (videos left). */
+  /* Drawing without replacement: a video is possible with probability (possible labels left) / (videos left).
+   */
   for (int64_t i = 0; i < n; i++) {
     int g = group[i];
     double u = ebb_random_uniform(seed, PERMUTATION_STREAM | permutation, (uint64_t)i);

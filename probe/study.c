@@ -26,6 +26,8 @@ typedef struct study {
   double *score;          /* [cells,parts,penalties] inner score */
   double *margins;        /* [cells,repeats,n] of every cell alone */
   int32_t *hits;          /* [cells,1 + permutations] twice the hits of the first repeat */
+  double *reached;        /* [folds,1 + permutations] first repeat: highest inner score over cells so far */
+  int32_t *nested_hits;   /* [folds,1 + permutations] twice the hits of the cell that reached it */
   ebb_progress *progress; /* NULL: nobody looks */
   void *user;
   double done, work; /* cells, over all rows */
@@ -42,13 +44,13 @@ static void *room(size_t count, size_t size, ebb_error *err) {
 static bool read_cell(const study *s, int cell, float *x, ebb_error *err) {
   const ebb_row *row = s->row;
   int step = cell / row->block_count, block = cell % row->block_count;
-  if (!ebb_store_gather(s->store, s->set, s->feature, step, row->blocks ? block : 0, s->sample->n, s->sample->video,
-                        x, err))
+  if (!ebb_store_gather(s->store, s->set, s->feature, step, row->blocks ? block : 0, s->sample->n,
+                        s->sample->video, x, err))
     return false;
   for (int64_t i = 0; i < s->sample->n * row->width; i++)
     if (!isfinite(x[i]))
-      return ebb_fail(err, "%s: %s of %s at step %d%s is not finite for video %s", s->store->dir, row->feature, row->model,
-                      row->steps[step], row->blocks ? " (one of its blocks)" : "",
+      return ebb_fail(err, "%s: %s of %s at step %d%s is not finite for video %s", s->store->dir,
+                      row->feature, row->model, row->steps[step], row->blocks ? " (one of its blocks)" : "",
                       s->store->videos[s->sample->video[i / row->width]].id);
   return true;
 }
@@ -79,7 +81,8 @@ static bool ridge_cells(study *s, int first, int count, float *x, ebb_error *err
   ebb_ridge_fit *fit = room(problems, sizeof *fit, err);
   double *margin = room(problems * (size_t)n, sizeof *margin, err);
   int32_t *hits = room((size_t)(count * folds) * (size_t)columns, sizeof *hits, err);
-  bool ok = problem && fit && margin && hits;
+  double *reached = room((size_t)(count * folds) * (size_t)columns, sizeof *reached, err);
+  bool ok = problem && fit && margin && hits && reached;
   for (int i = 0; ok && i < count; i++) {
     const float *cell = x + (int64_t)i * n * s->row->width;
     ok = read_cell(s, first + i, x + (int64_t)i * n * s->row->width, err);
@@ -88,7 +91,10 @@ static bool ridge_cells(study *s, int first, int count, float *x, ebb_error *err
       problem[at] = problem_of(s, cell, part);
       fit[at].score = s->score + ((int64_t)(first + i) * parts + part) * penalties;
       fit[at].margins = margin + at * n;
-      fit[at].hits = part < folds ? hits + (int64_t)(i * folds + part) * columns : NULL;
+      if (part < folds) { /* the first repeat */
+        fit[at].hits = hits + (int64_t)(i * folds + part) * columns;
+        fit[at].reached = reached + (int64_t)(i * folds + part) * columns;
+      }
     }
   }
   ok = ok && ebb_ridge_batch(s->c, (int64_t)problems, problem, &s->parameters, fit, err);
@@ -96,13 +102,19 @@ static bool ridge_cells(study *s, int first, int count, float *x, ebb_error *err
     int64_t cell = first + at / parts, part = at % parts, repeat = part / folds;
     for (int64_t t = 0; t < problem[at].test_count; t++)
       s->margins[(cell * s->plan->repeats + repeat) * n + problem[at].test[t]] = fit[at].margins[t];
-    for (int64_t k = 0; fit[at].hits && k < columns; k++)
+    for (int64_t k = 0; fit[at].hits && k < columns; k++) {
       s->hits[cell * columns + k] += fit[at].hits[k];
+      if (cell == 0 || fit[at].reached[k] > s->reached[part * columns + k]) {
+        s->reached[part * columns + k] = fit[at].reached[k];
+        s->nested_hits[part * columns + k] = fit[at].hits[k];
+      }
+    }
   }
   free(problem);
   free(fit);
   free(margin);
   free(hits);
+  free(reached);
   return ok;
 }
 
@@ -110,7 +122,8 @@ static bool all_cells(study *s, ebb_error *err) {
   size_t cell_bytes = (size_t)(s->sample->n * s->row->width) * sizeof(float);
   int chunk = cell_bytes < CELL_BYTES ? (int)(CELL_BYTES / (cell_bytes + 1)) : 1;
   chunk = chunk < s->cells ? chunk : s->cells;
-  chunk = chunk > 1 && s->progress && chunk > (s->cells + 3) / 4 ? (s->cells + 3) / 4 : chunk; /* signs of life */
+  chunk =
+      chunk > 1 && s->progress && chunk > (s->cells + 3) / 4 ? (s->cells + 3) / 4 : chunk; /* signs of life */
   float *x = room((size_t)chunk * cell_bytes / sizeof *x, sizeof *x, err);
   bool ok = x != NULL;
   for (int first = 0; ok && first < s->cells; first += chunk) {
@@ -133,8 +146,8 @@ static bool map_cells(study *s, ebb_error *err) {
   for (int cell = 0; cell < s->cells; cell++) {
     ebb_tally t;
     if (ebb_tally_make(&t, sample->groups, sample->n, s->plan->repeats,
-                       s->margins + (int64_t)cell * s->plan->repeats * sample->n, sample->label, sample->group,
-                       s->plan->fold, NULL)) {
+                       s->margins + (int64_t)cell * s->plan->repeats * sample->n, sample->label,
+                       sample->group, s->plan->fold, NULL)) {
       for (int m = 0; m < EBB_METRICS; m++)
         row->cell[m][cell] = ebb_tally_metric(&t, (ebb_metric)m, NULL);
       ebb_tally_free(&t);
@@ -154,7 +167,8 @@ static bool map_cells(study *s, ebb_error *err) {
   return true;
 }
 
-/* Maximum over cells under the true labels and each permutation: the same statistic, so that p compares like with like. */
+/* Maximum over cells, then accuracy of the nested choice, under the true labels and each permutation: the
+ * same statistic, so that p compares like with like. */
 static bool best_of_cells(study *s, ebb_error *err) {
   ebb_row *row = s->row;
   int64_t columns = 1 + s->permutations;
@@ -165,9 +179,16 @@ static bool best_of_cells(study *s, ebb_error *err) {
     for (int cell = 0; cell < s->cells; cell++)
       highest[k] = fmax(highest[k], 0.5 * s->hits[cell * columns + k] / (double)s->sample->n);
   row->top_once = highest[0];
-  row->p = s->permutations > 0 ? ebb_permutation_p(s->permutations, highest + 1, highest[0]) : NAN;
+  bool permuted = s->permutations > 0;
+  row->p = permuted ? ebb_permutation_p(s->permutations, highest + 1, highest[0]) : NAN;
   row->permuted = ebb_floor_of(s->permutations, highest + 1);
   row->independent = ebb_floor_independent(s->sample->n, s->cells);
+  for (int64_t k = 0; k < columns; k++) {
+    highest[k] = 0;
+    for (int f = 0; f < s->plan->folds; f++)
+      highest[k] += 0.5 * s->nested_hits[f * columns + k] / (double)s->sample->n;
+  }
+  row->nested_p = permuted ? ebb_permutation_p(s->permutations, highest + 1, highest[0]) : NAN;
   free(highest);
   return true;
 }
@@ -251,8 +272,10 @@ static bool intervals(const ebb_config *config, const ebb_tally *a, const ebb_ta
                       ebb_error *err) {
   for (int m = 0; m < EBB_METRICS; m++) {
     contrast k = {a, b, (ebb_metric)m};
-    if (!ebb_bootstrap(a->groups, config->probe.bootstrap, (uint64_t)config->probe.seed, contrast_value, &k, &to[m], err))
+    if (!ebb_bootstrap(a->groups, config->probe.bootstrap, (uint64_t)config->probe.seed, contrast_value, &k,
+                       &to[m], err))
       return false;
+    ebb_widen(&to[m], (int)config->probe.folds, b ? -1 : 0, 1);
   }
   return true;
 }
@@ -265,8 +288,8 @@ static bool judge(study *s, ebb_tally *tally, ebb_error *err) {
     row->balanced_accuracy += ebb_balanced_accuracy(sample->n, margin, sample->label) / s->plan->repeats;
     row->d_prime += ebb_d_prime(sample->n, margin, sample->label) / s->plan->repeats;
   }
-  return ebb_tally_make(tally, sample->groups, sample->n, s->plan->repeats, row->margin, sample->label, sample->group,
-                        s->plan->fold, err) &&
+  return ebb_tally_make(tally, sample->groups, sample->n, s->plan->repeats, row->margin, sample->label,
+                        sample->group, s->plan->fold, err) &&
          intervals(s->config, tally, NULL, row->metric, err);
 }
 
@@ -287,7 +310,8 @@ static bool open_row(study *s, const ebb_feature_set *set, ebb_error *err) {
   row->repeats = s->plan->repeats;
   row->step_count = set->step_count;
   row->block_count = feature->by_block ? set->block_count : 1;
-  size_t cells = (size_t)ebb_row_cells(row), steps = (size_t)row->step_count, blocks = (size_t)row->block_count;
+  size_t cells = (size_t)ebb_row_cells(row), steps = (size_t)row->step_count,
+         blocks = (size_t)row->block_count;
   row->steps = room(steps, sizeof *row->steps, err);
   row->sigmas = room(steps, sizeof *row->sigmas, err);
   row->blocks = feature->by_block ? room(blocks, sizeof *row->blocks, err) : NULL;
@@ -308,14 +332,18 @@ static bool open_row(study *s, const ebb_feature_set *set, ebb_error *err) {
   s->score = room(cells * (size_t)(s->parts * s->parameters.penalty_count), sizeof *s->score, err);
   s->margins = room(cells * (size_t)(row->repeats * row->videos), sizeof *s->margins, err);
   s->hits = room(cells * (size_t)(1 + s->permutations), sizeof *s->hits, err);
-  return s->score && s->margins && s->hits;
+  size_t nested = (size_t)s->plan->folds * (size_t)(1 + s->permutations);
+  s->reached = room(nested, sizeof *s->reached, err);
+  s->nested_hits = room(nested, sizeof *s->nested_hits, err);
+  return s->score && s->margins && s->hits && s->reached && s->nested_hits;
 }
 
 static bool study_row(study *s, ebb_tally *tally, ebb_error *err) {
   int64_t *chosen = NULL;
-  s->score = s->margins = NULL;
-  s->hits = NULL;
-  bool ok = open_row(s, &s->store->sets[s->set], err) && all_cells(s, err) && map_cells(s, err) && best_of_cells(s, err);
+  s->score = s->margins = s->reached = NULL;
+  s->hits = s->nested_hits = NULL;
+  bool ok = open_row(s, &s->store->sets[s->set], err) && all_cells(s, err) && map_cells(s, err) &&
+            best_of_cells(s, err);
   if (ok) {
     chosen = room((size_t)s->parts, sizeof *chosen, err);
     ok = chosen != NULL;
@@ -327,6 +355,8 @@ static bool study_row(study *s, ebb_tally *tally, ebb_error *err) {
   free(s->score);
   free(s->margins);
   free(s->hits);
+  free(s->reached);
+  free(s->nested_hits);
   return ok;
 }
 
@@ -340,7 +370,8 @@ static bool wanted(const ebb_config *config, const char *feature) {
 }
 
 /* Number of rows of one sample and their cells; every wanted feature must be somewhere. */
-static bool plan_rows(const ebb_store *store, const ebb_config *config, int *rows, double *cells, ebb_error *err) {
+static bool plan_rows(const ebb_store *store, const ebb_config *config, int *rows, double *cells,
+                      ebb_error *err) {
   char have[512] = "";
   *rows = 0;
   *cells = 0;
@@ -367,9 +398,10 @@ static bool plan_rows(const ebb_store *store, const ebb_config *config, int *row
   return *rows > 0 || ebb_fail(err, "%s: no feature to probe in this run", store->dir);
 }
 
-/* The trained model minus every other, feature by feature; its first feature also minus those that have no blocks (the VAE). */
-static bool compare(const ebb_config *config, const ebb_row *rows, const ebb_tally *tallies,
-                    int count, ebb_results *results, ebb_error *err) {
+/* The trained model minus every other, feature by feature; its first feature also minus those that have no
+ * blocks (the VAE). */
+static bool compare(const ebb_config *config, const ebb_row *rows, const ebb_tally *tallies, int count,
+                    ebb_results *results, ebb_error *err) {
   const char *trained = ebb_trained_model(rows, count);
   bool first = true;
   for (int a = 0; a < count; a++) {
@@ -455,8 +487,8 @@ bool ebb_study_run(const ebb_store *store, const ebb_config *config, ebb_context
   double cells = 0;
   ebb_error local = {{0}}; /* room() tells by the text alone */
   bool ok = plan_rows(store, config, &rows, &cells, &local) &&
-            ebb_samples_make(store, strcmp(config->probe.by, "all") != 0, results->folds, results->inner_folds, &samples,
-                             &sample_count, &local);
+            ebb_samples_make(store, strcmp(config->probe.by, "all") != 0, results->folds,
+                             results->inner_folds, &samples, &sample_count, &local);
   if (ok) {
     size_t all = (size_t)rows * (size_t)sample_count;
     results->rows = room(all, sizeof *results->rows, &local);

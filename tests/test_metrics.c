@@ -44,7 +44,8 @@ static void corners(void **state) {
   assert_true(isnan(ebb_accuracy(0, NULL, NULL)));
 }
 
-/* With one fold a tally says what the plain metrics say; a group of weight 2 counts as if it were there twice. */
+/* With one fold a tally says what the plain metrics say; a group of weight 2 counts as if it were there
+ * twice. */
 static void tallies_agree(void **state) {
   (void)state;
   const int fold[2] = {0, 0};
@@ -68,7 +69,8 @@ static void tallies_agree(void **state) {
   ebb_tally_free(&t);
 }
 
-/* Margins of different folds are never compared; repeats are averaged; a group without a fold is not there. */
+/* Margins of different folds are never compared; repeats are averaged; a group without a fold is not there.
+ */
 static void tallies_keep_folds_apart(void **state) {
   (void)state;
   const int fold[4] = {0, 1, 0, -1};

@@ -1,4 +1,5 @@
-/* Probes against the definitions: gradients and explicit refits in plain float64 here, scikit-learn in a committed fixture. */
+/* Probes against the definitions: gradients and explicit refits in plain float64 here, scikit-learn in a
+ * committed fixture. */
 #include "kernels/random.h"
 #include "probe/solve.h"
 
@@ -28,16 +29,25 @@ static double normal(uint64_t stream, uint64_t index) {
   return sqrt(-2 * log(u)) * cos(2 * acos(-1.0) * v);
 }
 
-/* Groups of four rows; columns of many scales, one constant, some with signal; the first 2/3 train, folds by group. */
+/* Groups of four rows; columns of many scales, one constant, some with signal; the first 2/3 train, folds by
+ * group. */
 static ebb_problem make(int64_t d, double signal) {
-  ebb_problem p = {.n = ROWS, .d = d, .x = x, .columns = 3, .labels = labels, .train = train, .test = test, .inner = inner};
+  ebb_problem p = {.n = ROWS,
+                   .d = d,
+                   .x = x,
+                   .columns = 3,
+                   .labels = labels,
+                   .train = train,
+                   .test = test,
+                   .inner = inner};
   p.inner_folds = 4;
   for (int64_t i = 0; i < ROWS; i++) {
     labels[i] = i % 2 ? 1 : -1;
     labels[ROWS + i] = i % 4 < 2 ? 1 : -1;
     labels[2 * ROWS + i] = i % 5 < 2 ? 1 : -1;
     for (int64_t j = 0; j < d; j++)
-      x[i * d + j] = (float)(pow(10, (double)(j % 5) - 2) * (normal((uint64_t)j, (uint64_t)i) + (j % 3 ? 0 : signal * labels[i])));
+      x[i * d + j] = (float)(pow(10, (double)(j % 5) - 2) *
+                             (normal((uint64_t)j, (uint64_t)i) + (j % 3 ? 0 : signal * labels[i])));
     x[i * d] = 3;
     if (i < ROWS * 2 / 3) {
       train[p.train_count] = (int32_t)i;
@@ -90,8 +100,8 @@ static void eliminate(int n, double *a, double *y) {
 }
 
 /* Ridge on the rows of z listed, intercept free: w [d], b last. */
-static void explicit_ridge(int64_t d, const double *z, const int8_t *y, int64_t count, const int32_t *rows, double lambda,
-                           double *w) {
+static void explicit_ridge(int64_t d, const double *z, const int8_t *y, int64_t count, const int32_t *rows,
+                           double lambda, double *w) {
   int n = (int)d + 1;
   double *a = calloc((size_t)(n * n), sizeof *a);
   memset(w, 0, (size_t)n * sizeof *w);
@@ -124,7 +134,8 @@ static void gradient_vanishes(void **state) {
     ebb_parameters parameters = ebb_parameters_default;
     int penalties = parameters.penalty_count;
     double *z = calloc((size_t)(p.n * d), sizeof *z), *g = calloc((size_t)d + 1, sizeof *g);
-    double *w = calloc((size_t)(penalties * (d + 1)), sizeof *w), *margins = calloc((size_t)(penalties * ROWS), sizeof *margins);
+    double *w = calloc((size_t)(penalties * (d + 1)), sizeof *w),
+           *margins = calloc((size_t)(penalties * ROWS), sizeof *margins);
     double reached[8], unit = standardise(&p, z), scale = 0;
     ebb_logistic_fit fit = {margins, w, reached};
     assert_true(ebb_logistic_batch(&c, 1, &p, &parameters, &fit, NULL));
@@ -253,7 +264,8 @@ static void dual_is_primal(void **state) {
   }
 }
 
-/* Features additive over frames have equal class means in complete groups: the optimum is w = 0 (REFERENCE 6.9 ii). */
+/* Features additive over frames have equal class means in complete groups: the optimum is w = 0
+ * (REFERENCE 6.9 ii). */
 static void additive_features_teach_nothing(void **state) {
   (void)state;
   ebb_problem p = make(12, 0);
@@ -322,13 +334,15 @@ static void as_scikit_learn(void **state) {
   json_t *problem, *one, *number;
   json_array_foreach(json_object_get(root, "problems"), k, problem) {
     int64_t d = json_integer_value(json_object_get(problem, "d"));
-    ebb_problem p = {.d = d, .x = x, .columns = 1, .labels = labels, .train = train, .test = test, .inner_folds = 0};
+    ebb_problem p = {
+        .d = d, .x = x, .columns = 1, .labels = labels, .train = train, .test = test, .inner_folds = 0};
     p.train_count = json_integer_value(json_object_get(problem, "train"));
     p.test_count = json_integer_value(json_object_get(problem, "test"));
     p.n = p.train_count + p.test_count;
     assert_true(p.n * d <= ROWS * WIDTH);
     json_array_foreach(json_object_get(problem, "x"), i, number) x[i] = (float)json_number_value(number);
-    json_array_foreach(json_object_get(problem, "y"), i, number) labels[i] = (int8_t)json_integer_value(number);
+    json_array_foreach(json_object_get(problem, "y"), i, number) labels[i] =
+        (int8_t)json_integer_value(number);
     for (int64_t r = 0; r < p.n; r++)
       *(r < p.train_count ? &train[r] : &test[r - p.train_count]) = (int32_t)r;
     json_array_foreach(json_object_get(problem, "fits"), f, one) {

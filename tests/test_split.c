@@ -10,7 +10,8 @@
 
 #define GROUPS 47
 
-/* Sizes of folds differ by at most one, overall and within each stratum, and everything in play has a fold. */
+/* Sizes of folds differ by at most one, overall and within each stratum, and everything in play has a fold.
+ */
 static void folds_are_even(void **state) {
   (void)state;
   int stratum[GROUPS], fold[GROUPS];
@@ -94,7 +95,8 @@ static ebb_store store_of(int groups, int per_group) {
   for (int v = 0; v < groups * per_group; v++) {
     snprintf(ids[v], sizeof ids[v], "O1/%d/%d", v / per_group, v % per_group);
     snprintf(names[v], sizeof names[v], "O1/%d", v / per_group);
-    videos[v] = (ebb_store_video){ids[v], names[v], v < 20 ? "O1" : "O2", v % 2 ? EBB_POSSIBLE : EBB_IMPOSSIBLE, NULL};
+    videos[v] = (ebb_store_video){ids[v], names[v], v < 20 ? "O1" : "O2",
+                                  v % 2 ? EBB_POSSIBLE : EBB_IMPOSSIBLE, NULL};
   }
   return (ebb_store){.dir = "run", .video_count = groups * per_group, .videos = videos};
 }
@@ -163,8 +165,9 @@ static void clear_errors(void **state) {
   for (int v = 0; v < 20; v++)
     videos[v].label = EBB_POSSIBLE;
   assert_false(ebb_samples_make(&store, true, 2, 2, &samples, &count, &err));
-  assert_string_equal(err.text, "O1: labels of one class only: all 20 videos are possible; a probe needs possible and "
-                                "impossible videos in every group");
+  assert_string_equal(err.text,
+                      "O1: labels of one class only: all 20 videos are possible; a probe needs possible and "
+                      "impossible videos in every group");
   store = store_of(5, 4);
   err.text[0] = '\0';
   assert_false(ebb_samples_make(&store, true, 5, 5, &samples, &count, &err));

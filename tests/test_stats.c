@@ -31,8 +31,8 @@ static void floors_of_the_reference(void **state) {
   const struct {
     int videos, cells;
     double mean, high; /* high 0: not given there */
-  } known[] = {{48, 1, .500, .625}, {48, 6, .591, .667},  {48, 25, .641, .708}, {48, 30, .646, .708},
-               {48, 330, .707, .750}, {24, 30, .705, 0}, {144, 30, .585, 0},  {364, 30, .554, 0}};
+  } known[] = {{48, 1, .500, .625},   {48, 6, .591, .667}, {48, 25, .641, .708}, {48, 30, .646, .708},
+               {48, 330, .707, .750}, {24, 30, .705, 0},   {144, 30, .585, 0},   {364, 30, .554, 0}};
   for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
     ebb_floor f = ebb_floor_independent(known[i].videos, known[i].cells);
     near(f.mean, known[i].mean, 6e-4); /* .70556 stands there as .705 */
@@ -101,7 +101,8 @@ static double mean_of(const void *user, const double *weight) {
   return a / b;
 }
 
-/* Group means of four videos, each right with a probability that the group shares (0.5 or 0.9 in expectation 0.7). */
+/* Group means of four videos, each right with a probability that the group shares (0.5 or 0.9 in expectation
+ * 0.7). */
 static void draw(uint64_t seed, int groups, double *value) {
   for (int g = 0; g < groups; g++) {
     double p = ebb_random_uniform(seed, 1, (uint64_t)g) < 0.5 ? 0.5 : 0.9;
@@ -127,7 +128,8 @@ static void intervals_cover(void **state) {
   }
   for (int k = 0; k < 2; k++)
     if (covered[k] < trials * 0.93 || covered[k] > trials * 0.97)
-      fail_msg("%s intervals cover in %.1f %% of cases", k ? "percentile" : "BCa", 100.0 * covered[k] / trials);
+      fail_msg("%s intervals cover in %.1f %% of cases", k ? "percentile" : "BCa",
+               100.0 * covered[k] / trials);
 }
 
 static void bootstrap_repeats(void **state) {
@@ -150,6 +152,15 @@ static void bootstrap_repeats(void **state) {
   near(a.high, 1, 0);
 }
 
+static void widening(void **state) {
+  (void)state;
+  ebb_interval i = {.value = 0.8, .low = 0.7, .high = 0.95, .bca_low = 0.7, .bca_high = 0.95};
+  ebb_widen(&i, 5, 0, 1); /* sqrt(1 + 5/4) = 1.5 */
+  near(i.low, 0.65, 1e-12);
+  near(i.high, 1, 0);
+  near(i.bca_low, 0.7, 0);
+}
+
 /* Skewed data: BCa moves the interval the right way (towards the long tail) relative to the percentile. */
 static void bca_follows_the_skew(void **state) {
   (void)state;
@@ -164,13 +175,10 @@ static void bca_follows_the_skew(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(normal_quantiles),
-      cmocka_unit_test(floors_of_the_reference),
-      cmocka_unit_test(permutation_p),
-      cmocka_unit_test(labels_are_dealt_within_groups),
-      cmocka_unit_test(intervals_cover),
-      cmocka_unit_test(bootstrap_repeats),
-      cmocka_unit_test(bca_follows_the_skew),
+      cmocka_unit_test(normal_quantiles), cmocka_unit_test(floors_of_the_reference),
+      cmocka_unit_test(permutation_p),    cmocka_unit_test(labels_are_dealt_within_groups),
+      cmocka_unit_test(intervals_cover),  cmocka_unit_test(bootstrap_repeats),
+      cmocka_unit_test(widening),         cmocka_unit_test(bca_follows_the_skew),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
