@@ -77,7 +77,7 @@ static void print_differences(const ebb_results *results, const char *category, 
     char accuracy[3 * TEXT], pairwise[3 * TEXT], other[160];
     bool same = strcmp(d->feature, d->other_feature) == 0;
     snprintf(other, sizeof other, "%s%s%s", d->other_model, same ? "" : " ", same ? "" : d->other_feature);
-    fprintf(out, "  %-20.20s minus %-22.22s accuracy %-15s pairwise %s\n", d->feature, other,
+    fprintf(out, "  %-20.20s minus %-20.20s accuracy %-15s pairwise %s\n", d->feature, other,
             with_interval(&d->metric[EBB_ACCURACY], accuracy),
             with_interval(&d->metric[EBB_PAIRWISE], pairwise));
   }
