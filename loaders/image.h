@@ -1,4 +1,4 @@
-/* Still images. PNG in and out through libpng, JPEG and other stills in through stb_image. */
+/* Still images. PNG in and out through libpng, JPEG, BMP and PPM in through stb_image. */
 #ifndef EBB_LOADERS_IMAGE_H
 #define EBB_LOADERS_IMAGE_H
 
@@ -17,8 +17,9 @@ typedef struct ebb_image {
 #define EBB_IMAGE_SIDE_MAX 16384
 
 /* Reads a PNG (grey, palette, 16 bit and alpha are converted to 8-bit RGB; alpha is dropped, not blended,
- * as PIL's convert("RGB") does) or any still that stb_image knows; the content decides, not the name.
- * Errors: missing, unreadable, not an image, truncated, side over EBB_IMAGE_SIDE_MAX. */
+ * as PIL's convert("RGB") does), a JPEG, BMP or PPM; the content decides, not the name.
+ * Errors: missing, unreadable, not an image, truncated, side over EBB_IMAGE_SIDE_MAX; *image is then zeroed.
+ */
 bool ebb_image_read(const char *path, ebb_image *image, ebb_error *err);
 
 /* Writes an 8-bit RGB PNG; the bytes depend on the pixels alone (no time stamps). Written to a temporary

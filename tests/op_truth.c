@@ -6,6 +6,7 @@
 
 #define N(i, d) (k->t[i].shape[d])
 #define HAS(i) (k->t[i].rank > 0)
+#define SAMPLE(i, b) (N(i, 0) == 1 ? 0 : (b)) /* one row for all samples, or a row each */
 
 static double activation(double a, int act) {
   switch (act) {
@@ -57,7 +58,7 @@ void truth_norm_modulate(const op_case *k, double *const *t) { /* y, x, shift, s
       double *y = t[0] + (b * S + s) * D;
       normalize(y, t[1] + (b * S + s) * D, D, k->f[0]);
       for (int64_t i = 0; i < D; i++)
-        y[i] = y[i] * (1 + t[3][b * D + i]) + t[2][b * D + i];
+        y[i] = y[i] * (1 + t[3][SAMPLE(3, b) * D + i]) + t[2][SAMPLE(2, b) * D + i];
     }
 }
 
@@ -110,7 +111,7 @@ static void attention_row(const op_case *k, double *const *t, int64_t b, int64_t
   for (int64_t m = 0; m < M; m++) {
     p[m] = 0;
     for (int64_t d = n * P; d < (n + 1) * P; d++)
-      p[m] += t[1][(b * S + s) * D + d] * t[2][(b * M + m) * D + d] / sqrt((double)P);
+      p[m] += t[1][(b * S + s) * D + d] * t[2][(SAMPLE(2, b) * M + m) * D + d] / sqrt((double)P);
     max = fmax(max, p[m]);
   }
   for (int64_t m = 0; m < M; m++)
@@ -132,7 +133,7 @@ void truth_attention(const op_case *k, double *const *t) { /* out, q, k, v, mass
         for (int64_t d = n * P; d < (n + 1) * P; d++) {
           double sum = 0;
           for (int64_t m = 0; m < M; m++)
-            sum += p[m] * t[3][(b * M + m) * D + d];
+            sum += p[m] * t[3][(SAMPLE(3, b) * M + m) * D + d];
           t[0][(b * S + s) * D + d] = sum;
         }
         for (int64_t m = 0; m < M; m++) {
@@ -150,7 +151,7 @@ void truth_attention(const op_case *k, double *const *t) { /* out, q, k, v, mass
 void truth_gate_add(const op_case *k, double *const *t) { /* x, y, gate */
   int64_t B = N(0, 0), S = N(0, 1), D = N(0, 2);
   for (int64_t i = 0; i < B * S * D; i++)
-    t[0][i] += (HAS(2) ? t[2][i / (S * D) * D + i % D] : 1) * t[1][i];
+    t[0][i] += (HAS(2) ? t[2][SAMPLE(2, i / (S * D)) * D + i % D] : 1) * t[1][i];
 }
 
 void truth_axpby(const op_case *k, double *const *t) { /* y, x, z; f: a, b */
@@ -164,11 +165,11 @@ void truth_activate(const op_case *k, double *const *t) { /* y, x; i: activation
 }
 
 void truth_add_table(const op_case *k, double *const *t) { /* y, table, x */
-  int64_t B = N(0, 0), J = N(0, 1), D = N(0, 2);
-  for (int64_t b = 0; b < B; b++)
-    for (int64_t j = 0; j < J; j++)
+  int64_t J = N(0, 0), B = N(0, 1), D = N(0, 2);
+  for (int64_t j = 0; j < J; j++)
+    for (int64_t b = 0; b < B; b++)
       for (int64_t d = 0; d < D; d++)
-        t[0][(b * J + j) * D + d] =
+        t[0][(j * B + b) * D + d] =
             t[1][j * D + d] + (k->t[2].rank == 2 ? t[2][b * D + d] : t[2][(b * J + j) * D + d]);
 }
 
@@ -332,6 +333,24 @@ void truth_pool_moments(const op_case *k, double *const *t) { /* y, x; i: frames
       }
     }
   free(means);
+}
+
+void truth_pool_motion(const op_case *k, double *const *t) { /* y, x; i: frames */
+  int64_t B = N(1, 0), T = k->i[0], tokens = N(1, 1) / T, D = N(1, 2);
+  for (int64_t b = 0; b < B; b++)
+    for (int64_t d = 0; d < D; d++) {
+      double sums[2] = {0, 0};
+      for (int64_t f = 0; f < T; f++)
+        for (int64_t s = 0; s < tokens; s++) {
+          const double *x = t[1] + ((b * T + f) * tokens + s) * D + d;
+          if (f >= 1)
+            sums[0] += fabs(x[0] - x[-tokens * D]) / (double)((T - 1) * tokens);
+          if (f >= 2)
+            sums[1] += fabs(x[0] - 2 * x[-tokens * D] + x[-2 * tokens * D]) / (double)((T - 2) * tokens);
+        }
+      t[0][b * 2 * D + d] = sums[0];
+      t[0][(b * 2 + 1) * D + d] = sums[1];
+    }
 }
 
 void truth_gram(const op_case *k, double *const *t) { /* g, x */

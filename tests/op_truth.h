@@ -28,6 +28,7 @@ void truth_upsample_time(const op_case *k, double *const *t);
 void truth_pool_mean(const op_case *k, double *const *t);
 void truth_pool_frames(const op_case *k, double *const *t);
 void truth_pool_moments(const op_case *k, double *const *t);
+void truth_pool_motion(const op_case *k, double *const *t);
 void truth_gram(const op_case *k, double *const *t);
 void truth_matmul(const op_case *k, double *const *t);
 void truth_cholesky_solve(const op_case *k, double *const *t);

@@ -100,6 +100,7 @@ const ebb_backend ebb_cpu_backend = {
     .pool_mean = cpu_pool_mean,
     .pool_frames = cpu_pool_frames,
     .pool_moments = cpu_pool_moments,
+    .pool_motion = cpu_pool_motion,
     .gram = cpu_gram,
     .matmul = cpu_matmul,
     .cholesky_solve = cpu_cholesky_solve,

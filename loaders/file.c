@@ -1,0 +1,344 @@
+#include "loaders/file.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Opens without waiting (a FIFO would hang) and refuses everything but regular files. -1 on failure. */
+static int open_regular(const char *path, uint64_t *bytes, ebb_error *err) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) {
+    ebb_fail(err, "%s: cannot open: %s", path, strerror(errno));
+    return -1;
+  }
+  struct stat s;
+  if (fstat(fd, &s) != 0)
+    ebb_fail(err, "%s: cannot stat: %s", path, strerror(errno));
+  else if (!S_ISREG(s.st_mode))
+    ebb_fail(err, "%s: not a regular file%s", path, S_ISDIR(s.st_mode) ? " but a folder" : "");
+  else {
+    *bytes = (uint64_t)s.st_size;
+    return fd;
+  }
+  close(fd);
+  return -1;
+}
+
+bool ebb_file_read(const char *path, size_t most, char **text, size_t *bytes, ebb_error *err) {
+  uint64_t size = 0;
+  int fd = open_regular(path, &size, err);
+  if (fd < 0)
+    return false;
+  char *p = NULL;
+  size_t got = 0;
+  if (size > most)
+    ebb_fail(err, "%s: %llu bytes, at most %zu are accepted here", path, (unsigned long long)size, most);
+  else if ((p = malloc((size_t)size + 1)) == NULL)
+    ebb_fail(err, "%s: no memory for its %llu bytes", path, (unsigned long long)size);
+  while (p != NULL && got < size) {
+    ssize_t n = read(fd, p + got, (size_t)size - got);
+    if (n > 0) {
+      got += (size_t)n;
+    } else if (n == 0) {
+      break;
+    } else if (errno != EINTR) {
+      ebb_fail(err, "%s: cannot read: %s", path, strerror(errno));
+      free(p);
+      p = NULL;
+    }
+  }
+  close(fd);
+  if (p == NULL)
+    return false;
+  p[got] = '\0';
+  *text = p;
+  *bytes = got;
+  return true;
+}
+
+bool ebb_file_create(ebb_file_writer *w, const char *path, ebb_error *err) {
+  *w = (ebb_file_writer){.path = ebb_format("%s", path), .temporary = ebb_format("%s.partial", path)};
+  int fd = open(w->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666);
+  if (fd >= 0 && (w->stream = fdopen(fd, "wb")) != NULL)
+    return true;
+  ebb_fail(err, "%s: cannot create: %s", w->temporary, strerror(errno));
+  if (fd >= 0) {
+    close(fd);
+    unlink(w->temporary);
+  }
+  free(w->path);
+  free(w->temporary);
+  *w = (ebb_file_writer){0};
+  return false;
+}
+
+bool ebb_file_write(ebb_file_writer *w, const void *data, size_t bytes, ebb_error *err) {
+  errno = 0;
+  if (bytes == 0 || fwrite(data, 1, bytes, w->stream) == bytes)
+    return true;
+  return ebb_fail(err, "%s: cannot write: %s (is the disk full?)", w->path,
+                  errno != 0 ? strerror(errno) : "a write failed");
+}
+
+void ebb_file_abandon(ebb_file_writer *w) {
+  if (w->stream != NULL)
+    fclose(w->stream);
+  if (w->temporary != NULL)
+    unlink(w->temporary);
+  free(w->path);
+  free(w->temporary);
+  *w = (ebb_file_writer){0};
+}
+
+/* A renamed file is only safe when its folder is on the disk too. File systems that cannot sync a folder say
+ * EINVAL. */
+static bool sync_folder_of(const char *path, ebb_error *err) {
+  const char *slash = strrchr(path, '/');
+  char *folder = slash == NULL   ? ebb_format(".")
+                 : slash == path ? ebb_format("/")
+                                 : ebb_format("%.*s", (int)(slash - path), path);
+  int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  bool ok = fd >= 0 && (fsync(fd) == 0 || errno == EINVAL || errno == ENOTSUP);
+  if (!ok)
+    ebb_fail(err, "%s: cannot sync the folder: %s", folder, strerror(errno));
+  if (fd >= 0)
+    close(fd);
+  free(folder);
+  return ok;
+}
+
+bool ebb_file_commit(ebb_file_writer *w, ebb_error *err) {
+  const char *what = NULL;
+  errno = 0;
+  bool broken =
+      ferror(w->stream) != 0; /* an earlier write failed; its errno is gone unless the flush fails too */
+  if (fflush(w->stream) != 0 || broken)
+    what = "cannot write";
+  else if (fsync(fileno(w->stream)) != 0)
+    what = "cannot sync";
+  int code = errno;
+  if (fclose(w->stream) != 0 && what == NULL) {
+    what = "cannot close";
+    code = errno;
+  }
+  w->stream = NULL;
+  if (what == NULL && rename(w->temporary, w->path) != 0) {
+    what = "cannot rename into place";
+    code = errno;
+  }
+  if (what != NULL) {
+    ebb_fail(err, "%s: %s: %s; nothing was left behind (is the disk full?)", w->path, what,
+             code != 0 ? strerror(code) : "a write failed");
+    ebb_file_abandon(w);
+    return false;
+  }
+  free(w->temporary);
+  w->temporary = NULL;
+  bool ok = sync_folder_of(w->path, err);
+  ebb_file_abandon(w);
+  return ok;
+}
+
+const char *ebb_file_disguise(const char *head, size_t bytes) {
+  static const char lfs[] = "version https://git-lfs";
+  if (bytes >= sizeof lfs - 1 && memcmp(head, lfs, sizeof lfs - 1) == 0)
+    return "a Git LFS pointer, not the file itself; fetch it with `git lfs pull` or download it again";
+  size_t i = 0;
+  while (i < bytes && (head[i] == ' ' || head[i] == '\n' || head[i] == '\r' || head[i] == '\t'))
+    i++;
+  if ((bytes - i >= 5 && strncasecmp(head + i, "<html", 5) == 0) ||
+      (bytes - i >= 9 && strncasecmp(head + i, "<!doctype", 9) == 0))
+    return "an HTML page (a login or error page saved by a download?); download the file itself";
+  if (bytes >= 4 && memcmp(head, "PK\3\4", 4) == 0)
+    return "a zip archive (PyTorch's pickled .bin and .pt are such); convert it to safetensors";
+  if (bytes >= 2 && (unsigned char)head[0] == 0x80 && head[1] >= 2 && head[1] <= 5)
+    return "a Python pickle, which can run any code when read; convert it to safetensors";
+  return NULL;
+}
+
+bool ebb_make_folders(const char *path, ebb_error *err) {
+  char *p = ebb_format("%s", path);
+  bool ok = true;
+  for (char *end = p + 1; ok && p[0] != '\0'; end++) {
+    if (*end != '/' && *end != '\0')
+      continue;
+    char was = *end;
+    *end = '\0';
+    struct stat s;
+    if (mkdir(p, 0777) != 0 && errno != EEXIST)
+      ok = ebb_fail(err, "%s: cannot make the folder: %s", p, strerror(errno));
+    else if (stat(p, &s) != 0 || !S_ISDIR(s.st_mode))
+      ok = ebb_fail(err, "%s: cannot make the folder: something else is there", p);
+    *end = was;
+    if (was == '\0')
+      break;
+  }
+  free(p);
+  return ok;
+}
+
+void *ebb_must(void *memory) {
+  if (memory == NULL) {
+    fputs("ebb: out of memory\n", stderr);
+    abort();
+  }
+  return memory;
+}
+
+char *ebb_path_join(const char *folder, const char *name) {
+  size_t n = strlen(folder);
+  if (n == 0)
+    return ebb_format("%s", name);
+  return ebb_format("%s%s%s", folder, folder[n - 1] == '/' ? "" : "/", name);
+}
+
+char *ebb_format(const char *format, ...) {
+  va_list args, again;
+  va_start(args, format);
+  va_copy(again, args);
+  int n = vsnprintf(NULL, 0, format, args);
+  va_end(args);
+  if (n < 0)
+    abort();
+  char *text = ebb_must(malloc((size_t)n + 1));
+  vsnprintf(text, (size_t)n + 1, format, again);
+  va_end(again);
+  return text;
+}
+
+int ebb_compare_natural(const char *a, const char *b) {
+  const char *x = a, *y = b;
+  while (*x != '\0' && *y != '\0') {
+    if (!isdigit((unsigned char)*x) || !isdigit((unsigned char)*y)) {
+      if (*x != *y)
+        return (unsigned char)*x < (unsigned char)*y ? -1 : 1;
+      x++, y++;
+      continue;
+    }
+    x += strspn(x, "0");
+    y += strspn(y, "0");
+    size_t m = strspn(x, "0123456789"), n = strspn(y, "0123456789");
+    int order = m != n ? (m < n ? -1 : 1) : memcmp(x, y, m);
+    if (order != 0)
+      return order;
+    x += m;
+    y += n;
+  }
+  return *x != *y ? (*x == '\0' ? -1 : 1) : strcmp(a, b);
+}
+
+static int by_nature(const void *a, const void *b) {
+  return ebb_compare_natural(*(char *const *)a, *(char *const *)b);
+}
+
+bool ebb_folder_list(const char *path, char ***names, int64_t *count, ebb_error *err) {
+  *names = NULL;
+  *count = 0;
+  DIR *d = opendir(path);
+  if (d == NULL)
+    return ebb_fail(err, "%s: cannot open the folder: %s", path, strerror(errno));
+  int64_t capacity = 0;
+  bool ok = true;
+  for (;;) {
+    errno = 0;
+    struct dirent *e = readdir(d);
+    if (e == NULL && errno != 0)
+      ok = ebb_fail(err, "%s: cannot read the folder: %s", path, strerror(errno));
+    if (e == NULL)
+      break;
+    if (e->d_name[0] == '.')
+      continue;
+    if (*count == 1000000) {
+      ok = ebb_fail(err, "%s: more than 1000000 entries in one folder", path);
+      break;
+    }
+    if (*count == capacity) {
+      capacity = capacity > 0 ? 2 * capacity : 64;
+      *names = ebb_must(realloc(*names, (size_t)capacity * sizeof **names));
+    }
+    (*names)[(*count)++] = ebb_format("%s", e->d_name);
+  }
+  closedir(d);
+  if (!ok) {
+    ebb_names_free(*names, *count);
+    *names = NULL;
+    *count = 0;
+    return false;
+  }
+  if (*count > 0)
+    qsort(*names, (size_t)*count, sizeof **names, by_nature);
+  return true;
+}
+
+void ebb_names_free(char **names, int64_t count) {
+  for (int64_t i = 0; i < count; i++)
+    free(names[i]);
+  free(names);
+}
+
+bool ebb_file_size(const char *path, uint64_t *bytes, ebb_error *err) {
+  int fd = open_regular(path, bytes, err);
+  if (fd >= 0)
+    close(fd);
+  return fd >= 0;
+}
+
+bool ebb_is_there(const char *path) {
+  struct stat s;
+  return stat(path, &s) == 0;
+}
+
+bool ebb_is_folder(const char *path) {
+  struct stat s;
+  return stat(path, &s) == 0 && S_ISDIR(s.st_mode);
+}
+
+static void to_hex(const unsigned char *digest, char hex[65]) {
+  for (int i = 0; i < 32; i++)
+    snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+}
+
+void ebb_sha256(const void *data, size_t bytes, char hex[65]) {
+  unsigned char digest[EVP_MAX_MD_SIZE];
+  if (EVP_Digest(data, bytes, digest, NULL, EVP_sha256(), NULL) != 1)
+    abort(); /* libcrypto without SHA-256 or memory */
+  to_hex(digest, hex);
+}
+
+bool ebb_file_sha256(const char *path, char hex[65], ebb_error *err) {
+  uint64_t size = 0;
+  int fd = open_regular(path, &size, err);
+  if (fd < 0)
+    return false;
+  const size_t piece = (size_t)1 << 20;
+  char *buffer = ebb_must(malloc(piece));
+  EVP_MD_CTX *ctx = ebb_must(EVP_MD_CTX_new());
+  unsigned char digest[EVP_MAX_MD_SIZE];
+  bool ok = EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1;
+  for (;;) {
+    ssize_t n = read(fd, buffer, piece);
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n < 0)
+      ok = ebb_fail(err, "%s: cannot read: %s", path, strerror(errno));
+    if (n <= 0)
+      break;
+    ok = ok && EVP_DigestUpdate(ctx, buffer, (size_t)n) == 1;
+  }
+  ok = ok && EVP_DigestFinal_ex(ctx, digest, NULL) == 1;
+  EVP_MD_CTX_free(ctx);
+  free(buffer);
+  close(fd);
+  if (!ok)
+    return ebb_fail(err, "%s: cannot compute SHA-256", path);
+  to_hex(digest, hex);
+  return true;
+}

@@ -1,0 +1,202 @@
+#include "probe/scores.h"
+
+#include <cblas.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Newton's method in the scores: w [rank] and b together, w[rank] = b. */
+typedef struct logistic {
+  const ebb_problem *p;
+  ebb_scores s;
+  int64_t side;                        /* rank + 1 */
+  double lambda;                       /* of |w|^2/2 */
+  double *y;                           /* [train] */
+  double *w, *trial, *step, *gradient; /* [side] */
+  double *f, *h;                       /* [train] margins, curvatures */
+  double *rows;                        /* [train,side] (u, 1) times sqrt(h) */
+  double *hessian;
+} logistic;
+
+static bool prepare(logistic *l, const ebb_problem *p, ebb_form form) {
+  *l = (logistic){.p = p};
+  if (!ebb_scores_make(&l->s, p, NULL, form))
+    return false;
+  size_t n = (size_t)l->s.train, k = (size_t)l->s.rank + 1;
+  l->side = (int64_t)k;
+  l->y = calloc(3 * n + 4 * k + n * k + k * k, sizeof *l->y);
+  if (!l->y)
+    return false;
+  l->f = l->y + n;
+  l->h = l->f + n;
+  l->w = l->h + n;
+  l->trial = l->w + k;
+  l->step = l->trial + k;
+  l->gradient = l->step + k;
+  l->rows = l->gradient + k;
+  l->hessian = l->rows + n * k;
+  for (size_t i = 0; i < n; i++)
+    l->y[i] = p->labels[p->train[i]];
+  return true;
+}
+
+static void done(logistic *l) {
+  ebb_scores_free(&l->s);
+  free(l->y);
+}
+
+/* log(1 + e^-a) without overflow. */
+static double log_loss(double a) {
+  return a > 0 ? log1p(exp(-a)) : -a + log1p(exp(a));
+}
+
+/* Margins into f; the objective. */
+static double objective(logistic *l, const double *w) {
+  int64_t rank = l->s.rank;
+  double value = 0;
+  for (int64_t i = 0; i < l->s.train; i++)
+    l->f[i] = w[rank];
+  if (rank > 0) {
+    cblas_dgemv(CblasRowMajor, CblasNoTrans, (int)l->s.train, (int)rank, 1, l->s.u, (int)rank, w, 1, 1, l->f,
+                1);
+    value = 0.5 * l->lambda * cblas_ddot((int)rank, w, 1, w, 1);
+  }
+  for (int64_t i = 0; i < l->s.train; i++)
+    value += log_loss(l->y[i] * l->f[i]);
+  return value;
+}
+
+/* Gradient at w from f, curvatures into h; the gradient's norm. */
+static double slope(logistic *l, const double *w) {
+  int64_t rank = l->s.rank;
+  double *g = l->gradient, norm = 0;
+  for (int64_t k = 0; k < rank; k++)
+    g[k] = l->lambda * w[k];
+  g[rank] = 0;
+  for (int64_t i = 0; i < l->s.train; i++) {
+    double wrong = 1 / (1 + exp(l->y[i] * l->f[i])), pull = -l->y[i] * wrong;
+    l->h[i] = wrong * (1 - wrong);
+    g[rank] += pull;
+    cblas_daxpy((int)rank, pull, l->s.u + i * rank, 1, g, 1);
+  }
+  for (int64_t k = 0; k <= rank; k++)
+    norm += g[k] * g[k];
+  return sqrt(norm);
+}
+
+/* step = hessian^-1 gradient. */
+static bool newton_step(logistic *l) {
+  int64_t rank = l->s.rank, side = l->side;
+  for (int64_t i = 0; i < l->s.train; i++) {
+    double root = sqrt(l->h[i]);
+    for (int64_t k = 0; k < rank; k++)
+      l->rows[i * side + k] = root * l->s.u[i * rank + k];
+    l->rows[i * side + rank] = root;
+  }
+  int n = (int)side, one = 1, info = 0;
+  cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, n, (int)l->s.train, 1, l->rows, n, 0, l->hessian, n);
+  for (int64_t k = 0; k < rank; k++)
+    l->hessian[k * side + k] += l->lambda;
+  l->hessian[side * side - 1] += 1e-12; /* all curvatures may underflow when every margin is huge */
+  memcpy(l->step, l->gradient, (size_t)side * sizeof *l->step);
+  dpotrf_("L", &n, l->hessian, &n, &info);
+  if (info == 0)
+    dpotrs_("L", &n, &one, l->hessian, &n, l->step, &n, &info);
+  return info == 0;
+}
+
+/* Minimises for l->lambda from l->w; the relative gradient reached. `scale` is the gradient that counts as 1.
+ */
+static double minimise(logistic *l, double scale, const ebb_parameters *parameters) {
+  double value = objective(l, l->w), norm = slope(l, l->w);
+  for (int it = 0; it < parameters->iterations && norm > parameters->tolerance * scale; it++) {
+    if (!newton_step(l))
+      break;
+    double descent = cblas_ddot((int)l->side, l->step, 1, l->gradient, 1), length = 1, next = value;
+    for (int halving = 0; halving < 40; halving++, length *= 0.5) {
+      for (int64_t k = 0; k < l->side; k++)
+        l->trial[k] = l->w[k] - length * l->step[k];
+      next = objective(l, l->trial);
+      if (next <= value - 1e-4 * length * descent + 1e-14 * fabs(value))
+        break; /* the last term: near the optimum the decrease is below rounding */
+    }
+    memcpy(l->w, l->trial, (size_t)l->side * sizeof *l->w);
+    value = next;
+    norm = slope(l, l->w);
+  }
+  return norm / scale;
+}
+
+/* In units of x: z-weights are z' u (w / s), for both forms of the decomposition. */
+static bool raw_weights(const logistic *l, double *weights) {
+  int64_t d = l->s.d, rank = l->s.rank, train = l->s.train;
+  double *along = calloc((size_t)train + (size_t)rank + 1, sizeof *along);
+  if (!along)
+    return false;
+  double *divided = along + train;
+  for (int64_t k = 0; k < rank; k++)
+    divided[k] = l->w[k] / l->s.s[k];
+  memset(weights, 0, ((size_t)d + 1) * sizeof *weights);
+  weights[d] = l->w[rank];
+  if (rank > 0) {
+    cblas_dgemv(CblasRowMajor, CblasNoTrans, (int)train, (int)rank, 1, l->s.u, (int)rank, divided, 1, 0,
+                along, 1);
+    cblas_dgemv(CblasRowMajor, CblasTrans, (int)train, (int)d, 1, l->s.z, (int)d, along, 1, 0, weights, 1);
+  }
+  for (int64_t j = 0; j < d; j++) {
+    weights[j] *= l->s.inverse[j];
+    weights[d] -= weights[j] * l->s.mean[j];
+  }
+  free(along);
+  return true;
+}
+
+static bool solve(const ebb_problem *p, const ebb_parameters *parameters, ebb_logistic_fit *fit,
+                  double *worst) {
+  logistic l;
+  bool ok = prepare(&l, p, parameters->form);
+  if (ok) {
+    int64_t rank = l.s.rank, test = l.s.test;
+    objective(&l, l.w);
+    /* Features that tell nothing at all have no gradient to be relative to: then rounding is the measure. */
+    double scale = slope(&l, l.w), rounding = 1e-8 * (double)l.s.train * sqrt(l.s.unit);
+    scale = scale > rounding ? scale : rounding;
+    for (int i = 0; ok && i < parameters->penalty_count; i++) {
+      l.lambda = 0.25 * parameters->penalties[i] * l.s.unit;
+      double reached = minimise(&l, scale, parameters);
+      *worst = reached <= *worst ? *worst : reached;
+      if (fit->gradient)
+        fit->gradient[i] = reached;
+      for (int64_t t = 0; fit->margins && t < test; t++)
+        fit->margins[i * test + t] = l.w[rank] + cblas_ddot((int)rank, l.s.u_test + t * rank, 1, l.w, 1);
+      if (fit->weights)
+        ok = raw_weights(&l, fit->weights + i * (p->d + 1));
+    }
+  }
+  done(&l);
+  return ok;
+}
+
+bool ebb_logistic_batch(ebb_context *c, int64_t count, const ebb_problem *problems,
+                        const ebb_parameters *parameters, ebb_logistic_fit *fits, ebb_error *err) {
+  bool ok = true;
+  double worst = 0;
+#pragma omp parallel for schedule(dynamic) reduction(max : worst)
+  for (int64_t i = 0; i < count; i++)
+    if (!solve(&problems[i], parameters, &fits[i], &worst)) {
+#pragma omp atomic write
+      ok = false;
+    }
+  for (int64_t i = 0; i < count; i++)
+    c->counters.flops +=
+        2.0 * (double)problems[i].train_count * (double)problems[i].train_count * (double)problems[i].d;
+  if (!ok)
+    return ebb_fail(err,
+                    "not enough memory for %lld logistic regressions, or numbers that are not finite among "
+                    "their features",
+                    (long long)count);
+  if (!(worst <= parameters->tolerance))
+    return ebb_fail(err, "logistic regression stopped at a relative gradient of %.1e; %.1e was asked for",
+                    worst, parameters->tolerance);
+  return true;
+}

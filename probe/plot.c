@@ -1,0 +1,347 @@
+#include "probe/plot.h"
+
+#include "loaders/file.h"
+#include "loaders/image.h"
+#include "probe/canvas.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const ebb_colour INK = {34, 34, 34}, GREY = {130, 130, 130}, PALE = {225, 225, 225},
+                        WHITE = {255, 255, 255}, RED = {200, 30, 30};
+
+static bool save(ebb_canvas *c, const char *dir, const char *name, ebb_error *err) {
+  char *path = ebb_path_join(dir, name);
+  bool ok = ebb_image_write_png(path, c->width, c->height, c->rgb, err);
+  free(path);
+  ebb_canvas_close(c);
+  return ok;
+}
+
+/* ".77" */
+static const char *hundredths(double v, char text[16]) {
+  if (!isfinite(v))
+    return strcpy(text, "-");
+  snprintf(text, 16, "%.2f", fmax(-9, fmin(9, v)));
+  if (text[0] == '0')
+    memmove(text, text + 1, strlen(text));
+  return text;
+}
+
+/* ---- heat maps ---- */
+
+typedef struct heat {
+  const ebb_row *row;
+  int x, y; /* upper left of the grid */
+  int cell_w, cell_h;
+  double top; /* value of the bright end; chance is the dark one */
+} heat;
+
+static double top_of(const ebb_row *row) {
+  double top = 0.75;
+  for (int i = 0; i < ebb_row_cells(row); i++)
+    top = fmax(top, row->cell[EBB_ACCURACY][i]);
+  return fmin(1, ceil(top * 20) / 20);
+}
+
+static double floor_of(const ebb_row *row) {
+  return isfinite(row->permuted.mean) ? row->permuted.mean : row->independent.mean;
+}
+
+static double shade(const heat *h, double value) {
+  return (value - 0.5) / (h->top - 0.5);
+}
+
+static int clamp(int v, int low, int high) {
+  return v < low ? low : v > high ? high : v;
+}
+
+/* Dark figures on bright cells; only where they fit. */
+static void draw_value(ebb_canvas *c, const heat *h, int x, int y, double value) {
+  int scale = h->cell_w >= 40 && h->cell_h >= 20 ? 2 : h->cell_w >= 20 && h->cell_h >= 10 ? 1 : 0;
+  char text[16];
+  if (scale)
+    ebb_text(c, x + h->cell_w / 2, y + (h->cell_h - 7 * scale) / 2, scale, EBB_CENTRE,
+             shade(h, value) > 0.6 ? INK : WHITE, hundredths(value, text));
+}
+
+static void draw_cells(ebb_canvas *c, const heat *h) {
+  const ebb_row *r = h->row;
+  for (int s = 0; s < r->step_count; s++)
+    for (int b = 0; b < r->block_count; b++) { /* block 0 at the bottom */
+      double value = r->cell[EBB_ACCURACY][s * r->block_count + b];
+      int x = h->x + s * h->cell_w, y = h->y + (r->block_count - 1 - b) * h->cell_h;
+      ebb_fill(c, x, y, h->cell_w, h->cell_h, ebb_viridis(shade(h, value)));
+      draw_value(c, h, x, y, value);
+    }
+  int x = h->x + r->top_step * h->cell_w, y = h->y + (r->block_count - 1 - r->top_block) * h->cell_h;
+  ebb_frame(c, x, y, h->cell_w, h->cell_h, 2, RED);
+}
+
+/* Every nth label so that none touches the next. */
+static int stride(int room, int needed) {
+  return needed > room ? (needed + room - 1) / (room > 0 ? room : 1) : 1;
+}
+
+static void draw_axes(ebb_canvas *c, const heat *h) {
+  const ebb_row *r = h->row;
+  int bottom = h->y + r->block_count * h->cell_h, every_step = stride(h->cell_w, 44),
+      every_block = stride(h->cell_h, 16);
+  char text[32];
+  for (int s = 0; s < r->step_count; s += every_step) {
+    int x = h->x + s * h->cell_w + h->cell_w / 2;
+    snprintf(text, sizeof text, "%d", r->steps[s]);
+    ebb_text(c, x, bottom + 8, 2, EBB_CENTRE, INK, text);
+    snprintf(text, sizeof text, "%.2f", fmax(-99, fmin(99, r->sigmas[s])));
+    ebb_text(c, x, bottom + 28, 1, EBB_CENTRE, GREY, text);
+  }
+  for (int b = 0; r->blocks && b < r->block_count; b += every_block) {
+    snprintf(text, sizeof text, "%d", r->blocks[b]);
+    ebb_text(c, h->x - 8, h->y + (r->block_count - 1 - b) * h->cell_h + (h->cell_h - 14) / 2, 2, EBB_RIGHT,
+             INK, text);
+  }
+  int middle = h->x + r->step_count * h->cell_w / 2;
+  ebb_text(c, middle, bottom + 46, 2, EBB_CENTRE, INK,
+           r->step_count * h->cell_w >= 300 ? "step (sigma below)" : "step");
+  if (r->blocks)
+    ebb_text_up(c, h->x - 62, h->y + r->block_count * h->cell_h / 2, 2, INK, "block");
+}
+
+/* Colour bar from chance up, with the best-of-K floor marked. */
+static void draw_bar(ebb_canvas *c, const heat *h, int height) {
+  int x = h->x + h->row->step_count * h->cell_w + 24, width = 18;
+  for (int j = 0; j < height; j++)
+    ebb_fill(c, x, h->y + height - 1 - j, width, 1, ebb_viridis((double)j / (height - 1)));
+  ebb_frame(c, x, h->y, width, height, 1, GREY);
+  char text[48];
+  ebb_text(c, x + width + 8, h->y, 2, EBB_LEFT, INK, hundredths(h->top, text));
+  ebb_text(c, x + width + 8, h->y + height - 14, 2, EBB_LEFT, INK, ".50 chance");
+  double low = floor_of(h->row);
+  int y = h->y + height - 1 - (int)lround(fmin(1, shade(h, low)) * (height - 1));
+  ebb_fill(c, x - 5, y - 1, width + 10, 3, RED);
+  snprintf(text, sizeof text, "%s floor", hundredths(low, (char[16]){0}));
+  ebb_text(c, x + width + 8, clamp(y - 7, h->y + 20, h->y + height - 34), 2, EBB_LEFT, RED, text);
+}
+
+static void draw_heat(ebb_canvas *c, const heat *h) {
+  int height = h->row->block_count * h->cell_h;
+  draw_cells(c, h);
+  draw_axes(c, h);
+  draw_bar(c, h, height > 90 ? height : 90);
+}
+
+bool ebb_plot_heat_map(const ebb_row *row, const char *dir, ebb_error *err) {
+  heat h = {.row = row, .x = 90, .y = 84, .top = top_of(row)};
+  h.cell_w = clamp(1100 / row->step_count, 8, 46);
+  h.cell_h = clamp(760 / row->block_count, 8, 26);
+  char title[256], name[256], note[256], best[16], low[16];
+  snprintf(title, sizeof title, "%s  %s  %s", row->category, row->model, row->feature);
+  snprintf(note, sizeof note, "accuracy of each cell, %lld videos; best %s (red) against a floor of %s",
+           (long long)row->videos,
+           hundredths(row->cell[EBB_ACCURACY][row->top_step * row->block_count + row->top_block], best),
+           hundredths(floor_of(row), low));
+  int grid_w = row->step_count * h.cell_w, grid_h = row->block_count * h.cell_h;
+  int width = h.x + grid_w + 190, text_w = 24 + ebb_text_width(2, title),
+      note_w = 24 + ebb_text_width(1, note);
+  width = width > text_w ? width : text_w;
+  width = width > note_w ? width : note_w;
+  ebb_canvas c;
+  if (!ebb_canvas_open(&c, width, h.y + (grid_h > 90 ? grid_h : 90) + 76))
+    return ebb_fail(err, "not enough memory for a picture");
+  ebb_text(&c, 16, 18, 2, EBB_LEFT, INK, title);
+  ebb_text(&c, 16, 46, 1, EBB_LEFT, GREY, note);
+  draw_heat(&c, &h);
+  snprintf(name, sizeof name, "heat-%s-%s-%s.png", row->category, row->model, row->feature);
+  for (char *p = name; *p; p++) /* names come from data sets: they never lead out of the folder */
+    if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-", *p))
+      *p = '_';
+  return save(&c, dir, name, err);
+}
+
+/* ---- overview ---- */
+
+#define BARS 8
+#define CATEGORIES 8
+
+/* What the overview shows: bars of each category, the trained model first. */
+typedef struct overview {
+  int categories, bars;
+  const ebb_row *row[CATEGORIES][BARS]; /* NULL: not there */
+  char label[BARS][160];
+  ebb_colour colour[BARS];
+} overview;
+
+static const ebb_row *find(const ebb_results *r, const char *category, const char *model,
+                           const char *feature) {
+  for (int i = 0; i < r->row_count; i++)
+    if (strcmp(r->rows[i].category, category) == 0 && strcmp(r->rows[i].model, model) == 0 &&
+        strcmp(r->rows[i].feature, feature) == 0)
+      return &r->rows[i];
+  return NULL;
+}
+
+static void add_bar(overview *o, const ebb_results *r, const ebb_row *like, bool with_feature) {
+  static const ebb_colour trained = {42, 120, 142},
+                          others[3] = {{150, 150, 150}, {222, 143, 5}, {120, 94, 60}},
+                          latents[3] = {{170, 120, 190}, {204, 170, 215}, {230, 210, 236}};
+  if (o->bars >= BARS)
+    return;
+  int k = o->bars, others_before = 0, latents_before = 0;
+  for (int i = 1; i < k; i++)
+    *(strchr(o->label[i], ' ') ? &latents_before : &others_before) += 1;
+  o->colour[k] = k == 0 ? trained : with_feature ? latents[latents_before % 3] : others[others_before % 3];
+  snprintf(o->label[k], sizeof o->label[k], "%s%s%s", like->model, with_feature ? " " : "",
+           with_feature ? like->feature : "");
+  for (int i = 0; i < o->categories; i++)
+    o->row[i][k] =
+        find(r, o->row[i][0] ? o->row[i][0]->category : like->category, like->model, like->feature);
+  o->bars++;
+}
+
+static bool plan_overview(overview *o, const ebb_results *r) {
+  const char *trained = ebb_trained_model(r->rows, r->row_count), *feature = NULL;
+  for (int i = 0; i < r->row_count; i++)
+    if (strcmp(r->rows[i].model, trained) == 0 && r->rows[i].blocks &&
+        (!feature || strcmp(r->rows[i].feature, "block_out.mean") == 0))
+      feature = r->rows[i].feature;
+  *o = (overview){0};
+  for (int i = 0; feature && i < r->row_count && o->categories < CATEGORIES; i++)
+    if (strcmp(r->rows[i].model, trained) == 0 && strcmp(r->rows[i].feature, feature) == 0)
+      o->row[o->categories++][0] = &r->rows[i];
+  if (o->categories == 0)
+    return false;
+  const ebb_row *first = o->row[0][0];
+  add_bar(o, r, first, false);
+  for (int latents = 0; latents < 2; latents++)
+    for (int i = 0; i < r->row_count; i++) {
+      const ebb_row *row = &r->rows[i];
+      bool other = strcmp(row->model, trained) != 0 && strcmp(row->category, first->category) == 0;
+      if (other && (latents ? !row->blocks : row->blocks && strcmp(row->feature, feature) == 0))
+        add_bar(o, r, row, latents);
+    }
+  return true;
+}
+
+typedef struct panel {
+  int x, y, width, height; /* the plot area */
+  double low, high;        /* of the value axis */
+} panel;
+
+static int at_value(const panel *p, double v) {
+  return p->y + p->height -
+         (int)lround((fmax(p->low, fmin(p->high, v)) - p->low) / (p->high - p->low) * p->height);
+}
+
+static void draw_bars(ebb_canvas *c, const overview *o, const panel *p, ebb_metric metric,
+                      const char *title) {
+  char text[16];
+  ebb_text(c, p->x, p->y - 26, 2, EBB_LEFT, INK, title);
+  for (int k = (int)ceil(p->low * 10 - 1e-9); k <= (int)(p->high * 10 + 1e-9); k++) {
+    ebb_fill(c, p->x, at_value(p, k * 0.1), p->width, 1, PALE);
+    ebb_text(c, p->x - 8, at_value(p, k * 0.1) - 7, 2, EBB_RIGHT, INK, hundredths(k * 0.1, text));
+  }
+  int cluster = p->width / o->categories, step = cluster * 5 / 6 / o->bars, bar = step * 4 / 5;
+  for (int i = 0; i < o->categories; i++) {
+    int left = p->x + i * cluster + (cluster - step * o->bars) / 2;
+    for (int k = 0; k < o->bars; k++) {
+      if (!o->row[i][k])
+        continue;
+      const ebb_interval *v = &o->row[i][k]->metric[metric];
+      int x = left + k * step, top = at_value(p, v->value), base = at_value(p, 0.5);
+      ebb_fill(c, x, top < base ? top : base, bar, abs(base - top) + 1, o->colour[k]);
+      int high = at_value(p, v->high), low = at_value(p, v->low), middle = x + bar / 2;
+      if (isfinite(v->low) && isfinite(v->high)) {
+        ebb_fill(c, middle - 1, high, 2, low - high + 1, INK);
+        ebb_fill(c, middle - 5, high, 10, 2, INK);
+        ebb_fill(c, middle - 5, low, 10, 2, INK);
+      }
+      ebb_text(c, middle, (high < top ? high : top) - 12, 1, EBB_CENTRE, INK, hundredths(v->value, text));
+    }
+    ebb_text(c, p->x + i * cluster + cluster / 2, p->y + p->height + 10, 2, EBB_CENTRE, INK,
+             o->row[i][0]->category);
+  }
+  ebb_dashes(c, p->x, at_value(p, 0.5), p->width, 2, 8, RED);
+  ebb_text(c, p->x + p->width + 6, at_value(p, 0.5) - 3, 1, EBB_LEFT, RED, "chance");
+}
+
+/* Lowest value of the axis that keeps every interval in sight. */
+static double lowest(const overview *o) {
+  double low = 0.4;
+  for (int i = 0; i < o->categories; i++)
+    for (int k = 0; k < o->bars; k++)
+      for (int m = 0; o->row[i][k] && m < EBB_METRICS; m++)
+        if (m != EBB_AUC)
+          low = fmin(low, floor(o->row[i][k]->metric[m].low * 20) / 20);
+  return fmax(0, low);
+}
+
+static int draw_legend(ebb_canvas *c, const overview *o, int x, int y, int width) {
+  int left = x;
+  for (int k = 0; k < o->bars; k++) {
+    int needed = 24 + ebb_text_width(2, o->label[k]) + 24;
+    if (left > x && left + needed > x + width) {
+      left = x;
+      y += 24;
+    }
+    ebb_fill(c, left, y, 16, 14, o->colour[k]);
+    ebb_text(c, left + 24, y, 2, EBB_LEFT, INK, o->label[k]);
+    left += needed;
+  }
+  return y + 24;
+}
+
+bool ebb_plot_overview(const ebb_results *results, const char *dir, ebb_error *err) {
+  overview o;
+  if (!plan_overview(&o, results))
+    return true; /* no model with blocks: nothing to set side by side */
+  const ebb_row *first = o.row[0][0];
+  heat h = {.row = first, .top = 0.75};
+  h.cell_w = clamp(520 / first->step_count, 6, 46);
+  h.cell_h = clamp(220 / first->block_count, 6, 22);
+  int map_w = first->step_count * h.cell_w, map_h = first->block_count * h.cell_h;
+  map_h = map_h > 90 ? map_h : 90;
+  int each = map_h + 120, bars_w = clamp(o.categories * o.bars * 34, 420, 900);
+  int map_x = 70 + bars_w + 150, width = map_x + map_w + 190;
+  int height = 110 + (o.categories * each > 660 ? o.categories * each : 660);
+  ebb_canvas c;
+  if (!ebb_canvas_open(&c, width, height))
+    return ebb_fail(err, "not enough memory for a picture");
+  char title[256];
+  snprintf(title, sizeof title, "%s%sprobes on %s: possible or impossible?", results->name,
+           results->name[0] ? ": " : "", first->feature);
+  ebb_text(&c, 20, 18, 3, EBB_LEFT, INK, title);
+  snprintf(title, sizeof title,
+           "%lld videos in %lld groups a category; %d x %d-fold nested cross-validation by group; bars: 95 "
+           "%% of a bootstrap over groups",
+           (long long)first->videos, (long long)first->groups, results->repeats, results->folds);
+  ebb_text(&c, 20, 52, 1, EBB_LEFT, GREY, title);
+  int below = draw_legend(&c, &o, 20, 74, bars_w + 100);
+  int panel_h = (height - below - 160) / 2;
+  panel p = {70, below + 34, bars_w, panel_h, lowest(&o), 1.0};
+  draw_bars(&c, &o, &p, EBB_ACCURACY, "accuracy per video");
+  p.y += panel_h + 76;
+  draw_bars(&c, &o, &p, EBB_PAIRWISE, "pairwise accuracy inside the group");
+  for (int i = 0; i < o.categories; i++)
+    h.top = fmax(h.top, top_of(o.row[i][0]));
+  for (int i = 0; i < o.categories; i++) {
+    const ebb_row *row = o.row[i][0];
+    char name[256];
+    h.row = row;
+    h.x = map_x;
+    h.y = 110 + i * each;
+    snprintf(name, sizeof name, "%s: %s, accuracy of each cell", row->category, row->model);
+    ebb_text(&c, h.x, h.y - 26, 2, EBB_LEFT, INK, name);
+    draw_heat(&c, &h);
+  }
+  return save(&c, dir, "overview.png", err);
+}
+
+bool ebb_plot_all(const ebb_results *results, const char *dir, ebb_error *err) {
+  bool ok = ebb_plot_overview(results, dir, err);
+  for (int i = 0; ok && i < results->row_count; i++)
+    if (ebb_row_cells(&results->rows[i]) > 1)
+      ok = ebb_plot_heat_map(&results->rows[i], dir, err);
+  return ok;
+}

@@ -1,0 +1,59 @@
+#include "probe/probe.h"
+
+#include "loaders/file.h"
+#include "probe/plot.h"
+#include "probe/report.h"
+
+#include <stdlib.h>
+
+/* What the run says of itself, and the settings it was probed with. */
+static json_t *provenance(const ebb_store *store, const ebb_config *config) {
+  json_t *run = json_object_get(store->index, "provenance"), *o = json_object();
+  char *text = NULL, *path = ebb_path_join(store->dir, "index.json"), hash[65] = "";
+  size_t bytes = 0;
+  FILE *memory = open_memstream(&text, &bytes);
+  if (memory) {
+    ebb_config_write(config, memory);
+    fclose(memory);
+    json_object_set_new(o, "config", json_string(text));
+  }
+  if (run)
+    json_object_set(o, "run", run);
+  if (ebb_file_sha256(path, hash, NULL))
+    json_object_set_new(o, "index_sha256", json_string(hash));
+  free(text);
+  free(path);
+  return o;
+}
+
+bool ebb_probe_run(const char *run_dir, const ebb_config *config, ebb_context *c, ebb_progress *progress,
+                   void *user, FILE *table, ebb_error *err) {
+  ebb_store store = {0};
+  ebb_results results = {0};
+  if (!ebb_store_open(&store, run_dir, err))
+    return false;
+  char *dir = ebb_path_join(run_dir, "probe");
+  bool ok = ebb_study_run(&store, config, c, progress, user, &results, err);
+  if (ok) {
+    results.provenance = provenance(&store, config);
+    ok = ebb_make_folders(dir, err) && ebb_results_write(&results, &store, dir, err) &&
+         ebb_plot_all(&results, dir, err);
+  }
+  if (ok && table)
+    ebb_results_print(&results, table);
+  ebb_results_free(&results);
+  ebb_store_close(&store);
+  free(dir);
+  return ok;
+}
+
+bool ebb_report_run(const char *run_dir, FILE *table, ebb_error *err) {
+  ebb_results results = {0};
+  char *dir = ebb_path_join(run_dir, "probe");
+  bool ok = ebb_results_read(&results, dir, err) && ebb_plot_all(&results, dir, err);
+  if (ok && table)
+    ebb_results_print(&results, table);
+  ebb_results_free(&results);
+  free(dir);
+  return ok;
+}

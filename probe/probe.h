@@ -1,0 +1,20 @@
+/* Features to conclusions: what main.c calls. */
+#ifndef EBB_PROBE_PROBE_H
+#define EBB_PROBE_PROBE_H
+
+#include "probe/study.h"
+
+#include <stdio.h>
+
+/* Probes the run's stored features as config->probe says (probe/study.h) and writes RUN/probe/: results.json,
+ * results.csv (a line a row), cells.csv (a line a cell), margins.csv (a line a video and row), overview.png
+ * and a heat map for every row that has more than one cell. Earlier results there are replaced. The table
+ * goes to `table` (NULL: nowhere). progress may be NULL. c is open. Errors name the folder or category, what
+ * was found and what is needed; an unfinished run folder is one. */
+bool ebb_probe_run(const char *run_dir, const ebb_config *config, ebb_context *c, ebb_progress *progress,
+                   void *user, FILE *table, ebb_error *err);
+
+/* Prints the table and draws the pictures again from RUN/probe/results.json; fits nothing. */
+bool ebb_report_run(const char *run_dir, FILE *table, ebb_error *err);
+
+#endif

@@ -1,0 +1,403 @@
+#include "probe/report.h"
+
+#include "loaders/file.h"
+#include "loaders/json.h"
+#include "probe/plot.h"
+#include "probe/probe.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const METHOD = "accuracy, auc, pairwise: logistic regression, nested cross-validation by "
+                                  "group; block, step and penalty are chosen by ridge "
+                                  "regression on inner folds of the training groups; low, high: 95 % BCa "
+                                  "intervals of a bootstrap over groups, widened by "
+                                  "sqrt(1 + folds/(folds-1)) for what the folds share (Nadeau & Bengio "
+                                  "2003); nested_p: accuracy of the same choice judged by ridge, labels "
+                                  "permuted within groups. best cell: ridge regression in every "
+                                  "cell, penalty chosen on the training groups; floor: mean of the same "
+                                  "maximum under labels permuted within groups (folds of the first "
+                                  "repeat); p = (1 + #{permuted >= observed}) / (permutations + 1).";
+
+/* ---- JSON ---- */
+
+static json_t *number(double v) {
+  return isfinite(v) ? json_real(v) : json_null();
+}
+
+static json_t *interval_json(const ebb_interval *i) {
+  return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "value", number(i->value), "low", number(i->low), "high",
+                   number(i->high), "bca_low", number(i->bca_low), "bca_high", number(i->bca_high),
+                   "percentile_low", number(i->percentile_low), "percentile_high",
+                   number(i->percentile_high));
+}
+
+static json_t *metrics_json(const ebb_interval *metric) {
+  json_t *o = json_object();
+  for (int m = 0; m < EBB_METRICS; m++)
+    json_object_set_new(o, ebb_metric_names[m], interval_json(&metric[m]));
+  return o;
+}
+
+static json_t *numbers(const double *v, int count) {
+  json_t *a = json_array();
+  for (int i = 0; i < count; i++)
+    json_array_append_new(a, number(v[i]));
+  return a;
+}
+
+static json_t *integers(const int *v, int count) {
+  json_t *a = json_array();
+  for (int i = 0; v && i < count; i++)
+    json_array_append_new(a, json_integer(v[i]));
+  return a;
+}
+
+static json_t *row_json(const ebb_row *r) {
+  int cells = ebb_row_cells(r);
+  json_t *o =
+      json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I}", "category", r->category, "model", r->model,
+                "feature", r->feature, "videos", (json_int_t)r->videos, "groups", (json_int_t)r->groups,
+                "width", (json_int_t)r->width, "failed_videos", (json_int_t)r->failed, "unlabelled_videos",
+                (json_int_t)r->unlabelled, "one_sided_groups", (json_int_t)r->one_sided);
+  json_object_set_new(o, "steps", integers(r->steps, r->step_count));
+  json_object_set_new(o, "sigmas", numbers(r->sigmas, r->step_count));
+  json_object_set_new(o, "blocks", r->blocks ? integers(r->blocks, r->block_count) : json_null());
+  json_object_set_new(o, "nested", metrics_json(r->metric));
+  json_object_set_new(o, "balanced_accuracy", number(r->balanced_accuracy));
+  json_object_set_new(o, "d_prime", number(r->d_prime));
+  json_object_set_new(o, "nested_p", number(r->nested_p));
+  json_object_set_new(o, "chosen", json_pack("[i,i]", r->chosen_step, r->chosen_block));
+  json_object_set_new(o, "selected", numbers(r->selected, cells));
+  json_t *cell = json_object();
+  for (int m = 0; m < EBB_METRICS; m++)
+    json_object_set_new(cell, ebb_metric_names[m], numbers(r->cell[m], cells));
+  json_object_set_new(o, "cells", cell);
+  json_object_set_new(o, "top", json_pack("[i,i]", r->top_step, r->top_block));
+  json_object_set_new(o, "floor_independent",
+                      json_pack("[o,o]", number(r->independent.mean), number(r->independent.high)));
+  json_object_set_new(o, "floor_permuted",
+                      json_pack("[o,o]", number(r->permuted.mean), number(r->permuted.high)));
+  json_object_set_new(o, "top_first_repeat", number(r->top_once));
+  json_object_set_new(o, "p", number(r->p));
+  return o;
+}
+
+static json_t *results_json(const ebb_results *r) {
+  json_t *o =
+      json_pack("{s:s,s:s,s:i,s:i,s:i,s:I,s:I,s:I}", "name", r->name, "method", METHOD, "folds", r->folds,
+                "repeats", r->repeats, "inner_folds", r->inner_folds, "bootstrap", (json_int_t)r->bootstrap,
+                "permutations", (json_int_t)r->permutations, "seed", (json_int_t)r->seed);
+  json_t *rows = json_array(), *differences = json_array();
+  for (int i = 0; i < r->row_count; i++)
+    json_array_append_new(rows, row_json(&r->rows[i]));
+  for (int i = 0; i < r->difference_count; i++) {
+    const ebb_difference *d = &r->differences[i];
+    json_t *one = json_pack("{s:s,s:s,s:s,s:s,s:s}", "category", d->category, "model", d->model, "feature",
+                            d->feature, "other_model", d->other_model, "other_feature", d->other_feature);
+    json_object_set_new(one, "nested", metrics_json(d->metric));
+    json_array_append_new(differences, one);
+  }
+  json_object_set_new(o, "rows", rows);
+  json_object_set_new(o, "differences", differences);
+  if (r->provenance)
+    json_object_set(o, "provenance", r->provenance);
+  return o;
+}
+
+/* ---- reading back: the first thing that is not as it should be is remembered by name ---- */
+
+typedef struct reader {
+  const char *wrong;
+} reader;
+
+static void text_in(reader *r, const json_t *o, const char *key, char *to, size_t size) {
+  const char *text = json_string_value(json_object_get(o, key));
+  if (!text || strlen(text) >= size)
+    r->wrong = key;
+  else
+    memcpy(to, text, strlen(text) + 1);
+}
+
+static int64_t integer_in(reader *r, const json_t *o, const char *key, int64_t most) {
+  const json_t *v = json_object_get(o, key);
+  if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > most) {
+    r->wrong = key;
+    return 0;
+  }
+  return json_integer_value(v);
+}
+
+static double number_of(const json_t *v) {
+  return json_is_number(v) ? json_number_value(v) : NAN;
+}
+
+/* count numbers, malloc'ed */
+static double *numbers_in(reader *r, const json_t *o, const char *key, int count) {
+  const json_t *a = json_object_get(o, key);
+  double *v = ebb_must(calloc((size_t)count + 1, sizeof *v));
+  if (!json_is_array(a) || json_array_size(a) != (size_t)count)
+    r->wrong = key;
+  for (int i = 0; i < count; i++)
+    v[i] = number_of(json_array_get(a, (size_t)i));
+  return v;
+}
+
+static int *integers_in(reader *r, const json_t *o, const char *key, int *count) {
+  const json_t *a = json_object_get(o, key);
+  *count = (int)json_array_size(a);
+  if (!json_is_array(a) || *count < 1 || *count > 4096) {
+    r->wrong = key;
+    *count = 0;
+  }
+  int *v = ebb_must(calloc((size_t)*count + 1, sizeof *v));
+  for (int i = 0; i < *count; i++)
+    v[i] = (int)json_integer_value(json_array_get(a, (size_t)i));
+  return v;
+}
+
+static void pair_in(reader *r, const json_t *o, const char *key, int high0, int high1, int *a, int *b) {
+  const json_t *pair = json_object_get(o, key);
+  *a = (int)json_integer_value(json_array_get(pair, 0));
+  *b = (int)json_integer_value(json_array_get(pair, 1));
+  if (json_array_size(pair) != 2 || *a < 0 || *a >= high0 || *b < 0 || *b >= high1) {
+    r->wrong = key;
+    *a = *b = 0;
+  }
+}
+
+static void metrics_in(const json_t *o, ebb_interval *metric) {
+  for (int m = 0; m < EBB_METRICS; m++) {
+    const json_t *i = json_object_get(o, ebb_metric_names[m]);
+    metric[m] = (ebb_interval){
+        number_of(json_object_get(i, "value")),          number_of(json_object_get(i, "low")),
+        number_of(json_object_get(i, "high")),           number_of(json_object_get(i, "bca_low")),
+        number_of(json_object_get(i, "bca_high")),       number_of(json_object_get(i, "percentile_low")),
+        number_of(json_object_get(i, "percentile_high"))};
+  }
+}
+
+static ebb_floor floor_in(const json_t *o, const char *key) {
+  const json_t *a = json_object_get(o, key);
+  return (ebb_floor){number_of(json_array_get(a, 0)), number_of(json_array_get(a, 1))};
+}
+
+static void row_in(reader *r, const json_t *o, ebb_row *row) {
+  text_in(r, o, "category", row->category, sizeof row->category);
+  text_in(r, o, "model", row->model, sizeof row->model);
+  text_in(r, o, "feature", row->feature, sizeof row->feature);
+  row->videos = integer_in(r, o, "videos", 1 << 30);
+  row->groups = integer_in(r, o, "groups", 1 << 30);
+  row->width = integer_in(r, o, "width", 1 << 30);
+  row->failed = integer_in(r, o, "failed_videos", 1 << 30);
+  row->unlabelled = integer_in(r, o, "unlabelled_videos", 1 << 30);
+  row->one_sided = integer_in(r, o, "one_sided_groups", 1 << 30);
+  row->steps = integers_in(r, o, "steps", &row->step_count);
+  row->sigmas = numbers_in(r, o, "sigmas", row->step_count);
+  row->block_count = 1;
+  if (!json_is_null(json_object_get(o, "blocks")))
+    row->blocks = integers_in(r, o, "blocks", &row->block_count);
+  metrics_in(json_object_get(o, "nested"), row->metric);
+  row->balanced_accuracy = number_of(json_object_get(o, "balanced_accuracy"));
+  row->d_prime = number_of(json_object_get(o, "d_prime"));
+  row->nested_p = number_of(json_object_get(o, "nested_p"));
+  pair_in(r, o, "chosen", row->step_count, row->block_count, &row->chosen_step, &row->chosen_block);
+  pair_in(r, o, "top", row->step_count, row->block_count, &row->top_step, &row->top_block);
+  row->selected = numbers_in(r, o, "selected", ebb_row_cells(row));
+  for (int m = 0; m < EBB_METRICS; m++)
+    row->cell[m] = numbers_in(r, json_object_get(o, "cells"), ebb_metric_names[m], ebb_row_cells(row));
+  row->independent = floor_in(o, "floor_independent");
+  row->permuted = floor_in(o, "floor_permuted");
+  row->top_once = number_of(json_object_get(o, "top_first_repeat"));
+  row->p = number_of(json_object_get(o, "p"));
+}
+
+bool ebb_results_read(ebb_results *results, const char *dir, ebb_error *err) {
+  *results = (ebb_results){0};
+  char *path = ebb_path_join(dir, "results.json");
+  json_t *o = ebb_json_read(path, err);
+  reader r = {NULL};
+  if (o) {
+    const json_t *rows = json_object_get(o, "rows"), *differences = json_object_get(o, "differences");
+    text_in(&r, o, "name", results->name, sizeof results->name);
+    results->folds = (int)integer_in(&r, o, "folds", 1 << 20);
+    results->repeats = (int)integer_in(&r, o, "repeats", 1 << 20);
+    results->inner_folds = (int)integer_in(&r, o, "inner_folds", 1 << 20);
+    results->bootstrap = integer_in(&r, o, "bootstrap", INT64_MAX);
+    results->permutations = integer_in(&r, o, "permutations", INT64_MAX);
+    results->seed = json_integer_value(json_object_get(o, "seed"));
+    results->rows = ebb_must(calloc(json_array_size(rows) + 1, sizeof *results->rows));
+    results->differences = ebb_must(calloc(json_array_size(differences) + 1, sizeof *results->differences));
+    for (size_t i = 0; i < json_array_size(rows) && !r.wrong; i++)
+      row_in(&r, json_array_get(rows, i), &results->rows[results->row_count++]);
+    for (size_t i = 0; i < json_array_size(differences) && !r.wrong; i++) {
+      const json_t *d = json_array_get(differences, i);
+      ebb_difference *to = &results->differences[results->difference_count++];
+      text_in(&r, d, "category", to->category, sizeof to->category);
+      text_in(&r, d, "model", to->model, sizeof to->model);
+      text_in(&r, d, "feature", to->feature, sizeof to->feature);
+      text_in(&r, d, "other_model", to->other_model, sizeof to->other_model);
+      text_in(&r, d, "other_feature", to->other_feature, sizeof to->other_feature);
+      metrics_in(json_object_get(d, "nested"), to->metric);
+    }
+    if (!r.wrong && results->row_count == 0)
+      r.wrong = "rows";
+  }
+  bool ok = o && !r.wrong;
+  if (r.wrong)
+    ebb_fail(err, "%s: \"%s\" is missing or not as `ebb probe` writes it: run `ebb probe` again", path,
+             r.wrong);
+  else if (!o)
+    ebb_fail_also(err, " (`ebb probe` writes it)");
+  if (!ok)
+    ebb_results_free(results);
+  json_decref(o);
+  free(path);
+  return ok;
+}
+
+/* ---- CSV ---- */
+
+static void csv_text(FILE *f, const char *text) {
+  if (!strpbrk(text, ",\"\r\n")) {
+    fputs(text, f);
+    return;
+  }
+  fputc('"', f);
+  for (; *text; text++) {
+    if (*text == '"')
+      fputc('"', f);
+    fputc(*text, f);
+  }
+  fputc('"', f);
+}
+
+static void csv_number(FILE *f, double v) {
+  if (isfinite(v))
+    fprintf(f, ",%.6g", v);
+  else
+    fputc(',', f);
+}
+
+static void csv_row_name(FILE *f, const ebb_row *r) {
+  csv_text(f, r->category);
+  fputc(',', f);
+  csv_text(f, r->model);
+  fputc(',', f);
+  csv_text(f, r->feature);
+}
+
+static void csv_place(FILE *f, const ebb_row *r, int step, int block) {
+  fprintf(f, ",%d,", r->steps[step]);
+  if (r->blocks)
+    fprintf(f, "%d", r->blocks[block]);
+}
+
+static void write_rows(const ebb_results *results, const ebb_store *store, FILE *f) {
+  (void)store;
+  fputs("category,model,feature,videos,groups,width,accuracy,accuracy_lo,accuracy_hi,auc,auc_lo,auc_hi,"
+        "pairwise,pairwise_lo,"
+        "pairwise_hi,balanced_accuracy,d_prime,nested_p,chosen_step,chosen_block,chosen_share,cells,best_"
+        "cell,best_step,best_block,"
+        "floor_independent,floor_permuted,floor_permuted_95,best_cell_first_repeat,p\n",
+        f);
+  for (int i = 0; i < results->row_count; i++) {
+    const ebb_row *r = &results->rows[i];
+    csv_row_name(f, r);
+    fprintf(f, ",%lld,%lld,%lld", (long long)r->videos, (long long)r->groups, (long long)r->width);
+    for (int m = 0; m < EBB_METRICS; m++) {
+      csv_number(f, r->metric[m].value);
+      csv_number(f, r->metric[m].low);
+      csv_number(f, r->metric[m].high);
+    }
+    csv_number(f, r->balanced_accuracy);
+    csv_number(f, r->d_prime);
+    csv_number(f, r->nested_p);
+    csv_place(f, r, r->chosen_step, r->chosen_block);
+    csv_number(f, r->selected[r->chosen_step * r->block_count + r->chosen_block]);
+    fprintf(f, ",%d", ebb_row_cells(r));
+    csv_number(f, r->cell[EBB_ACCURACY][r->top_step * r->block_count + r->top_block]);
+    csv_place(f, r, r->top_step, r->top_block);
+    csv_number(f, r->independent.mean);
+    csv_number(f, r->permuted.mean);
+    csv_number(f, r->permuted.high);
+    csv_number(f, r->top_once);
+    csv_number(f, r->p);
+    fputc('\n', f);
+  }
+}
+
+static void write_cells(const ebb_results *results, const ebb_store *store, FILE *f) {
+  (void)store;
+  fputs("category,model,feature,step,block,sigma,accuracy,auc,pairwise,selected\n", f);
+  for (int i = 0; i < results->row_count; i++) {
+    const ebb_row *r = &results->rows[i];
+    for (int cell = 0; cell < ebb_row_cells(r); cell++) {
+      csv_row_name(f, r);
+      csv_place(f, r, cell / r->block_count, cell % r->block_count);
+      csv_number(f, r->sigmas[cell / r->block_count]);
+      for (int m = 0; m < EBB_METRICS; m++)
+        csv_number(f, r->cell[m][cell]);
+      csv_number(f, r->selected[cell]);
+      fputc('\n', f);
+    }
+  }
+}
+
+/* A video's margin is its mean over repeats, in log odds; `right` the share of repeats on the right side. */
+static void write_margins(const ebb_results *results, const ebb_store *store, FILE *f) {
+  fputs("category,model,feature,video,group,possible,margin,right\n", f);
+  for (int i = 0; i < results->row_count; i++) {
+    const ebb_row *r = &results->rows[i];
+    for (int64_t v = 0; v < r->videos; v++) {
+      const ebb_store_video *video = &store->videos[r->video[v]];
+      double y = video->label == EBB_POSSIBLE ? 1 : -1, mean = 0, right = 0;
+      for (int k = 0; k < r->repeats; k++) {
+        double margin = r->margin[k * r->videos + v];
+        mean += margin / r->repeats;
+        right += (y * margin > 0 ? 1.0 : margin == 0 ? 0.5 : 0.0) / r->repeats;
+      }
+      csv_row_name(f, r);
+      fputc(',', f);
+      csv_text(f, video->id);
+      fputc(',', f);
+      csv_text(f, video->group);
+      fprintf(f, ",%d", video->label == EBB_POSSIBLE);
+      csv_number(f, mean);
+      csv_number(f, right);
+      fputc('\n', f);
+    }
+  }
+}
+
+static void write_json(const ebb_results *results, const ebb_store *store, FILE *f) {
+  (void)store;
+  json_t *o = results_json(results);
+  json_dumpf(o, f, JSON_INDENT(1) | JSON_REAL_PRECISION(10));
+  fputc('\n', f);
+  json_decref(o);
+}
+
+bool ebb_results_write(const ebb_results *results, const ebb_store *store, const char *dir, ebb_error *err) {
+  static const struct {
+    const char *name;
+    void (*write)(const ebb_results *, const ebb_store *, FILE *);
+  } files[] = {/* results.json last: it is what tells that a probe is finished */
+               {"results.csv", write_rows},
+               {"cells.csv", write_cells},
+               {"margins.csv", write_margins},
+               {"results.json", write_json}};
+  bool ok = true;
+  for (size_t i = 0; ok && i < sizeof files / sizeof *files; i++) {
+    char *path = ebb_path_join(dir, files[i].name);
+    ebb_file_writer w;
+    ok = ebb_file_create(&w, path, err);
+    if (ok) {
+      files[i].write(results, store, w.stream);
+      ok = ebb_file_commit(&w, err);
+    }
+    free(path);
+  }
+  return ok;
+}

@@ -1,0 +1,68 @@
+/* What a study found: one row for each category, model and feature. Filled by study.c, written, read and
+ * drawn by report.c and plot.c. Grids run [step][block]. */
+#ifndef EBB_PROBE_RESULTS_H
+#define EBB_PROBE_RESULTS_H
+
+#include "probe/metrics.h"
+#include "probe/stats.h"
+
+#include <jansson.h>
+
+typedef struct ebb_row {
+  char category[64], model[64], feature[64];
+  int64_t videos, groups, width;         /* width: numbers of one video in one cell */
+  int64_t failed, unlabelled, one_sided; /* left out: videos, videos, groups */
+  int step_count, block_count;           /* block_count 1 and blocks NULL for a feature without blocks */
+  int *steps, *blocks;                   /* numbers as captured */
+  double *sigmas;                        /* [step_count] */
+
+  /* The reported numbers: logistic regression in the cell and at the penalty that the training groups chose.
+   */
+  ebb_interval metric[EBB_METRICS];
+  double balanced_accuracy, d_prime; /* means over repeats; d' on margins in log odds */
+  double nested_p;  /* of the accuracy of the same nested choice, judged by ridge, first repeat, labels
+                       permuted */
+  double *selected; /* [step,block] share of the fits that chose the cell */
+  int chosen_step, chosen_block; /* the cell chosen most often, as indices */
+
+  /* Every cell alone: ridge regression, penalty chosen inside the training groups. */
+  double *cell[EBB_METRICS]; /* [step,block] */
+  int top_step, top_block;   /* cell of the highest accuracy, as indices */
+  /* How high the highest of so many cells reaches by chance, and how rarely by permuted labels. These use the
+   * folds of the first repeat, and `top_once` is the highest accuracy there. */
+  ebb_floor independent, permuted;
+  double top_once, p;
+
+  /* Held-out margins of the reported numbers; not in results.json. */
+  int repeats;
+  int64_t *video; /* [videos] numbers in the store */
+  double *margin; /* [repeats,videos] */
+} ebb_row;
+
+/* The first model minus the second, videos and resamples paired. */
+typedef struct ebb_difference {
+  char category[64], model[64], feature[64], other_model[64], other_feature[64];
+  ebb_interval metric[EBB_METRICS];
+} ebb_difference;
+
+typedef struct ebb_results {
+  char name[64]; /* of the experiment */
+  int folds, repeats, inner_folds;
+  int64_t bootstrap, permutations, seed;
+  int row_count, difference_count;
+  ebb_row *rows;
+  ebb_difference *differences;
+  json_t *provenance; /* owned; NULL: none */
+} ebb_results;
+
+void ebb_results_free(ebb_results *results); /* a zeroed struct is fine */
+
+/* The model that others are compared with: "transformer", or else the first with blocks; "" when there is
+ * none. */
+const char *ebb_trained_model(const ebb_row *rows, int count);
+
+static inline int ebb_row_cells(const ebb_row *row) {
+  return row->step_count * row->block_count;
+}
+
+#endif

@@ -1,0 +1,212 @@
+#include "probe/sample.h"
+
+#include "probe/split.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define OUTER_STREAM 0x6f75740000000000u /* "out" */
+#define INNER_STREAM 0x696e6e0000000000u /* "inn" */
+
+/* Number of `name` among the distinct names so far, which it joins when new. */
+static int name_number(const char **names, int *count, const char *name) {
+  for (int i = *count - 1; i >= 0; i--) /* videos of a group come together: the last is the likeliest */
+    if (strcmp(names[i], name) == 0)
+      return i;
+  names[*count] = name;
+  return (*count)++;
+}
+
+/* Counts of one group while a sample is made. */
+typedef struct tally {
+  int64_t of[2];
+  int number; /* among the groups kept */
+} tally;
+
+/* Labelled videos that did not fail, with groups numbered by first appearance; counts in groups
+ * [*group_count]. */
+static void gather(const ebb_store *store, const char *category, const char **categories, int *category_count,
+                   ebb_sample *s, tally *groups, const char **group_names, int *group_count) {
+  for (int64_t v = 0; v < store->video_count; v++) {
+    const ebb_store_video *video = &store->videos[v];
+    if (category && strcmp(video->category, category) != 0)
+      continue;
+    s->failed += video->failed != NULL;
+    s->unlabelled += !video->failed && video->label == EBB_UNLABELLED;
+    if (video->failed || video->label == EBB_UNLABELLED)
+      continue;
+    int g = name_number(group_names, group_count, video->group);
+    s->stratum[g] = name_number(categories, category_count, video->category);
+    groups[g].of[video->label == EBB_POSSIBLE]++;
+    s->video[s->n] = v;
+    s->label[s->n] = video->label == EBB_POSSIBLE ? 1 : -1;
+    s->group[s->n++] = g;
+  }
+}
+
+static void keep_two_sided(ebb_sample *s, tally *groups, int group_count) {
+  for (int g = 0; g < group_count; g++) {
+    bool keep = groups[g].of[0] > 0 && groups[g].of[1] > 0;
+    s->one_sided += !keep;
+    groups[g].number = keep ? (int)s->groups : -1;
+    if (keep)
+      s->stratum[s->groups++] = s->stratum[g];
+  }
+  int64_t kept = 0;
+  for (int64_t i = 0; i < s->n; i++) {
+    int g = groups[s->group[i]].number;
+    if (g < 0)
+      continue;
+    s->video[kept] = s->video[i];
+    s->label[kept] = s->label[i];
+    s->group[kept++] = g;
+  }
+  s->n = kept;
+}
+
+/* Whether every inner fold of every outer training set has a group. */
+static bool enough(int64_t groups, int folds, int inner_folds) {
+  int64_t largest = (groups + folds - 1) / folds;
+  return groups >= folds && groups - largest >= inner_folds;
+}
+
+static bool check(const ebb_sample *s, const int64_t of[2], int folds, int inner_folds, ebb_error *err) {
+  if (folds < 2 || inner_folds < 2)
+    return ebb_fail(err, "probe.folds %d, probe.inner_folds %d: at least 2 of each are needed", folds,
+                    inner_folds);
+  if (of[0] + of[1] == 0)
+    return ebb_fail(err, "%s: no labelled video to probe (%lld failed, %lld without a label)", s->name,
+                    (long long)s->failed, (long long)s->unlabelled);
+  if (of[0] == 0 || of[1] == 0)
+    return ebb_fail(
+        err,
+        "%s: labels of one class only: all %lld videos are %s; a probe needs possible and impossible videos "
+        "in every group",
+        s->name, (long long)(of[0] + of[1]), of[1] ? "possible" : "impossible");
+  int64_t needed = 1;
+  while (!enough(needed, folds, inner_folds))
+    needed++;
+  if (!enough(s->groups, folds, inner_folds))
+    return ebb_fail(err,
+                    "%s: %lld groups with possible and impossible videos (%lld groups with one class left "
+                    "out); probe.folds %d "
+                    "with probe.inner_folds %d needs at least %lld: add videos or lower the folds",
+                    s->name, (long long)s->groups, (long long)s->one_sided, folds, inner_folds,
+                    (long long)needed);
+  return true;
+}
+
+static bool make(const ebb_store *store, const char *category, int folds, int inner_folds, ebb_sample *s,
+                 ebb_error *err) {
+  size_t n = (size_t)store->video_count + 1;
+  snprintf(s->name, sizeof s->name, "%s", category ? category : "all");
+  s->video = calloc(n, sizeof *s->video);
+  s->label = calloc(n, sizeof *s->label);
+  s->group = calloc(n, sizeof *s->group);
+  s->stratum = calloc(n, sizeof *s->stratum);
+  tally *groups = calloc(n, sizeof *groups);
+  const char **names = calloc(2 * n, sizeof *names);
+  int group_count = 0, category_count = 0;
+  bool ok = s->video && s->label && s->group && s->stratum && groups && names;
+  if (!ok)
+    ebb_fail(err, "not enough memory for a sample of %lld videos", (long long)store->video_count);
+  else {
+    gather(store, category, names + n, &category_count, s, groups, names, &group_count);
+    int64_t of[2] = {0, 0};
+    for (int g = 0; g < group_count; g++)
+      for (int k = 0; k < 2; k++)
+        of[k] += groups[g].of[k];
+    keep_two_sided(s, groups, group_count);
+    ok = check(s, of, folds, inner_folds, err);
+  }
+  free(groups);
+  free(names);
+  return ok;
+}
+
+bool ebb_samples_make(const ebb_store *store, bool by_category, int folds, int inner_folds,
+                      ebb_sample **samples, int *count, ebb_error *err) {
+  const char **categories = calloc((size_t)store->video_count + 1, sizeof *categories);
+  *samples = calloc((size_t)store->video_count + 1, sizeof **samples);
+  *count = 0;
+  bool ok = categories && *samples;
+  if (!ok)
+    ebb_fail(err, "not enough memory for samples of %lld videos", (long long)store->video_count);
+  int names = 0;
+  for (int64_t v = 0; ok && by_category && v < store->video_count; v++)
+    name_number(categories, &names, store->videos[v].category);
+  if (!by_category || names == 0)
+    names = 1; /* categories[0] is NULL: all; an empty store fails there */
+  for (int i = 0; ok && i < names; i++)
+    ok = make(store, categories[i], folds, inner_folds, &(*samples)[(*count)++], err);
+  free(categories);
+  if (!ok) {
+    ebb_samples_free(*samples, *count);
+    *samples = NULL;
+    *count = 0;
+  }
+  return ok;
+}
+
+void ebb_samples_free(ebb_sample *samples, int count) {
+  for (int i = 0; i < count; i++) {
+    free(samples[i].video);
+    free(samples[i].label);
+    free(samples[i].group);
+    free(samples[i].stratum);
+  }
+  free(samples);
+}
+
+/* ---- folds ---- */
+
+static bool make_part(ebb_part *part, const ebb_sample *s, const int *outer, int held_out, const int *inner) {
+  part->train = malloc(3 * ((size_t)s->n + 1) * sizeof *part->train);
+  if (!part->train)
+    return false;
+  part->test = part->train + s->n;
+  part->inner = part->test + s->n;
+  for (int64_t i = 0; i < s->n; i++) {
+    int g = s->group[i];
+    if (outer[g] == held_out)
+      part->test[part->test_count++] = (int32_t)i;
+    else {
+      part->inner[part->train_count] = inner[g];
+      part->train[part->train_count++] = (int32_t)i;
+    }
+  }
+  return true;
+}
+
+bool ebb_plan_make(ebb_plan *plan, const ebb_sample *s, int repeats, int folds, int inner_folds,
+                   uint64_t seed, ebb_error *err) {
+  *plan = (ebb_plan){repeats, folds, inner_folds, NULL, NULL};
+  plan->fold = calloc((size_t)(repeats * s->groups) + 1, sizeof *plan->fold);
+  plan->part = calloc((size_t)(repeats * folds) + 1, sizeof *plan->part);
+  int *inner = calloc((size_t)s->groups + 1, sizeof *inner);
+  bool ok = plan->fold && plan->part && inner;
+  if (!ok)
+    ebb_fail(err, "not enough memory for the folds of %lld groups", (long long)s->groups);
+  for (int r = 0; ok && r < repeats; r++) {
+    int *outer = plan->fold + r * s->groups;
+    ok = ebb_split_groups(s->groups, s->stratum, folds, seed, OUTER_STREAM + (uint64_t)r, outer, err);
+    for (int f = 0; ok && f < folds; f++) {
+      uint64_t stream = INNER_STREAM + (uint64_t)r * 65536 + (uint64_t)f;
+      ok = ebb_split_inner(s->groups, s->stratum, outer, f, inner_folds, seed, stream, inner, err);
+      if (ok && !make_part(&plan->part[r * folds + f], s, outer, f, inner))
+        ok = ebb_fail(err, "not enough memory for the folds of %lld videos", (long long)s->n);
+    }
+  }
+  free(inner);
+  if (!ok)
+    ebb_plan_free(plan);
+  return ok;
+}
+
+void ebb_plan_free(ebb_plan *plan) {
+  for (int i = 0; plan->part && i < plan->repeats * plan->folds; i++)
+    free(plan->part[i].train);
+  free(plan->part);
+  free(plan->fold);
+  *plan = (ebb_plan){0};
+}

@@ -1,0 +1,43 @@
+/* Which videos a probe may use, and who is held out when: the store's videos cut into samples (one for each
+ * category, or one of all), and the folds of a sample. Rows of all features of a sample share both. */
+#ifndef EBB_PROBE_SAMPLE_H
+#define EBB_PROBE_SAMPLE_H
+
+#include <stddef.h>
+
+#include "loaders/store.h"
+
+typedef struct ebb_sample {
+  char name[64]; /* category, or "all" */
+  int64_t n, groups;
+  int64_t *video;     /* [n] numbers in the store, ascending */
+  int8_t *label;      /* [n] +1 possible, -1 impossible */
+  int *group;         /* [n] 0..groups-1 */
+  int *stratum;       /* [groups] category */
+  int64_t failed;     /* videos left out: the run recorded a failure */
+  int64_t unlabelled; /* videos left out: no label */
+  int64_t one_sided;  /* groups left out: only possible or only impossible videos (after the above) */
+} ebb_sample;
+
+/* by_category: a sample for each category, else one. Errors: a sample with no or only one class of label, or
+ * with fewer usable groups than nested folds need, each with what was found and what is needed. */
+bool ebb_samples_make(const ebb_store *store, bool by_category, int folds, int inner_folds,
+                      ebb_sample **samples, int *count, ebb_error *err);
+void ebb_samples_free(ebb_sample *samples, int count);
+
+/* Who is trained on and who is judged, for every repeat and outer fold. */
+typedef struct ebb_part {
+  int64_t train_count, test_count;
+  int32_t *train, *test; /* positions in the sample */
+  int32_t *inner;        /* [train_count] inner fold of each training video */
+} ebb_part;
+typedef struct ebb_plan {
+  int repeats, folds, inner_folds;
+  int *fold;      /* [repeats,groups] */
+  ebb_part *part; /* [repeats,folds] */
+} ebb_plan;
+bool ebb_plan_make(ebb_plan *plan, const ebb_sample *sample, int repeats, int folds, int inner_folds,
+                   uint64_t seed, ebb_error *err);
+void ebb_plan_free(ebb_plan *plan);
+
+#endif

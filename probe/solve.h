@@ -1,0 +1,74 @@
+/* Linear probes on many small problems: problem, parameters, fit, as LIBLINEAR has them, and every call takes
+ * a batch.
+ *
+ * A problem standardises its columns with mean and deviation of its training rows alone (z = (x - mean)/std;
+ * a constant column counts as zero), then fits f(x) = w.z + b with a penalty lambda/2 |w|^2, b free: ridge
+ * 1/2 sum (y - f)^2        + lambda/2 |w|^2 logistic       sum log(1 + e^(-y f)) + lambda/8 |w|^2 The factor
+ * 1/4 makes one lambda mean one amount of shrinkage for both: the logistic loss has a quarter of the
+ * curvature at f = 0. Penalties are relative: lambda = rho * mean over training rows of |z|^2 (= rho times
+ * the columns that vary), so that one grid serves every width.
+ *
+ * Both rotate z to its principal axes once, [train, rank] scores with rank <= min(train, d), from the d x d
+ * covariance when d <= train and from the train x train Gram matrix otherwise; all penalties, label sets and
+ * inner folds share that one decomposition. Results do not depend on the thread count. */
+#ifndef EBB_PROBE_SOLVE_H
+#define EBB_PROBE_SOLVE_H
+
+#include "kernels/context.h"
+
+typedef struct ebb_problem {
+  int64_t n, d;
+  const float *x;  /* [n,d] */
+  int64_t columns; /* label sets, >= 1: the first is the truth, the others are permutations (ridge only) */
+  const int8_t *labels; /* [columns,n] +1 or -1 */
+  int64_t train_count, test_count;
+  const int32_t *train, *test; /* rows */
+  int inner_folds; /* ridge: folds inside the training rows; 0: every training row its own (leave one out) */
+  const int32_t *inner; /* [train_count] 0..inner_folds-1 */
+} ebb_problem;
+
+typedef enum ebb_form {
+  EBB_FORM_AUTO,
+  EBB_FORM_PRIMAL,
+  EBB_FORM_DUAL
+} ebb_form; /* the narrower; forced in tests */
+
+typedef struct ebb_parameters {
+  int penalty_count;
+  const double *penalties; /* rho, descending: a tie goes to the stronger */
+  double tolerance;        /* logistic: |gradient| relative to the one at w = 0 */
+  int iterations;          /* logistic: most Newton steps for one penalty */
+  ebb_form form;
+} ebb_parameters;
+
+extern const ebb_parameters ebb_parameters_default; /* rho 10 .. 1e-4 by decades, tolerance 1e-6, 100 steps */
+
+/* Every array is the caller's and may be NULL when not wanted. */
+typedef struct ebb_ridge_fit {
+  double *inner_margins; /* [penalties,train_count] first label set: each inner fold judged by the fit on the
+                            others */
+  double *score;         /* [penalties] first label set: correlation of inner_margins with the labels */
+  double *reached;       /* [columns] the highest score over penalties for each label set */
+  int32_t *best;         /* [columns] penalty with the highest score for each label set */
+  double *margins;       /* [test_count] first label set at its best penalty */
+  int32_t *hits; /* [columns] twice the number of test rows on the right side (ties 1) at its best penalty */
+} ebb_ridge_fit;
+
+/* Inner margins are exact refits in closed form: with H the hat matrix (intercept included) and r = (I - H)
+ * y, the residuals of fold F when it is left out are (I - H_FF)^-1 r_F. Scale (not centre) of the columns
+ * stays that of all training rows. */
+bool ebb_ridge_batch(ebb_context *c, int64_t count, const ebb_problem *problems,
+                     const ebb_parameters *parameters, ebb_ridge_fit *fits, ebb_error *err);
+
+typedef struct ebb_logistic_fit {
+  double *margins;  /* [penalties,test_count] */
+  double *weights;  /* [penalties,d+1] in units of x, intercept last: margin = weights . (x, 1) */
+  double *gradient; /* [penalties] relative gradient reached */
+} ebb_logistic_fit;
+
+/* Newton with line search from the solution of the stronger penalty. Not reaching the tolerance is an error
+ * that says how far it came. */
+bool ebb_logistic_batch(ebb_context *c, int64_t count, const ebb_problem *problems,
+                        const ebb_parameters *parameters, ebb_logistic_fit *fits, ebb_error *err);
+
+#endif

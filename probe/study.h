@@ -1,0 +1,30 @@
+/* The `strict` preset: repeated nested cross-validation by group (REFERENCE 6.1).
+ *
+ * For every row (category, model, feature), every repeat and every outer fold, the groups outside the fold do
+ * all choosing: their inner folds judge each (block, step, penalty) by the correlation of inner held-out
+ * ridge margins with the labels, and a logistic regression is then fitted on all of them in the winning cell
+ * at the winning penalty. What it says about the held-out groups, which chose nothing, is the reported
+ * number. Ridge chooses because its inner folds are exact in closed form: all penalties, inner folds and
+ * permutations of a cell share one decomposition (probe/solve.h).
+ *
+ * The heat map shows every cell alone: out-of-fold ridge margins at the penalty its own training groups
+ * chose. Its maximum is selected on the data it is reported on, so it stands beside the best-of-K floor: the
+ * same maximum under labels permuted within groups, all refitted, penalties chosen anew. */
+#ifndef EBB_PROBE_STUDY_H
+#define EBB_PROBE_STUDY_H
+
+#include "kernels/context.h"
+#include "loaders/config.h"
+#include "loaders/store.h"
+#include "probe/results.h"
+
+typedef void ebb_progress(void *user, double fraction);
+
+/* Rows for every category, model and feature of the store that config->probe asks for. Everything random
+ * follows config->probe.seed. c is open (it sets BLAS to one thread: the threads are here). Errors: those of
+ * ebb_samples_make, a wanted feature that no model has, features that are not finite, an unknown preset, what
+ * the store can bring. */
+bool ebb_study_run(const ebb_store *store, const ebb_config *config, ebb_context *c, ebb_progress *progress,
+                   void *user, ebb_results *results, ebb_error *err);
+
+#endif

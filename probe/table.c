@@ -1,0 +1,113 @@
+#include "probe/report.h"
+
+#include <math.h>
+#include <string.h>
+
+#define TEXT 40
+
+/* ".77", "1.0", "-.05"; "-" when undefined. */
+static const char *short_number(double v, char *text) {
+  char full[TEXT];
+  if (!isfinite(v))
+    return strcpy(text, "-");
+  snprintf(full, sizeof full, "%.2f", fmax(-99, fmin(99, v)));
+  const char *digits = full[0] == '-' ? full + 1 : full;
+  bool zero = strcmp(digits, "0.00") == 0;
+  if (strcmp(digits, "1.00") == 0)
+    digits = "1.0";
+  if (digits[0] == '0')
+    digits++;
+  text[0] = '\0';
+  if (full[0] == '-' && !zero)
+    strcat(text, "-");
+  return strcat(text, digits);
+}
+
+static const char *with_interval(const ebb_interval *i, char *text) {
+  char value[TEXT], low[TEXT], high[TEXT];
+  snprintf(text, 3 * TEXT, "%3s [%s,%s]", short_number(i->value, value), short_number(i->low, low),
+           short_number(i->high, high));
+  return text;
+}
+
+static const char *place(const ebb_row *r, int step, int block, char *text) {
+  if (r->blocks)
+    snprintf(text, TEXT, "b%d s%d", r->blocks[block], r->steps[step]);
+  else
+    snprintf(text, TEXT, "s%d", r->steps[step]);
+  return text;
+}
+
+/* ".012"; "-" when there were no permutations. */
+static const char *probability(double p, char *text) {
+  if (isfinite(p) && p < 0.9995)
+    snprintf(text, TEXT, ".%03d", (int)lround(1000 * fmax(0, p)));
+  else
+    strcpy(text, isfinite(p) ? "1.0" : "-");
+  return text;
+}
+
+static void print_row(const ebb_row *r, FILE *out) {
+  char accuracy[3 * TEXT], pairwise[3 * TEXT], auc[TEXT], chosen[TEXT], top[TEXT], low[TEXT], p[TEXT],
+      nested_p[TEXT];
+  bool have = isfinite(r->permuted.mean);
+  fprintf(out, "%-19.19s %-20.20s %-13s %3s %-13s %4s %-8.8s %4s %3s %4s\n", r->model, r->feature,
+          with_interval(&r->metric[EBB_ACCURACY], accuracy), short_number(r->metric[EBB_AUC].value, auc),
+          with_interval(&r->metric[EBB_PAIRWISE], pairwise), probability(r->nested_p, nested_p),
+          place(r, r->chosen_step, r->chosen_block, chosen),
+          short_number(r->cell[EBB_ACCURACY][r->top_step * r->block_count + r->top_block], top),
+          short_number(have ? r->permuted.mean : r->independent.mean, low), probability(r->p, p));
+}
+
+static void print_left_out(const ebb_row *r, FILE *out) {
+  if (r->failed)
+    fprintf(out, "  left out: %lld videos that failed in the run\n", (long long)r->failed);
+  if (r->unlabelled)
+    fprintf(out, "  left out: %lld videos without a label\n", (long long)r->unlabelled);
+  if (r->one_sided)
+    fprintf(out, "  left out: %lld groups with only possible or only impossible videos\n",
+            (long long)r->one_sided);
+}
+
+static void print_differences(const ebb_results *results, const char *category, FILE *out) {
+  for (int i = 0; i < results->difference_count; i++) {
+    const ebb_difference *d = &results->differences[i];
+    if (strcmp(d->category, category) != 0)
+      continue;
+    char accuracy[3 * TEXT], pairwise[3 * TEXT], other[160];
+    bool same = strcmp(d->feature, d->other_feature) == 0;
+    snprintf(other, sizeof other, "%s%s%s", d->other_model, same ? "" : " ", same ? "" : d->other_feature);
+    fprintf(out, "  %-20.20s minus %-20.20s accuracy %-15s pairwise %s\n", d->feature, other,
+            with_interval(&d->metric[EBB_ACCURACY], accuracy),
+            with_interval(&d->metric[EBB_PAIRWISE], pairwise));
+  }
+}
+
+void ebb_results_print(const ebb_results *results, FILE *out) {
+  const char *trained = ebb_trained_model(results->rows, results->row_count);
+  for (int i = 0; i < results->row_count; i++) {
+    const ebb_row *r = &results->rows[i];
+    if (i == 0 || strcmp(r->category, results->rows[i - 1].category) != 0) {
+      fprintf(out, "%s%s: %lld videos in %lld groups\n", i ? "\n" : "", r->category, (long long)r->videos,
+              (long long)r->groups);
+      print_left_out(r, out);
+      fprintf(out, "%-19s %-20s %-13s %3s %-13s %4s %-8s %4s %3s %4s\n", "model", "feature", "accuracy",
+              "AUC", "pairwise", "p", "chosen", "best", "flr", "p");
+    }
+    print_row(r, out);
+    if (i + 1 == results->row_count || strcmp(r->category, results->rows[i + 1].category) != 0) {
+      if (trained[0])
+        fprintf(out, "%s minus the others, same videos:\n", trained);
+      print_differences(results, r->category, out);
+    }
+  }
+  fprintf(
+      out,
+      "\naccuracy, AUC, pairwise: logistic regression on groups that chose nothing, %d x %d-fold nested\n"
+      "cross-validation by group; [95 %% bootstrap over groups, widened by %.2f for what folds share];\n"
+      "p: of the same choice judged by ridge, labels permuted within groups. chosen: block and step that\n"
+      "training groups picked most often. best: highest of all cells, looked up on the data it is reported\n"
+      "on; flr: what such a highest reaches with labels %s; p beside it: of best.\n",
+      results->repeats, results->folds, sqrt(1 + results->folds / (results->folds - 1.0)),
+      results->permutations > 0 ? "permuted within groups" : "tossed, cells independent");
+}

@@ -1,0 +1,196 @@
+/* Host maths, exact: folds by group. */
+#include "probe/sample.h"
+#include "probe/split.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define GROUPS 47
+
+/* Sizes of folds differ by at most one, overall and within each stratum, and everything in play has a fold.
+ */
+static void folds_are_even(void **state) {
+  (void)state;
+  int stratum[GROUPS], fold[GROUPS];
+  for (int folds = 2; folds <= 9; folds++)
+    for (uint64_t stream = 0; stream < 20; stream++) {
+      for (int g = 0; g < GROUPS; g++)
+        stratum[g] = g % 7 == 0 ? -1 : g % 3;
+      assert_true(ebb_split_groups(GROUPS, stratum, folds, 5, stream, fold, NULL));
+      for (int s = -1; s <= 2; s++) { /* -1: overall */
+        int size[9] = {0}, low = GROUPS, high = 0;
+        for (int g = 0; g < GROUPS; g++) {
+          if (stratum[g] < 0) {
+            assert_int_equal(fold[g], -1);
+            continue;
+          }
+          assert_in_range(fold[g], 0, folds - 1);
+          if (s < 0 || stratum[g] == s)
+            size[fold[g]]++;
+        }
+        for (int f = 0; f < folds; f++) {
+          low = size[f] < low ? size[f] : low;
+          high = size[f] > high ? size[f] : high;
+        }
+        assert_true(high - low <= 1);
+      }
+    }
+}
+
+static void seeds_matter_and_repeat(void **state) {
+  (void)state;
+  int a[GROUPS], b[GROUPS], c[GROUPS], d[GROUPS];
+  assert_true(ebb_split_groups(GROUPS, NULL, 5, 1, 0, a, NULL));
+  assert_true(ebb_split_groups(GROUPS, NULL, 5, 1, 0, b, NULL));
+  assert_true(ebb_split_groups(GROUPS, NULL, 5, 1, 1, c, NULL));
+  assert_true(ebb_split_groups(GROUPS, NULL, 5, 2, 0, d, NULL));
+  assert_memory_equal(a, b, sizeof a);
+  assert_memory_not_equal(a, c, sizeof a);
+  assert_memory_not_equal(a, d, sizeof a);
+}
+
+/* A known deal: written down once, so that no later change moves the folds of finished studies unseen. */
+static void a_known_deal(void **state) {
+  (void)state;
+  int fold[10], expected[10] = {0, 0, 0, 2, 0, 1, 2, 2, 1, 1};
+  assert_true(ebb_split_groups(10, NULL, 3, 7, 0, fold, NULL));
+  assert_memory_equal(fold, expected, sizeof fold);
+}
+
+static void inner_folds_never_see_the_held_out(void **state) {
+  (void)state;
+  int outer[GROUPS], inner[GROUPS];
+  assert_true(ebb_split_groups(GROUPS, NULL, 5, 1, 0, outer, NULL));
+  for (int f = 0; f < 5; f++) {
+    assert_true(ebb_split_inner(GROUPS, NULL, outer, f, 4, 1, 100 + (uint64_t)f, inner, NULL));
+    for (int g = 0; g < GROUPS; g++) {
+      if (outer[g] == f)
+        assert_int_equal(inner[g], -1);
+      else
+        assert_in_range(inner[g], 0, 3);
+    }
+  }
+}
+
+static void too_few_groups(void **state) {
+  (void)state;
+  int fold[4], stratum[4] = {0, 0, -1, 0};
+  ebb_error err = {""};
+  assert_false(ebb_split_groups(4, stratum, 4, 1, 0, fold, &err));
+  assert_non_null(strstr(err.text, "3 groups for 4 folds"));
+  err.text[0] = '\0';
+  assert_false(ebb_split_groups(4, NULL, 1, 1, 0, fold, &err));
+  assert_non_null(strstr(err.text, "at least 2"));
+}
+
+/* ---- samples ---- */
+
+static ebb_store_video videos[40];
+
+static ebb_store store_of(int groups, int per_group) {
+  static char ids[40][16], names[40][16];
+  for (int v = 0; v < groups * per_group; v++) {
+    snprintf(ids[v], sizeof ids[v], "O1/%d/%d", v / per_group, v % per_group);
+    snprintf(names[v], sizeof names[v], "O1/%d", v / per_group);
+    videos[v] = (ebb_store_video){ids[v], names[v], v < 20 ? "O1" : "O2",
+                                  v % 2 ? EBB_POSSIBLE : EBB_IMPOSSIBLE, NULL};
+  }
+  return (ebb_store){.dir = "run", .video_count = groups * per_group, .videos = videos};
+}
+
+static void failed_and_one_sided_are_left_out(void **state) {
+  (void)state;
+  ebb_store store = store_of(10, 4);
+  videos[0].failed = "broken";
+  videos[4].failed = videos[6].failed = "broken"; /* group 1 loses its impossible half */
+  videos[9].label = EBB_UNLABELLED;
+  ebb_sample *samples;
+  int count;
+  assert_true(ebb_samples_make(&store, true, 2, 2, &samples, &count, NULL));
+  assert_int_equal(count, 2);
+  assert_string_equal(samples[0].name, "O1");
+  assert_int_equal(samples[0].groups, 4);
+  assert_int_equal(samples[0].n, 20 - 1 - 4 - 1);
+  assert_int_equal(samples[0].failed, 3);
+  assert_int_equal(samples[0].unlabelled, 1);
+  assert_int_equal(samples[0].one_sided, 1);
+  assert_int_equal(samples[0].video[0], 1);
+  assert_int_equal(samples[1].n, 20);
+  assert_int_equal(samples[1].video[0], 20);
+  ebb_samples_free(samples, count);
+  assert_true(ebb_samples_make(&store, false, 5, 4, &samples, &count, NULL));
+  assert_int_equal(count, 1);
+  assert_string_equal(samples[0].name, "all");
+  assert_int_equal(samples[0].groups, 9);
+  ebb_samples_free(samples, count);
+}
+
+static void plans_never_split_a_group(void **state) {
+  (void)state;
+  ebb_store store = store_of(10, 4);
+  ebb_sample *samples;
+  int count;
+  ebb_plan plan;
+  assert_true(ebb_samples_make(&store, false, 5, 4, &samples, &count, NULL));
+  assert_true(ebb_plan_make(&plan, samples, 3, 5, 4, 1, NULL));
+  for (int part = 0; part < 15; part++) {
+    const ebb_part *p = &plan.part[part];
+    int side[10], inner[10];
+    memset(side, -1, sizeof side);
+    memset(inner, -1, sizeof inner);
+    assert_int_equal(p->train_count + p->test_count, 40);
+    for (int64_t i = 0; i < p->test_count; i++)
+      side[samples->group[p->test[i]]] = 1;
+    for (int64_t i = 0; i < p->train_count; i++) {
+      int g = samples->group[p->train[i]];
+      assert_int_not_equal(side[g], 1);
+      assert_true(inner[g] < 0 || inner[g] == p->inner[i]);
+      inner[g] = p->inner[i];
+      assert_in_range(inner[g], 0, 3);
+    }
+  }
+  ebb_plan_free(&plan);
+  ebb_samples_free(samples, count);
+}
+
+static void clear_errors(void **state) {
+  (void)state;
+  ebb_store store = store_of(10, 4);
+  ebb_sample *samples;
+  int count;
+  ebb_error err = {""};
+  for (int v = 0; v < 20; v++)
+    videos[v].label = EBB_POSSIBLE;
+  assert_false(ebb_samples_make(&store, true, 2, 2, &samples, &count, &err));
+  assert_string_equal(err.text,
+                      "O1: labels of one class only: all 20 videos are possible; a probe needs possible and "
+                      "impossible videos in every group");
+  store = store_of(5, 4);
+  err.text[0] = '\0';
+  assert_false(ebb_samples_make(&store, true, 5, 5, &samples, &count, &err));
+  assert_non_null(strstr(err.text, "5 groups"));
+  assert_non_null(strstr(err.text, "needs at least 7"));
+  for (int v = 0; v < 20; v++)
+    videos[v].failed = "broken";
+  err.text[0] = '\0';
+  assert_false(ebb_samples_make(&store, true, 5, 4, &samples, &count, &err));
+  assert_non_null(strstr(err.text, "no labelled video"));
+  assert_non_null(strstr(err.text, "20 failed"));
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(folds_are_even),
+      cmocka_unit_test(seeds_matter_and_repeat),
+      cmocka_unit_test(a_known_deal),
+      cmocka_unit_test(inner_folds_never_see_the_held_out),
+      cmocka_unit_test(too_few_groups),
+      cmocka_unit_test(failed_and_one_sided_are_left_out),
+      cmocka_unit_test(plans_never_split_a_group),
+      cmocka_unit_test(clear_errors),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

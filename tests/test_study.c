@@ -1,0 +1,287 @@
+/* Planted truth (tests/fixtures/probe/planted_run.h): what is there is found, what is not is not, and the
+ * files say so. */
+#include "probe/probe.h"
+#include "probe/report.h"
+#include "probe/sample.h"
+#include "tests/fixtures/probe/planted_run.h"
+
+#include <omp.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static ebb_context c;
+static char folder[] = "/tmp/ebb-test-study-XXXXXX";
+
+static char *fresh(const char *name) {
+  return ebb_path_join(folder, name);
+}
+
+static ebb_config settings(int repeats, int permutations) {
+  ebb_config k;
+  ebb_config_defaults(&k);
+  k.probe.folds = 5;
+  k.probe.inner_folds = 4;
+  k.probe.repeats = repeats;
+  k.probe.bootstrap = 500;
+  k.probe.permutations = permutations;
+  k.probe.seed = 3;
+  return k;
+}
+
+static const ebb_row *row_of(const ebb_results *r, const char *category, const char *model,
+                             const char *feature) {
+  for (int i = 0; i < r->row_count; i++)
+    if (!strcmp(r->rows[i].category, category) && !strcmp(r->rows[i].model, model) &&
+        !strcmp(r->rows[i].feature, feature))
+      return &r->rows[i];
+  fail_msg("no row %s %s %s", category, model, feature);
+  return NULL;
+}
+
+static void study(const char *dir, const ebb_config *k, ebb_results *results) {
+  ebb_store store = {0};
+  ebb_error err = {""};
+  if (!ebb_store_open(&store, dir, &err) || !ebb_study_run(&store, k, &c, NULL, NULL, results, &err))
+    fail_msg("%s", err.text);
+  ebb_store_close(&store);
+}
+
+static void planted_truth_is_found(void **state) {
+  (void)state;
+  const planted p = {.categories = 2,
+                     .groups = 20,
+                     .steps = 4,
+                     .blocks = 5,
+                     .width = 24,
+                     .block = 3,
+                     .step = 1,
+                     .signal = 2.0,
+                     .seed = 1};
+  char *dir = fresh("truth");
+  assert_true(planted_write(&p, dir, NULL));
+  ebb_config k = settings(2, 99);
+  ebb_results r;
+  study(dir, &k, &r);
+  assert_int_equal(r.row_count, 2 * 5);
+  const ebb_row *found = row_of(&r, "O1", "transformer", "block_out.mean");
+  assert_int_equal(found->videos, 80);
+  assert_int_equal(found->groups, 20);
+  assert_true(found->metric[EBB_ACCURACY].low > 0.7);
+  assert_true(found->metric[EBB_AUC].low > found->metric[EBB_ACCURACY].low);
+  assert_true(found->metric[EBB_PAIRWISE].low > 0.85);
+  assert_true(abs(found->chosen_block - 3) <= 1 && abs(found->chosen_step - 1) <= 1);
+  assert_true(found->p <= 0.011 && found->nested_p <= 0.011);
+  assert_true(found->cell[EBB_ACCURACY][found->top_step * 5 + found->top_block] > found->permuted.high);
+  double selected = 0;
+  for (int i = 0; i < 20; i++)
+    selected += found->selected[i];
+  assert_true(fabs(selected - 1) < 1e-9);
+  const char *nothing[4][3] = {{"O1", "random", "block_out.mean"},
+                               {"O1", "transformer", "attn_entropy"},
+                               {"O2", "transformer", "block_out.mean"},
+                               {"O2", "transformer_lawless", "block_out.mean"}};
+  for (int i = 0; i < 4; i++) {
+    const ebb_row *row = row_of(&r, nothing[i][0], nothing[i][1], nothing[i][2]);
+    assert_true(fabs(row->metric[EBB_ACCURACY].value - 0.5) < 0.12);
+    assert_true(row->p > 0.011);
+    /* the best cell is above chance although there is nothing to find: what the floor is for */
+    double top = row->cell[EBB_ACCURACY][row->top_step * 5 + row->top_block];
+    assert_true(top > 0.53);
+    assert_true(fabs(top - row->permuted.mean) < 0.08);
+    assert_true(fabs(row->independent.mean - row->permuted.mean) < 0.03);
+  }
+  /* additive over frames: nothing can be learnt, pairwise accuracy is exactly one half (REFERENCE 6.9) */
+  for (int i = 0; i < 2; i++) {
+    const ebb_row *vae = row_of(&r, i ? "O2" : "O1", "vae", "latent.mean");
+    assert_true(fabs(vae->metric[EBB_PAIRWISE].value - 0.5) < 1e-12);
+    assert_true(fabs(vae->metric[EBB_ACCURACY].value - 0.5) < 0.12);
+  }
+  int paired = 0;
+  for (int i = 0; i < r.difference_count; i++) {
+    const ebb_difference *d = &r.differences[i];
+    double difference = row_of(&r, d->category, d->model, d->feature)->metric[EBB_ACCURACY].value -
+                        row_of(&r, d->category, d->other_model, d->other_feature)->metric[EBB_ACCURACY].value;
+    assert_true(fabs(d->metric[EBB_ACCURACY].value - difference) < 1e-12);
+    paired += !strcmp(d->category, "O1") && d->metric[EBB_ACCURACY].low > 0.1;
+  }
+  assert_int_equal(r.difference_count, 2 * 3);
+  assert_int_equal(paired, 3);
+  ebb_results_free(&r);
+  free(dir);
+}
+
+/* Two videos with scores that add like a quadruplet's: any linear readout, not only a fitted one, wins two of
+ * four pairs. */
+static void additive_pairs_are_even(void **state) {
+  (void)state;
+  const planted p = {.seed = 5};
+  for (int64_t g = 0; g < 400; g++) {
+    float x[4][16];
+    double margin[4] = {0};
+    const int8_t label[4] = {1, -1, -1, 1};
+    const int group[4] = {0, 0, 0, 0};
+    for (int64_t v = 0; v < 4; v++) {
+      planted_additive(&p, 4 * g + v, 16, x[v]);
+      for (int j = 0; j < 16; j++)
+        margin[v] += round(1000 * planted_normal(8, (uint64_t)g, (uint64_t)j)) * x[v][j];
+    }
+    assert_true(fabs(ebb_pairwise(4, margin, label, group) - 0.5) < 1e-12);
+  }
+}
+
+/* Where there is nothing, the reported number is unbiased over data sets; the best cell is not, by about what
+ * the floor says. */
+static void nested_is_unbiased(void **state) {
+  (void)state;
+  enum { worlds = 24 };
+  double nested = 0, best = 0, floors = 0, square = 0;
+  int rejected = 0, covered = 0, nested_rejected = 0;
+  for (uint64_t w = 0; w < worlds; w++) {
+    planted p = {
+        .categories = 1, .groups = 16, .steps = 3, .blocks = 4, .width = 6, .signal = 0, .seed = 100 + w};
+    char name[32], *dir;
+    snprintf(name, sizeof name, "null-%d", (int)w);
+    dir = fresh(name);
+    assert_true(planted_write(&p, dir, NULL));
+    ebb_config k = settings(1, 39);
+    snprintf(k.probe.features.names[0], sizeof k.probe.features.names[0], "block_out.mean");
+    k.probe.features.count = 1;
+    k.probe.bootstrap = 200;
+    k.probe.seed = (int64_t)w;
+    ebb_results r;
+    study(dir, &k, &r);
+    assert_int_equal(r.row_count, 3);
+    for (int i = 0; i < 3; i++) {
+      const ebb_row *row = &r.rows[i];
+      double value = row->metric[EBB_ACCURACY].value;
+      nested += value / (3 * worlds);
+      square += (value - 0.5) * (value - 0.5) / (3 * worlds);
+      best += row->cell[EBB_ACCURACY][row->top_step * 4 + row->top_block] / (3 * worlds);
+      floors += row->permuted.mean / (3 * worlds);
+      rejected += row->p <= 0.1;
+      nested_rejected += row->nested_p <= 0.1;
+      covered += row->metric[EBB_ACCURACY].low <= 0.5 && 0.5 <= row->metric[EBB_ACCURACY].high;
+    }
+    ebb_results_free(&r);
+    free(dir);
+  }
+  assert_true(fabs(nested - 0.5) < 3.5 * sqrt(square / (3 * worlds)));
+  assert_true(best > 0.58);
+  assert_true(fabs(best - floors) < 0.02);
+  assert_in_range(covered, 62, 72); /* of 72; the plain bootstrap covers fewer (probe/stats.h) */
+  assert_in_range(nested_rejected, 1, 17);
+  assert_in_range(rejected, 1, 17); /* of 72 at the 10 % level: 7.2 expected, 3.9 standard deviations up */
+}
+
+static bool same_file(const char *a, const char *b, const char *name) {
+  char *pa = ebb_path_join(a, name), *pb = ebb_path_join(b, name), ha[65], hb[65];
+  bool same = ebb_file_sha256(pa, ha, NULL) && ebb_file_sha256(pb, hb, NULL) && !strcmp(ha, hb);
+  free(pa);
+  free(pb);
+  return same;
+}
+
+static void files_are_written_and_read_back(void **state) {
+  (void)state;
+  const planted p = {.categories = 2,
+                     .groups = 8,
+                     .steps = 3,
+                     .blocks = 4,
+                     .width = 10,
+                     .block = 2,
+                     .step = 1,
+                     .signal = 2,
+                     .seed = 4};
+  char *dir = fresh("files"), *probe = ebb_path_join(dir, "probe"), *keep = fresh("keep");
+  char *first = NULL, *second = NULL;
+  size_t a = 0, b = 0;
+  ebb_config k = settings(2, 9);
+  ebb_error err = {""};
+  FILE *table = open_memstream(&first, &a);
+  int threads = omp_get_max_threads();
+  assert_true(planted_write(&p, dir, NULL));
+  assert_false(ebb_report_run(dir, NULL, &err)); /* not probed yet */
+  assert_non_null(strstr(err.text, "ebb probe"));
+  omp_set_num_threads(1);
+  assert_true(ebb_probe_run(dir, &k, &c, NULL, NULL, table, NULL));
+  fclose(table);
+  assert_int_equal(rename(probe, keep), 0);
+  omp_set_num_threads(3); /* the same bytes from any number of threads */
+  assert_true(ebb_probe_run(dir, &k, &c, NULL, NULL, NULL, NULL));
+  omp_set_num_threads(threads);
+  const char *names[] = {"results.json", "results.csv",  "cells.csv",
+                         "margins.csv",  "overview.png", "heat-O1-transformer-block_out.mean.png"};
+  for (int i = 0; i < 6; i++)
+    assert_true(same_file(probe, keep, names[i]));
+  table = open_memstream(&second, &b);
+  for (int i = 4; i < 6; i++) {
+    char *path = ebb_path_join(probe, names[i]);
+    assert_int_equal(unlink(path), 0);
+    free(path);
+  }
+  assert_true(ebb_report_run(dir, table, NULL));
+  fclose(table);
+  assert_string_equal(first, second);
+  for (int i = 4; i < 6; i++)
+    assert_true(same_file(probe, keep, names[i]));
+  for (char *line = strtok(second, "\n"); line; line = strtok(NULL, "\n"))
+    assert_true(strlen(line) <= 100);
+  free(first);
+  free(second);
+  free(keep);
+  free(probe);
+  free(dir);
+}
+
+static void errors_are_told(void **state) {
+  (void)state;
+  const planted p = {.categories = 1, .groups = 4, .steps = 1, .blocks = 1, .width = 3, .seed = 4};
+  char *dir = fresh("errors"), *none = fresh("none");
+  ebb_config k = settings(1, 0);
+  ebb_error err = {""};
+  assert_false(ebb_probe_run(none, &k, &c, NULL, NULL, NULL, &err));
+  assert_non_null(strstr(err.text, "none"));
+  assert_true(planted_write(&p, dir, NULL));
+  err.text[0] = '\0';
+  assert_false(ebb_probe_run(dir, &k, &c, NULL, NULL, NULL, &err));
+  assert_non_null(strstr(err.text, "O1: 4 groups"));
+  k.probe.folds = k.probe.inner_folds = 2;
+  snprintf(k.probe.features.names[0], sizeof k.probe.features.names[0], "blok_out");
+  k.probe.features.count = 1;
+  err.text[0] = '\0';
+  assert_false(ebb_probe_run(dir, &k, &c, NULL, NULL, NULL, &err));
+  assert_non_null(
+      strstr(err.text, "asks for blok_out; this run has block_out.mean, attn_entropy, latent.mean"));
+  char *probe = ebb_path_join(dir, "probe");
+  assert_int_not_equal(access(probe, F_OK), 0); /* nothing half-written */
+  free(probe);
+  free(none);
+  free(dir);
+}
+
+static int begin(void **state) {
+  (void)state;
+  return mkdtemp(folder) && ebb_context_open(&c, "cpu", NULL) ? 0 : -1;
+}
+
+static int end(void **state) {
+  (void)state;
+  char command[64];
+  snprintf(command, sizeof command, "rm -rf %s", folder);
+  ebb_context_close(&c);
+  return system(command);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(planted_truth_is_found), cmocka_unit_test(additive_pairs_are_even),
+      cmocka_unit_test(nested_is_unbiased),     cmocka_unit_test(files_are_written_and_read_back),
+      cmocka_unit_test(errors_are_told),
+  };
+  return cmocka_run_group_tests(tests, begin, end);
+}
