@@ -42,6 +42,7 @@ typedef struct ebb_backend {
   void (*pool_mean)(ebb_context *c, ebb_tensor y, ebb_tensor x);
   void (*pool_frames)(ebb_context *c, ebb_tensor y, ebb_tensor x);
   void (*pool_moments)(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames);
+  void (*pool_motion)(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames);
   void (*gram)(ebb_context *c, ebb_tensor g, ebb_tensor x);
   void (*matmul)(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor b, bool transpose_a);
   void (*cholesky_solve)(ebb_context *c, ebb_tensor a, ebb_tensor b);

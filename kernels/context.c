@@ -80,6 +80,15 @@ bool ebb_context_reserve(ebb_context *c, ebb_arena_kind which, size_t bytes, ebb
   return true;
 }
 
+bool ebb_context_sized(ebb_context *c, bool (*work)(void *user, ebb_error *err), void *user, ebb_error *err) {
+  ebb_context_count(c);
+  if (!work(user, err))
+    return false;
+  size_t weights = c->weights.peak, activations = c->activations.peak;
+  return ebb_context_reserve(c, EBB_WEIGHTS, weights, err) &&
+         ebb_context_reserve(c, EBB_ACTIVATIONS, activations, err) && work(user, err);
+}
+
 /* Bytes of a tensor of that shape; false when they do not fit in a size_t or a dimension is negative. */
 static bool shape_bytes(ebb_dtype dtype, int rank, const int64_t *shape, size_t *bytes) {
   *bytes = ebb_dtype_size(dtype);

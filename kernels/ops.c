@@ -154,6 +154,11 @@ static bool count(const call *k, double flops) {
   return !k->c->counting;
 }
 
+/* The batch that t must have: 1 when it is shared by all B samples. */
+static int64_t shared(ebb_tensor t, int64_t B) {
+  return ebb_present(t) && t.shape[0] == 1 ? 1 : B;
+}
+
 static double numel(ebb_tensor t) {
   return (double)ebb_count(t);
 }
@@ -187,7 +192,8 @@ void ebb_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor sh
   const arg args[] = {{"y", y, OUT | IN_PLACE}, {"x", x, 0}, {"shift", shift, 0}, {"scale", scale, 0}};
   const call k = CALL(c, "norm_modulate", args);
   if (start(&k, EBB_F32) && want_rank(&k, 1, 3, "[B, S, D]") && want_like(&k, 0, x) &&
-      WANT(&k, 2, x.shape[0], x.shape[2]) && WANT(&k, 3, x.shape[0], x.shape[2]) && count(&k, 8.0 * numel(x)))
+      WANT(&k, 2, shared(shift, x.shape[0]), x.shape[2]) && want_like(&k, 3, shift) &&
+      count(&k, 8.0 * numel(x)))
     c->backend->norm_modulate(c, y, x, shift, scale, eps);
 }
 
@@ -242,7 +248,7 @@ void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *st
   if (!start(&a, EBB_F32) || !want_rank(&a, 1, 3, "[B, S, D]") || !want_rank(&a, 2, 3, "[B, M, D]"))
     return;
   int64_t B = q.shape[0], S = q.shape[1], D = q.shape[2], M = k.shape[1];
-  if (!WANT(&a, 2, B, M, D) || !want_like(&a, 3, k) || !want_like(&a, 0, q) ||
+  if (!WANT(&a, 2, shared(k, B), M, D) || !want_like(&a, 3, k) || !want_like(&a, 0, q) ||
       !want(&a, heads >= 1 && D % heads == 0, "the width of q is not a multiple of the number of heads") ||
       !want_rank(&a, 4, 4, "[B, N, Tq, Tk]") || !want_rank(&a, 5, 3, "[B, N, Tq]"))
     return;
@@ -264,7 +270,7 @@ void ebb_gate_add(ebb_context *c, ebb_tensor x, ebb_tensor y, ebb_tensor gate) {
   const arg args[] = {{"x", x, INOUT}, {"y", y, 0}, {"gate", gate, OPTIONAL}};
   const call k = CALL(c, "gate_add", args);
   if (start(&k, EBB_F32) && want_rank(&k, 0, 3, "[B, S, D]") && want_like(&k, 1, x) &&
-      WANT(&k, 2, x.shape[0], x.shape[2]) && count(&k, 2.0 * numel(x)))
+      WANT(&k, 2, shared(gate, x.shape[0]), x.shape[2]) && count(&k, 2.0 * numel(x)))
     c->backend->gate_add(c, x, y, gate);
 }
 
@@ -283,13 +289,13 @@ void ebb_activate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_activation act
 }
 
 void ebb_add_table(ebb_context *c, ebb_tensor y, ebb_tensor table, ebb_tensor x) {
-  const arg args[] = {{"y", y, OUT | IN_PLACE}, {"table", table, 0}, {"x", x, 0}};
+  const arg args[] = {{"y", y, OUT}, {"table", table, 0}, {"x", x, 0}};
   const call k = CALL(c, "add_table", args);
   if (!start(&k, EBB_F32) || !want_rank(&k, 1, 2, "[J, D]"))
     return;
   int64_t B = x.shape[0], J = table.shape[0], D = table.shape[1];
   bool fits = x.rank == 2 ? WANT(&k, 2, B, D) : WANT(&k, 2, B, J, D);
-  if (fits && WANT(&k, 0, B, J, D) && count(&k, numel(y)))
+  if (fits && WANT(&k, 0, J, B, D) && count(&k, numel(y)))
     c->backend->add_table(c, y, table, x);
 }
 
@@ -425,14 +431,25 @@ void ebb_pool_frames(ebb_context *c, ebb_tensor y, ebb_tensor x) {
     c->backend->pool_frames(c, y, x);
 }
 
+/* y [B,2,D] from x [B,S,D] whose tokens fall into whole frames. */
+static bool want_pair(const call *k, ebb_tensor x, int64_t frames) {
+  return start(k, EBB_F32) && want_rank(k, 1, 3, "[B, S, D]") && WANT(k, 0, x.shape[0], 2, x.shape[2]) &&
+         want(k, frames >= 1 && x.shape[1] % frames == 0,
+              "the tokens of x do not fall into whole frames: S is not a multiple of T");
+}
+
 void ebb_pool_moments(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames) {
   const arg args[] = {{"y", y, OUT}, {"x", x, 0}};
   const call k = CALL(c, "pool_moments", args);
-  if (start(&k, EBB_F32) && want_rank(&k, 1, 3, "[B, S, D]") && WANT(&k, 0, x.shape[0], 2, x.shape[2]) &&
-      want(&k, frames >= 1 && x.shape[1] % frames == 0,
-           "the tokens of x do not fall into whole frames: S is not a multiple of T") &&
-      count(&k, numel(x)))
+  if (want_pair(&k, x, frames) && count(&k, numel(x)))
     c->backend->pool_moments(c, y, x, frames);
+}
+
+void ebb_pool_motion(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames) {
+  const arg args[] = {{"y", y, OUT}, {"x", x, 0}};
+  const call k = CALL(c, "pool_motion", args);
+  if (want_pair(&k, x, frames) && count(&k, 7 * numel(x)))
+    c->backend->pool_motion(c, y, x, frames);
 }
 
 /* ---- dense linear algebra

@@ -30,7 +30,7 @@ void ebb_linear(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_te
 void ebb_layer_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, float eps);
 
 /* The adaptive layer norm of diffusion transformers: y = layer_norm(x) * (1 + scale) + shift. x, y [B,S,D];
- * shift, scale [B,D]: one vector per sample. In place allowed. */
+ * shift, scale [B,D], one vector per sample, or [1,D], the same for all. In place allowed. */
 void ebb_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor shift, ebb_tensor scale,
                        float eps);
 
@@ -64,22 +64,22 @@ typedef struct ebb_attention_stats {
   ebb_tensor entropy; /* [B,N,Tq]: mean over the queries of a frame of -sum p ln p, in nats */
 } ebb_attention_stats;
 
-/* out = softmax(q k' / sqrt(P)) v per head. q, out [B,S,D], k, v [B,M,D], D = heads*P. stats NULL: none. The
- * output is bitwise the same with and without stats. */
+/* out = softmax(q k' / sqrt(P)) v per head. q, out [B,S,D], k, v [B,M,D] or [1,M,D], the same for all
+ * samples, D = heads*P. stats NULL: none. The output is bitwise the same with and without stats. */
 void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *stats, ebb_tensor q,
                    ebb_tensor k, ebb_tensor v, int heads);
 
 /* ---- between blocks: pointwise.c
  * ---------------------------------------------------------------------------------- */
 
-/* x <- x + gate * y. x, y [B,S,D]; gate [B,D], absent: 1. */
+/* x <- x + gate * y. x, y [B,S,D]; gate [B,D] or [1,D], the same for all samples; absent: 1. */
 void ebb_gate_add(ebb_context *c, ebb_tensor x, ebb_tensor y, ebb_tensor gate);
 /* y = a x + b z, elementwise; z absent: y = a x. Same shapes. In place allowed (y may be x or z). */
 void ebb_axpby(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor z);
 /* y = act(x). Same shapes. In place allowed. */
 void ebb_activate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_activation act);
-/* y[b, j, :] = table[j, :] + x[b, j, :] (x [B,J,D]) or x[b, :] (x [B,D], the same for every j). y [B,J,D],
- * table [J,D]. */
+/* y[j, b, :] = table[j, :] + x[b, j, :] (x [B,J,D]) or x[b, :] (x [B,D], the same for every j). y [J,B,D]:
+ * the vectors of one j are an outer slice. table [J,D]. */
 void ebb_add_table(ebb_context *c, ebb_tensor y, ebb_tensor table, ebb_tensor x);
 /* y[b,c,...] = x[b,c,...] * scale[c] + shift[c]. x, y [B,C,T,H,W]; scale, shift [C]. In place allowed. */
 void ebb_channel_affine(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor scale, ebb_tensor shift);
@@ -121,6 +121,9 @@ void ebb_pool_frames(ebb_context *c, ebb_tensor y,
 /* y [B,2,D]: second and third central moments over time of the frame means m_t: mean (m_t - m)^2, mean (m_t -
  * m)^3. */
 void ebb_pool_moments(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames);
+/* y [B,2,D]: mean over tokens of |x_{t+1} - x_t| and of |x_{t+1} - 2 x_t + x_{t-1}|, token by token of the frame; 0 where there are too few
+ * frames. Zero for no motion, and not additive over frames. */
+void ebb_pool_motion(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames);
 
 /* ---- dense linear algebra for probes, float64: linalg.c
  * ------------------------------------------------------------ */

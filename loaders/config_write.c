@@ -3,18 +3,27 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <threads.h>
 
-void ebb_config_defaults(ebb_config *config) {
-  memset(config, 0, sizeof *config);
+/* Each key's default goes through the same reader as a user's value. */
+static ebb_config standard;
+static once_flag standard_made = ONCE_FLAG_INIT;
+
+static void make_standard(void) {
   for (int i = 0; i < ebb_key_count; i++) {
     char assignment[128];
     snprintf(assignment, sizeof assignment, "%s=%s", ebb_keys[i].name, ebb_keys[i].standard);
     ebb_error err = {""};
-    if (!ebb_config_set(config, assignment, &err)) { /* a row of the schema that breaks its own rules */
+    if (!ebb_config_set(&standard, assignment, &err)) { /* a row of the schema that breaks its own rules */
       fprintf(stderr, "ebb: the default %s\n", err.text);
       abort();
     }
   }
+}
+
+void ebb_config_defaults(ebb_config *config) {
+  call_once(&standard_made, make_standard);
+  *config = standard;
 }
 
 /* The code point at *p, which moves behind it; a byte that is not UTF-8 stands for itself. */

@@ -3,6 +3,7 @@
 #include "loaders/file.h"
 #include "loaders/image.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -27,13 +28,35 @@ bool ebb_dataset_open(ebb_dataset *set, const char *format, const char *root, bo
   return true;
 }
 
-void ebb_dataset_close(ebb_dataset *set) {
+static void free_video(ebb_video *v) {
+  free(v->id);
+  free(v->path);
+  free(v->group);
+  free(v->category);
+}
+
+void ebb_dataset_keep(ebb_dataset *set, int64_t groups) {
+  char category[256] = "", group[256] = "";
+  int64_t kept = 0, seen = 0;
   for (int64_t i = 0; i < set->count; i++) {
-    free(set->videos[i].id);
-    free(set->videos[i].path);
-    free(set->videos[i].group);
-    free(set->videos[i].category);
+    ebb_video *v = &set->videos[i];
+    if (strcmp(v->category, category) != 0)
+      seen = 0;
+    if (strcmp(v->group, group) != 0)
+      seen++;
+    snprintf(category, sizeof category, "%s", v->category);
+    snprintf(group, sizeof group, "%s", v->group);
+    if (seen <= groups)
+      set->videos[kept++] = *v;
+    else
+      free_video(v);
   }
+  set->count = kept;
+}
+
+void ebb_dataset_close(ebb_dataset *set) {
+  for (int64_t i = 0; i < set->count; i++)
+    free_video(&set->videos[i]);
   free(set->videos);
   free(set->root);
   *set = (ebb_dataset){0};

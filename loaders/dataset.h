@@ -32,6 +32,8 @@ typedef void ebb_dataset_report(void *user, const char *id, const char *reason);
 bool ebb_dataset_open(ebb_dataset *set, const char *format, const char *root, bool unlabelled,
                       ebb_dataset_report *report, void *user, ebb_error *err);
 void ebb_dataset_close(ebb_dataset *set);
+/* Keeps the first `groups` groups of each category and forgets the others. */
+void ebb_dataset_keep(ebb_dataset *set, int64_t groups);
 
 /* What ebb_dataset_open calls for "intphys"; leaves the videos in no order. */
 bool ebb_intphys_list(ebb_dataset *set, bool unlabelled, ebb_dataset_report *report, void *user, ebb_error *err);

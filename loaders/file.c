@@ -80,6 +80,14 @@ bool ebb_file_create(ebb_file_writer *w, const char *path, ebb_error *err) {
   return false;
 }
 
+bool ebb_file_write(ebb_file_writer *w, const void *data, size_t bytes, ebb_error *err) {
+  errno = 0;
+  if (bytes == 0 || fwrite(data, 1, bytes, w->stream) == bytes)
+    return true;
+  return ebb_fail(err, "%s: cannot write: %s (is the disk full?)", w->path,
+                  errno != 0 ? strerror(errno) : "a write failed");
+}
+
 void ebb_file_abandon(ebb_file_writer *w) {
   if (w->stream != NULL)
     fclose(w->stream);

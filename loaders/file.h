@@ -19,6 +19,8 @@ typedef struct ebb_file_writer {
   char *path, *temporary;
 } ebb_file_writer;
 bool ebb_file_create(ebb_file_writer *w, const char *path, ebb_error *err);
+bool ebb_file_write(ebb_file_writer *w, const void *data, size_t bytes,
+                    ebb_error *err); /* fwrite with a message */
 /* Flushes, syncs the file, renames it into place, syncs the folder. On failure nothing is left. Closes w in any case. */
 bool ebb_file_commit(ebb_file_writer *w, ebb_error *err);
 void ebb_file_abandon(ebb_file_writer *w); /* a zeroed or committed writer is fine */
@@ -44,7 +46,7 @@ bool ebb_folder_list(const char *path, char ***names, int64_t *count, ebb_error 
 void ebb_names_free(char **names, int64_t count);
 bool ebb_is_folder(const char *path);
 bool ebb_file_size(const char *path, uint64_t *bytes, ebb_error *err); /* of a regular file */
-bool ebb_is_there(const char *path); /* anything, links followed */
+bool ebb_is_there(const char *path);                                   /* anything, links followed */
 
 /* SHA-256 of bytes or of a whole file as 64 hex digits and NUL. */
 void ebb_sha256(const void *data, size_t bytes, char hex[65]);

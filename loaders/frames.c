@@ -15,7 +15,7 @@ void ebb_frames_align(int have, int want, int *index) {
   }
   /* torch.linspace(0, have - 1, want) on the CPU: the step rounded to float32, the first half counted from
    * the start, the second from the end. Its AVX2 and AVX512 builds fuse the multiplication with the
-   * subtraction, which decides some truncations: (100, 97) and (100, 50) among them. */
+   * subtraction, which decides some truncations: (33, 15) and (65, 31) among them. */
   float end = (float)(have - 1), step = want > 1 ? end / (float)(want - 1) : 0.0f;
   for (int i = 0; i < want; i++) {
     float at = i < want / 2 ? step * (float)i : fmaf(-step, (float)(want - i - 1), end);

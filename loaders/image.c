@@ -1,6 +1,6 @@
 #include "loaders/image.h"
 
-#include "loaders/newfile.h"
+#include "loaders/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -33,7 +33,7 @@ typedef struct png_job {
   const char *path;
   const char *verb;
   ebb_error *err;
-  ebb_newfile *file; /* writing only */
+  ebb_file_writer *file; /* writing only */
   png_structp png;
   png_infop info;
 } png_job;
@@ -112,7 +112,7 @@ static bool read_png(const char *path, FILE *stream, ebb_image *image, ebb_error
 
 static void png_put(png_structp png, png_bytep data, size_t size) {
   png_job *job = png_get_io_ptr(png);
-  if (!ebb_newfile_write(job->file, data, size, job->err))
+  if (!ebb_file_write(job->file, data, size, job->err))
     png_error(png, "writing failed");
 }
 
@@ -152,15 +152,15 @@ bool ebb_image_write_png(const char *path, int width, int height, const uint8_t 
   if (width < 1 || height < 1 || width > EBB_IMAGE_SIDE_MAX || height > EBB_IMAGE_SIDE_MAX)
     return ebb_fail(err, "%s: cannot write an image of %d x %d pixels; sides are 1 to %d", path, width,
                     height, EBB_IMAGE_SIDE_MAX);
-  ebb_newfile file;
-  if (!ebb_newfile_open(&file, path, err))
+  ebb_file_writer file;
+  if (!ebb_file_create(&file, path, err))
     return false;
   png_job job = {.path = path, .verb = "cannot encode as PNG", .err = err, .file = &file};
   if (!encode_png(&job, width, height, rgb)) {
-    ebb_newfile_discard(&file);
+    ebb_file_abandon(&file);
     return false;
   }
-  return ebb_newfile_commit(&file, err);
+  return ebb_file_commit(&file, err);
 }
 
 /* ---- other stills, through stb_image ---- */

@@ -181,3 +181,13 @@ int ebb_json_bools(ebb_json j, const char *key, bool optional, int most, bool *t
   }
   return n;
 }
+
+void ebb_json_refuse(ebb_json j, const char *key, const char *what) {
+  const json_t *v = get(j, key);
+  if (v == NULL)
+    return;
+  char *value = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
+  ebb_fail(j.err, "%s: \"%s\" is %.60s, expected null: %s are not supported", j.path, key,
+           value == NULL ? type_of(v) : value, what);
+  free(value);
+}

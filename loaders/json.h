@@ -29,5 +29,7 @@ const char *ebb_json_text_or(ebb_json j, const char *key, const char *fallback);
 int ebb_json_ints(ebb_json j, const char *key, bool optional, int most, int64_t low, int64_t high, int64_t *to);
 int ebb_json_reals(ebb_json j, const char *key, bool optional, int most, double *to);
 int ebb_json_bools(ebb_json j, const char *key, bool optional, int most, bool *to);
+/* `key` must be absent or null: what it stands for is not supported. The error shows its value and `what` ("image-to-video models"). */
+void ebb_json_refuse(ebb_json j, const char *key, const char *what);
 
 #endif

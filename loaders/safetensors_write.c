@@ -1,7 +1,6 @@
 #include "loaders/file.h"
 #include "loaders/safetensors.h"
 
-#include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -119,8 +118,8 @@ bool ebb_st_writer_append(ebb_st_writer *w, const void *data, size_t bytes, ebb_
   if (bytes > w->expected - w->written)
     return ebb_fail(err, "%s: %zu bytes appended where %llu are left of what was declared", w->file.path,
                     bytes, (unsigned long long)(w->expected - w->written));
-  if (bytes > 0 && fwrite(data, 1, bytes, w->file.stream) != bytes)
-    return ebb_fail(err, "%s: cannot write: %s (is the disk full?)", w->file.path, strerror(errno));
+  if (!ebb_file_write(&w->file, data, bytes, err))
+    return false;
   w->written += bytes;
   return true;
 }

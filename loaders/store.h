@@ -49,6 +49,7 @@ bool ebb_store_write(ebb_store_writer *w, int set, int64_t count, const int64_t 
                      ebb_error *err);
 /* Marks a video as failed, with the reason; it is in the index and in no table. */
 void ebb_store_fail(ebb_store_writer *w, int64_t video, const char *reason);
+int64_t ebb_store_failed(const ebb_store_writer *w); /* how many videos are marked so */
 /* Writes index.json with `provenance` (an object, borrowed). Frees w in any case. */
 bool ebb_store_finish(ebb_store_writer **w, json_t *provenance, ebb_error *err);
 void ebb_store_abandon(ebb_store_writer **w);

@@ -221,6 +221,14 @@ void ebb_store_fail(ebb_store_writer *w, int64_t video, const char *reason) {
   json_object_set_new(v, "reason", text != NULL ? text : json_string("(a reason that is not UTF-8)"));
 }
 
+int64_t ebb_store_failed(const ebb_store_writer *w) {
+  int64_t failed = 0;
+  for (size_t i = 0; i < json_array_size(w->videos); i++)
+    failed +=
+        strcmp(json_string_value(json_object_get(json_array_get(w->videos, i), "status")), "failed") == 0;
+  return failed;
+}
+
 /* ---- the index
  * --------------------------------------------------------------------------------------------------- */
 

@@ -1,7 +1,7 @@
 #include "loaders/synth.h"
 
+#include "loaders/file.h"
 #include "loaders/image.h"
-#include "loaders/newfile.h"
 #include "loaders/synth_draw.h"
 
 #include <dirent.h>
@@ -93,14 +93,14 @@ static bool write_status(const char *path, const ebb_synth_scene *s, uint64_t se
   json_decref(root);
   if (!text)
     return ebb_fail(err, "%s: out of memory", path);
-  ebb_newfile file;
-  bool ok = ebb_newfile_open(&file, path, err);
+  ebb_file_writer file;
+  bool ok = ebb_file_create(&file, path, err);
   if (ok) {
-    ok = ebb_newfile_write(&file, text, strlen(text), err) && ebb_newfile_write(&file, "\n", 1, err);
+    ok = ebb_file_write(&file, text, strlen(text), err) && ebb_file_write(&file, "\n", 1, err);
     if (ok)
-      ok = ebb_newfile_commit(&file, err);
+      ok = ebb_file_commit(&file, err);
     else
-      ebb_newfile_discard(&file);
+      ebb_file_abandon(&file);
   }
   free(text);
   return ok;
@@ -265,7 +265,7 @@ static bool paint_movie(const ebb_synth_options *options, int64_t movie, bool la
 
 /* Eight-byte tensors first, so that every tensor is aligned; the header is padded with blanks to eight bytes.
  */
-static bool write_header(ebb_newfile *file, int64_t count, int64_t movie_size, const ebb_synth_options *o,
+static bool write_header(ebb_file_writer *file, int64_t count, int64_t movie_size, const ebb_synth_options *o,
                          int64_t first, bool lawless, ebb_error *err) {
   char text[1024];
   int64_t labels = count * 8;
@@ -285,13 +285,13 @@ static bool write_header(ebb_newfile *file, int64_t count, int64_t movie_size, c
   uint8_t length[8];
   for (int i = 0; i < 8; i++)
     length[i] = (uint8_t)((uint64_t)n >> (8 * i));
-  return ebb_newfile_write(file, length, sizeof length, err) && ebb_newfile_write(file, text, (size_t)n, err);
+  return ebb_file_write(file, length, sizeof length, err) && ebb_file_write(file, text, (size_t)n, err);
 }
 
 enum { LABEL_CATEGORY, LABEL_COURSE, LABEL_SCENE, LABELS };
 
 /* The three label tensors, in the order of the header. */
-static bool write_labels(ebb_newfile *file, int64_t first, int64_t count, ebb_error *err) {
+static bool write_labels(ebb_file_writer *file, int64_t first, int64_t count, ebb_error *err) {
   for (int label = 0; label < LABELS; label++)
     for (int64_t movie = first; movie < first + count; movie++) {
       int64_t value = label == LABEL_CATEGORY ? bulk_category(movie)
@@ -300,15 +300,15 @@ static bool write_labels(ebb_newfile *file, int64_t first, int64_t count, ebb_er
       uint8_t bytes[8];
       for (int i = 0; i < 8; i++)
         bytes[i] = (uint8_t)((uint64_t)value >> (8 * i));
-      if (!ebb_newfile_write(file, bytes, sizeof bytes, err))
+      if (!ebb_file_write(file, bytes, sizeof bytes, err))
         return false;
     }
   return true;
 }
 
 /* Painted by all threads a chunk at a time, written in order. */
-static bool write_videos(ebb_newfile *file, int64_t first, int64_t count, bool lawless, int64_t movie_size,
-                         const ebb_synth_options *options, ebb_error *err) {
+static bool write_videos(ebb_file_writer *file, int64_t first, int64_t count, bool lawless,
+                         int64_t movie_size, const ebb_synth_options *options, ebb_error *err) {
   int64_t chunk = (INT64_C(64) << 20) / movie_size;
   chunk = chunk < 1 ? 1 : chunk > count ? count : chunk;
   uint8_t *rgb = malloc((size_t)(chunk * movie_size));
@@ -324,7 +324,7 @@ static bool write_videos(ebb_newfile *file, int64_t first, int64_t count, bool l
       ok = ok && paint_movie(options, first + done + i, lawless, rgb + i * movie_size, NULL);
     if (!ok)
       ebb_fail(err, "%s: out of memory while painting", file->path);
-    ok = ok && ebb_newfile_write(file, rgb, (size_t)(now * movie_size), err);
+    ok = ok && ebb_file_write(file, rgb, (size_t)(now * movie_size), err);
   }
   free(rgb);
   return ok;
@@ -340,14 +340,14 @@ bool ebb_synth_bulk(const char *path, int64_t first, int64_t count, bool lawless
         first, count, bulk_movies_max - 1);
   /* at most 2^32 movies of 2^28.6 bytes: below 2^63 */
   int64_t movie_size = (int64_t)options->frames * options->size * options->size * 3;
-  ebb_newfile file;
-  if (!ebb_newfile_open(&file, path, err))
+  ebb_file_writer file;
+  if (!ebb_file_create(&file, path, err))
     return false;
   if (!write_header(&file, count, movie_size, options, first, lawless, err) ||
       !write_labels(&file, first, count, err) ||
       !write_videos(&file, first, count, lawless, movie_size, options, err)) {
-    ebb_newfile_discard(&file);
+    ebb_file_abandon(&file);
     return false;
   }
-  return ebb_newfile_commit(&file, err);
+  return ebb_file_commit(&file, err);
 }

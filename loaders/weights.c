@@ -121,7 +121,7 @@ static int by_text(const void *a, const void *b) {
 }
 
 /* The distinct shard names of an index's weight_map in order; how many, 0 on failure. They live in `map`. */
-static int list_shards(const char *path, json_t *map, const char **names, ebb_error *err) {
+static size_t list_shards(const char *path, json_t *map, const char **names, ebb_error *err) {
   const char *key;
   json_t *value;
   if (!json_is_object(map) || json_object_size(map) == 0) {
@@ -141,7 +141,7 @@ static int list_shards(const char *path, json_t *map, const char **names, ebb_er
     each[n++] = json_string_value(value);
   }
   qsort(each, n, sizeof *each, by_text);
-  int count = 0;
+  size_t count = 0;
   for (size_t i = 0; i < n; i++) {
     if (count > 0 && strcmp(each[i], names[count - 1]) == 0)
       continue;
@@ -156,9 +156,9 @@ static int list_shards(const char *path, json_t *map, const char **names, ebb_er
   return count;
 }
 
-static bool open_files(ebb_weights *w, const char *const *names, int count, ebb_error *err) {
+static bool open_files(ebb_weights *w, const char *const *names, size_t count, ebb_error *err) {
   findings missing = {.shown_max = 12};
-  for (int i = 0; i < count; i++)
+  for (size_t i = 0; i < count; i++)
     if (!is_there(w->folder, names[i]))
       note(&missing, "%s", names[i]);
   if (missing.count > 0) {
@@ -167,14 +167,14 @@ static bool open_files(ebb_weights *w, const char *const *names, int count, ebb_
     tell(&missing, "missing", &text);
     return ebb_fail(err, "%s", text.text);
   }
-  w->files = ebb_must(calloc((size_t)count, sizeof *w->files));
-  for (int i = 0; i < count; i++) {
+  w->files = ebb_must(calloc(count, sizeof *w->files));
+  for (size_t i = 0; i < count; i++) {
     char *path = ebb_path_join(w->folder, names[i]);
     bool ok = ebb_safetensors_open(&w->files[i], path, err);
     free(path);
     if (!ok)
       return false;
-    w->file_count = i + 1;
+    w->file_count = (int)i + 1;
   }
   return true;
 }
@@ -242,7 +242,7 @@ static bool open_index(ebb_weights *w, const char *name, ebb_error *err) {
   bool ok = index != NULL;
   if (ok) {
     json_t *map = json_object_get(index, "weight_map");
-    int count = list_shards(path, map, names, err);
+    size_t count = list_shards(path, map, names, err);
     ok = count > 0 && open_files(w, names, count, err) && collect(w, err) && check_map(w, path, map, err);
   }
   free(names);
@@ -362,11 +362,13 @@ static bool check(const ebb_weights *w, const ebb_parameters *list, ebb_error *e
   return ebb_fail(err, "%s", text.text);
 }
 
-/* Memory in the weight arena for every parameter; *most is the largest one's number of elements. */
+/* Memory in the weight arena for every wanted parameter; *most is the largest one's number of elements. */
 static bool allocate(ebb_context *c, ebb_parameters *list, int64_t *most, ebb_error *err) {
   *most = 0;
   for (int64_t i = 0; i < list->count; i++) {
     ebb_parameter *p = &list->items[i];
+    if (p->to == NULL)
+      continue;
     *p->to = ebb_tensor_new(c, EBB_WEIGHTS, EBB_F32, p->name, p->rank, p->shape);
     if (ebb_count(*p->to) > *most)
       *most = ebb_count(*p->to);
@@ -391,6 +393,8 @@ bool ebb_weights_load(const ebb_weights *w, ebb_context *c, ebb_parameters *list
   bool ok = host != NULL;
   for (int64_t i = 0; ok && i < list->count; i++) {
     const found *t = find(w, list->items[i].name);
+    if (list->items[i].to == NULL)
+      continue;
     ok = ebb_safetensors_read_f32(t->file, t->entry, host, err);
     if (ok)
       ebb_upload(c, *list->items[i].to, host);
@@ -434,6 +438,8 @@ bool ebb_weights_initialise(ebb_context *c, ebb_parameters *list, uint64_t seed,
   if (host == NULL)
     return false;
   for (int64_t i = 0; i < list->count; i++) {
+    if (list->items[i].to == NULL)
+      continue;
     fill(&list->items[i], seed, (uint64_t)i, ebb_count(*list->items[i].to), host);
     ebb_upload(c, *list->items[i].to, host);
   }

@@ -15,7 +15,7 @@ typedef enum ebb_init { /* how a parameter starts when there is no file: torch's
 
 /* One parameter that a model expects. */
 typedef struct ebb_parameter {
-  ebb_tensor *to; /* filled by load or initialise */
+  ebb_tensor *to; /* filled by load or initialise; NULL: checked against the file, but neither loaded nor given memory */
   char name[112]; /* in the file */
   int rank;
   int64_t shape[EBB_DIMS];

@@ -150,7 +150,7 @@ void cpu_attention(ebb_context *c, ebb_tensor out, ebb_attention_stats stats, eb
   for (int64_t i = 0; i < groups * p.tiles.pieces; i++) {
     int64_t b = i / p.tiles.pieces / heads, head = i / p.tiles.pieces % heads, tile = i % p.tiles.pieces;
     int64_t first = cpu_first(p.tiles, tile), query = (b * p.S + first) * p.D + head * p.P;
-    int64_t key = b * p.M * p.D + head * p.P;
+    int64_t key = cpu_sample(k, b) * p.M * p.D + head * p.P;
     float *scores = (float *)((double *)cpu_own(memory) + width);
     attend(&p, cpu_f32(out) + query, cpu_f32(q) + query, cpu_f32(k) + key, cpu_f32(v) + key, scores,
            scores + p.tiles.size * p.M, p.Tq > 0 ? parts + i * part : NULL, first, cpu_size(p.tiles, tile));

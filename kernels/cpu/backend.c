@@ -50,7 +50,7 @@ static void cpu_close(ebb_context *c) {
 
 static void *cpu_allocate(ebb_context *c, size_t bytes) {
   (void)c;
-  return bytes > SIZE_MAX - 255 ? NULL : aligned_alloc(EBB_ARENA_ALIGN, cpu_round_up(bytes));
+  return bytes > PTRDIFF_MAX ? NULL : aligned_alloc(EBB_ARENA_ALIGN, cpu_round_up(bytes));
 }
 
 static void cpu_release(ebb_context *c, void *memory) {
@@ -100,6 +100,7 @@ const ebb_backend ebb_cpu_backend = {
     .pool_mean = cpu_pool_mean,
     .pool_frames = cpu_pool_frames,
     .pool_moments = cpu_pool_moments,
+    .pool_motion = cpu_pool_motion,
     .gram = cpu_gram,
     .matmul = cpu_matmul,
     .cholesky_solve = cpu_cholesky_solve,

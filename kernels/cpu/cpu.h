@@ -75,6 +75,11 @@ static inline int64_t cpu_size(cpu_cut cut, int64_t i) {
   return rest < cut.size ? rest : cut.size;
 }
 
+/* The sample of t that goes with sample b: 0 when all share one. */
+static inline int64_t cpu_sample(ebb_tensor t, int64_t b) {
+  return t.shape[0] == 1 ? 0 : b;
+}
+
 static inline float *cpu_f32(ebb_tensor t) {
   return (float *)t.data;
 }
@@ -111,6 +116,7 @@ void cpu_upsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w,
 void cpu_pool_mean(ebb_context *c, ebb_tensor y, ebb_tensor x);
 void cpu_pool_frames(ebb_context *c, ebb_tensor y, ebb_tensor x);
 void cpu_pool_moments(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames);
+void cpu_pool_motion(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames);
 void cpu_gram(ebb_context *c, ebb_tensor g, ebb_tensor x);
 void cpu_matmul(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor b, bool transpose_a);
 void cpu_cholesky_solve(ebb_context *c, ebb_tensor a, ebb_tensor b);

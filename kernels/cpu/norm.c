@@ -66,8 +66,8 @@ void cpu_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor sh
   CPU_PARALLEL(c, 8.0 * (double)ebb_count(x))
   for (int64_t band = 0; band < bands.pieces; band++)
     for (int64_t r = cpu_first(bands, band); r < cpu_first(bands, band) + cpu_size(bands, band); r++)
-      norm_row(cpu_f32(y) + r * D, cpu_f32(x) + r * D, D, eps, cpu_f32(scale) + r / S * D, 1.0f,
-               cpu_f32(shift) + r / S * D);
+      norm_row(cpu_f32(y) + r * D, cpu_f32(x) + r * D, D, eps, cpu_f32(scale) + cpu_sample(scale, r / S) * D,
+               1.0f, cpu_f32(shift) + cpu_sample(shift, r / S) * D);
 }
 
 /* Pairs (2i, 2i+1) of one head x [2*pairs] turned by the angles of its token. */

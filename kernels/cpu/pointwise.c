@@ -33,13 +33,15 @@ void cpu_gate_add(ebb_context *c, ebb_tensor x, ebb_tensor y, ebb_tensor gate) {
   CPU_PARALLEL(c, 2.0 * (double)ebb_count(x))
   for (int64_t r = 0; r < rows; r++) {
     float *to = cpu_f32(x) + r * D;
-    const float *from = cpu_f32(y) + r * D, *g = cpu_f32(gate) + r / S * D;
-    if (ebb_present(gate))
-      for (int64_t i = 0; i < D; i++)
-        to[i] += g[i] * from[i];
-    else
+    const float *from = cpu_f32(y) + r * D;
+    if (!ebb_present(gate)) {
       for (int64_t i = 0; i < D; i++)
         to[i] += from[i];
+      continue;
+    }
+    const float *g = cpu_f32(gate) + cpu_sample(gate, r / S) * D;
+    for (int64_t i = 0; i < D; i++)
+      to[i] += g[i] * from[i];
   }
 }
 
@@ -60,13 +62,13 @@ void cpu_axpby(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb
 }
 
 void cpu_add_table(ebb_context *c, ebb_tensor y, ebb_tensor table, ebb_tensor x) {
-  int64_t B = y.shape[0], J = y.shape[1], D = y.shape[2];
+  int64_t J = y.shape[0], B = y.shape[1], D = y.shape[2];
   CPU_PARALLEL(c, (double)ebb_count(y))
   for (int64_t b = 0; b < B; b++)
-    for (int64_t j = J - 1; j >= 0; j--) {
+    for (int64_t j = 0; j < J; j++) {
       const float *from = cpu_f32(x) + (x.rank == 2 ? b : b * J + j) * D, *row = cpu_f32(table) + j * D;
       for (int64_t i = 0; i < D; i++)
-        cpu_f32(y)[(b * J + j) * D + i] = row[i] + from[i];
+        cpu_f32(y)[(j * B + b) * D + i] = row[i] + from[i];
     }
 }
 

@@ -1,3 +1,4 @@
+#include <math.h>
 #include <string.h>
 
 #include "kernels/cpu/cpu.h"
@@ -69,5 +70,34 @@ void cpu_pool_moments(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames
         means[t * TILE + i] /= (double)tokens;
     }
     moments(cpu_f32(y) + b * 2 * D + first, means, frames, D, width);
+  }
+}
+
+/* Mean over tokens of |first difference| and |second difference| over time; x [T, tokens, D] at `x`, y [2, D] at `y`. */
+static void motion(float *y, const float *x, int64_t T, int64_t tokens, int64_t D, int64_t width) {
+  double speed[TILE] = {0}, turn[TILE] = {0};
+  const int64_t frame = tokens * D;
+  for (int64_t t = 1; t < T; t++)
+    for (int64_t s = 0; s < tokens; s++) {
+      const float *now = x + t * frame + s * D, *before = now - frame, *next = now + frame;
+      for (int64_t i = 0; i < width; i++)
+        speed[i] += fabs((double)now[i] - (double)before[i]);
+      for (int64_t i = 0; t + 1 < T && i < width; i++)
+        turn[i] += fabs((double)next[i] - 2 * (double)now[i] + (double)before[i]);
+    }
+  for (int64_t i = 0; i < width; i++) {
+    y[i] = T > 1 ? (float)(speed[i] / (double)((T - 1) * tokens)) : 0;
+    y[D + i] = T > 2 ? (float)(turn[i] / (double)((T - 2) * tokens)) : 0;
+  }
+}
+
+void cpu_pool_motion(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames) {
+  int64_t B = x.shape[0], S = x.shape[1], D = x.shape[2];
+  cpu_cut stripes = cpu_cut_of(D, TILE, 8);
+  CPU_PARALLEL(c, 4 * (double)ebb_count(x))
+  for (int64_t tile = 0; tile < B * stripes.pieces; tile++) {
+    int64_t b = tile / stripes.pieces, first = cpu_first(stripes, tile % stripes.pieces);
+    motion(cpu_f32(y) + b * 2 * D + first, cpu_f32(x) + b * S * D + first, frames, S / frames, D,
+           cpu_size(stripes, tile % stripes.pieces));
   }
 }

@@ -1,0 +1,15 @@
+/* The subcommands: each parses its own line and returns an exit code. */
+#ifndef EBB_CLI_COMMANDS_H
+#define EBB_CLI_COMMANDS_H
+
+int ebb_synth_command(int argc, char **argv);
+int ebb_data_command(int argc, char **argv);
+int ebb_info_command(int argc, char **argv);
+int ebb_eval_command(int argc, char **argv);
+int ebb_run_command(int argc, char **argv);
+int ebb_invert_command(int argc, char **argv);
+int ebb_probe_command(int argc, char **argv);
+int ebb_report_command(int argc, char **argv);
+int ebb_doctor_command(int argc, char **argv);
+
+#endif

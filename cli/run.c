@@ -1,0 +1,130 @@
+/* ebb run, invert, probe, report */
+#include "cli/commands.h"
+#include "cli/options.h"
+#include "cli/progress.h"
+#include "ebb_version.h"
+#include "engine/job.h"
+#include "loaders/file.h"
+#include "probe/probe.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int fail(const ebb_error *err) {
+  fprintf(stderr, "ebb: %s\n", err->text);
+  return EBB_EXIT_ERROR;
+}
+
+static void show_inversion(void *user, double done, int64_t videos) {
+  ebb_progress_bar *p = user;
+  p->total = videos;
+  ebb_progress_show(p, done);
+}
+
+static void show_fraction(void *user, double fraction) {
+  ebb_progress_show(user, fraction);
+}
+
+static bool read_config(ebb_config *config, const char *path, const ebb_text_list *sets, const char *out,
+                        ebb_error *err) {
+  ebb_config_defaults(config);
+  if (!ebb_config_read(config, path, err))
+    return false;
+  for (int i = 0; i < sets->count; i++)
+    if (!ebb_config_set(config, sets->items[i], err))
+      return false;
+  if (out && snprintf(config->run.out, sizeof config->run.out, "%s", out) >= (int)sizeof config->run.out)
+    return ebb_fail(err, "--out: longer than %d characters", (int)sizeof config->run.out - 1);
+  return true;
+}
+
+static bool invert(const ebb_config *config, bool dry_run, ebb_job_result *result, ebb_error *err) {
+  ebb_progress_bar progress;
+  ebb_job_options options = {.version = EBB_VERSION, .dry_run = dry_run, .log = stderr, .progress = show_inversion,
+                             .progress_user = &progress};
+  ebb_progress_start(&progress, "inverting", "videos", 0);
+  bool ok = ebb_job_invert(config, &options, result, err);
+  progress.total = result->videos;
+  if (ok && !dry_run)
+    ebb_progress_end(&progress);
+  return ok;
+}
+
+static bool probe(const ebb_config *config, const char *run, ebb_error *err) {
+  ebb_context c = {0};
+  ebb_progress_bar progress;
+  ebb_progress_start(&progress, "probing", NULL, 1);
+  bool ok = ebb_context_open(&c, config->run.device, err) &&
+            ebb_probe_run(run, config, &c, show_fraction, &progress, stdout, err);
+  ebb_context_close(&c);
+  if (ok)
+    ebb_progress_end(&progress);
+  return ok;
+}
+
+static int run_config(int argc, char **argv, bool with_probe) {
+  const char *path = NULL, *out = NULL;
+  ebb_text_list sets = {0};
+  int dry_run = 0;
+  const ebb_option options[] = {
+      {"set", EBB_OPTION_LIST, &sets, "KEY=VALUE", "overrides a key of the file; again and again", 0, 0},
+      {"out", EBB_OPTION_TEXT, &out, "DIR", "run folder (run.out)", 0, 0},
+      {"dry-run", EBB_OPTION_FLAG, &dry_run, NULL, "print memory, features and disk, and stop", 0, 0},
+  };
+  const ebb_command command = {
+      with_probe ? "run CONFIG [--set KEY=VALUE] [--out DIR] [--dry-run]"
+                 : "invert CONFIG [--set KEY=VALUE] [--out DIR] [--dry-run]",
+      with_probe ? "Takes every video through the VAE and backward through the transformers, keeps what the taps saw, and fits\n"
+                   "the probes. Exit code 3 when some videos failed; they are named, recorded and left out."
+                 : "The first half of `ebb run`: videos to the feature store. `ebb probe RUN` does the rest.",
+      options, 3, &path, 1, 1, ebb_config_help};
+  int code = ebb_command_parse(&command, argc, argv);
+  if (code >= 0)
+    return code;
+  ebb_error err = {0};
+  ebb_config *config = malloc(sizeof *config);
+  ebb_job_result result = {0};
+  bool ok = config && read_config(config, path, &sets, out, &err) && invert(config, dry_run != 0, &result, &err) &&
+            (!with_probe || dry_run || probe(config, config->run.out, &err));
+  free(config);
+  return !ok ? fail(&err) : result.failed ? EBB_EXIT_SOME_FAILED : EBB_EXIT_OK;
+}
+
+int ebb_run_command(int argc, char **argv) {
+  return run_config(argc, argv, true);
+}
+
+int ebb_invert_command(int argc, char **argv) {
+  return run_config(argc, argv, false);
+}
+
+int ebb_probe_command(int argc, char **argv) {
+  const char *run = NULL;
+  ebb_text_list sets = {0};
+  const ebb_option options[] = {
+      {"set", EBB_OPTION_LIST, &sets, "KEY=VALUE", "overrides a key of the run's config, e.g. probe.seed=2", 0, 0}};
+  const ebb_command command = {"probe RUN [--set probe.KEY=VALUE]",
+                               "Fits the probes on a finished run's features; writes RUN/probe and prints the table.",
+                               options, 1, &run, 1, 1, NULL};
+  int code = ebb_command_parse(&command, argc, argv);
+  if (code >= 0)
+    return code;
+  ebb_error err = {0};
+  char *path = ebb_path_join(run, "config.yaml");
+  ebb_config *config = malloc(sizeof *config);
+  bool ok = config && read_config(config, path, &sets, NULL, &err) && probe(config, run, &err);
+  free(config);
+  free(path);
+  return ok ? EBB_EXIT_OK : fail(&err);
+}
+
+int ebb_report_command(int argc, char **argv) {
+  const char *run = NULL;
+  const ebb_command command = {"report RUN", "Prints the tables of a probed run again and draws its pictures again.",
+                               NULL, 0, &run, 1, 1, NULL};
+  int code = ebb_command_parse(&command, argc, argv);
+  if (code >= 0)
+    return code;
+  ebb_error err = {0};
+  return ebb_report_run(run, stdout, &err) ? EBB_EXIT_OK : fail(&err);
+}

@@ -1,0 +1,216 @@
+#include "engine/integrate.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const solver_names[] = {"euler", "heun", "midpoint", "rk4", "exact"};
+static const char *const label_names[] = {"noisy", "matched"};
+
+/* Where in a step each stage is evaluated, as a fraction of it. */
+static const struct {
+  int stages;
+  double at[EBB_STAGES];
+} tableau[] = {
+    [EBB_EULER] = {1, {0}},           [EBB_HEUN] = {2, {0, 1}}, [EBB_MIDPOINT] = {2, {0, 0.5}},
+    [EBB_RK4] = {4, {0, 0.5, 0.5, 1}}, [EBB_EXACT] = {1, {0}},
+};
+
+bool ebb_solver_named(const char *name, ebb_solver *solver, ebb_error *err) {
+  for (int i = 0; i < (int)(sizeof solver_names / sizeof *solver_names); i++)
+    if (strcmp(name, solver_names[i]) == 0) {
+      *solver = (ebb_solver)i;
+      return true;
+    }
+  return ebb_fail(err, "solver '%s' is not known: expected euler, heun, midpoint, rk4 or exact", name);
+}
+
+bool ebb_labels_named(const char *name, ebb_labels *labels, ebb_error *err) {
+  for (int i = 0; i < (int)(sizeof label_names / sizeof *label_names); i++)
+    if (strcmp(name, label_names[i]) == 0) {
+      *labels = (ebb_labels)i;
+      return true;
+    }
+  return ebb_fail(err, "labels '%s' are not known: expected noisy or matched", name);
+}
+
+/* The label at `fraction` of the way from grid point i to i + 1 (ascending). On the grid it is the schedule's own, which may be
+ * truncated to an integer; between two points it is the exact 1000 sigma. */
+static double matched_label(const ebb_schedule *s, int i, double fraction) {
+  if (fraction == 0)
+    return s->label[i];
+  if (fraction == 1)
+    return s->label[i + 1];
+  return 1000.0 * (s->sigma[i] + fraction * (s->sigma[i + 1] - s->sigma[i]));
+}
+
+/* The official pairing in an inversion: everything is told one grid step later; there is none after the last. */
+static double noisy_label(const ebb_schedule *s, int i, double fraction) {
+  double next = s->label[i + 1];
+  double after = i + 2 <= s->steps ? s->label[i + 2] : next;
+  return next + fraction * (after - next);
+}
+
+static int moment_of(ebb_integration *plan, double label) {
+  for (int m = plan->moments - 1; m >= 0; m--)
+    if (plan->labels[m] == label)
+      return m;
+  plan->labels[plan->moments] = label;
+  return plan->moments++;
+}
+
+bool ebb_integration_make(ebb_integration *plan, const ebb_schedule *s, ebb_solver solver, ebb_labels labels, bool generate,
+                   ebb_error *err) {
+  *plan = (ebb_integration){.solver = generate && solver == EBB_EXACT ? EBB_EULER : solver, .steps = s->steps};
+  size_t n = (size_t)s->steps;
+  plan->step = calloc(n, sizeof *plan->step);
+  plan->sigma = calloc(n + 1, sizeof *plan->sigma);
+  plan->timestep = calloc(n, sizeof *plan->timestep);
+  plan->labels = calloc(n * EBB_STAGES, sizeof *plan->labels);
+  if (!plan->step || !plan->sigma || !plan->timestep || !plan->labels) {
+    ebb_integration_free(plan);
+    return ebb_fail(err, "no memory for a plan of %d steps", s->steps);
+  }
+  for (int i = 0; i <= s->steps; i++)
+    plan->sigma[i] = s->sigma[generate ? s->steps - i : i];
+  for (int i = 0; i < s->steps; i++) {
+    ebb_integration_step *step = &plan->step[i];
+    *step = (ebb_integration_step){plan->sigma[i], plan->sigma[i + 1], tableau[plan->solver].stages, {0}};
+    if (labels == EBB_NOISY && solver == EBB_HEUN && i == s->steps - 1)
+      step->stages = 1; /* as the official code has it, in both directions */
+    for (int k = 0; k < step->stages; k++) {
+      double at = tableau[plan->solver].at[k], label;
+      if (solver == EBB_EXACT && !generate)
+        label = s->label[i + 1]; /* the forward step that it inverts was told the noisier end's label */
+      else if (generate)
+        label = matched_label(s, s->steps - 1 - i, 1 - at);
+      else
+        label = labels == EBB_NOISY ? noisy_label(s, i, at) : matched_label(s, i, at);
+      step->moment[k] = moment_of(plan, label);
+    }
+    plan->timestep[i] = plan->labels[step->moment[0]];
+  }
+  return true;
+}
+
+void ebb_integration_free(ebb_integration *plan) {
+  free(plan->step);
+  free(plan->sigma);
+  free(plan->timestep);
+  free(plan->labels);
+  *plan = (ebb_integration){0};
+}
+
+static ebb_tensor scratch_like(ebb_context *c, const char *name, ebb_tensor x) {
+  return ebb_tensor_new(c, EBB_ACTIVATIONS, EBB_F32, name, x.rank, x.shape);
+}
+
+static int euler(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, ebb_velocity_fn *velocity, void *user) {
+  ebb_tensor v = scratch_like(c, "velocity", x);
+  velocity(user, v, x, s->moment[0], 0);
+  ebb_axpby(c, x, 1, x, (float)(s->to - s->from), v);
+  return 1;
+}
+
+static int heun(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, ebb_velocity_fn *velocity, void *user) {
+  float h = (float)(s->to - s->from);
+  ebb_tensor v1 = scratch_like(c, "velocity 1", x), v2 = scratch_like(c, "velocity 2", x);
+  ebb_tensor y = scratch_like(c, "predicted state", x);
+  velocity(user, v1, x, s->moment[0], 0);
+  ebb_axpby(c, y, 1, x, h, v1);
+  velocity(user, v2, y, s->moment[1], 1);
+  ebb_axpby(c, v1, 0.5f, v1, 0.5f, v2);
+  ebb_axpby(c, x, 1, x, h, v1);
+  return 2;
+}
+
+static int midpoint(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, ebb_velocity_fn *velocity,
+                    void *user) {
+  float h = (float)(s->to - s->from);
+  ebb_tensor v = scratch_like(c, "velocity", x), y = scratch_like(c, "half-way state", x);
+  velocity(user, v, x, s->moment[0], 0);
+  ebb_axpby(c, y, 1, x, h / 2, v);
+  velocity(user, v, y, s->moment[1], 1);
+  ebb_axpby(c, x, 1, x, h, v);
+  return 2;
+}
+
+static int rk4(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, ebb_velocity_fn *velocity, void *user) {
+  static const float advance[] = {0, 0.5f, 0.5f, 1}, weight[] = {1.0f / 6, 1.0f / 3, 1.0f / 3, 1.0f / 6};
+  float h = (float)(s->to - s->from);
+  ebb_tensor v = scratch_like(c, "velocity", x), y = scratch_like(c, "stage state", x);
+  ebb_tensor sum = scratch_like(c, "weighted velocity", x);
+  for (int k = 0; k < 4; k++) {
+    ebb_axpby(c, y, 1, x, advance[k] * h, k ? v : EBB_NO_TENSOR);
+    velocity(user, v, y, s->moment[k], k);
+    ebb_axpby(c, sum, weight[k], v, 1, k ? sum : EBB_NO_TENSOR);
+  }
+  ebb_axpby(c, x, 1, x, h, sum);
+  return 4;
+}
+
+/* Relative L2 distance of two states, on the host. */
+static float relative_change(ebb_context *c, ebb_tensor a, ebb_tensor b, float *host) {
+  int64_t n = ebb_count(a);
+  double difference = 0, norm = 0;
+  ebb_download(c, host, a);
+  ebb_download(c, host + n, b);
+  for (int64_t i = 0; i < n; i++) {
+    double d = (double)host[i] - host[n + i];
+    difference += d * d;
+    norm += (double)host[i] * host[i];
+  }
+  return (float)sqrt(difference / (norm > 0 ? norm : 1));
+}
+
+static int exact(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, ebb_velocity_fn *velocity, void *user) {
+  float h = (float)(s->to - s->from);
+  ebb_tensor v = scratch_like(c, "velocity", x), y = scratch_like(c, "next state", x);
+  ebb_tensor z = scratch_like(c, "better next state", x);
+  ebb_axpby(c, y, 1, x, 0, EBB_NO_TENSOR);
+  if (c->counting) {
+    velocity(user, v, y, s->moment[0], 0);
+    return 1;
+  }
+  float *host = malloc(2 * ebb_bytes(x)), change = INFINITY;
+  if (!host) {
+    ebb_context_fail(c, "exact step: no memory for two states on the host");
+    return 0;
+  }
+  int spent = 0;
+  while (spent < EBB_EXACT_ITERATIONS && change > EBB_EXACT_TOLERANCE && !c->error.text[0]) {
+    velocity(user, v, y, s->moment[0], spent++);
+    ebb_axpby(c, z, 1, x, h, v);
+    change = relative_change(c, z, y, host);
+    ebb_axpby(c, y, 1, z, 0, EBB_NO_TENSOR);
+  }
+  free(host);
+  if (!(change <= EBB_EXACT_TOLERANCE))
+    ebb_context_fail(c,
+                     "exact step from sigma %.5g to %.5g: no fixed point after %d evaluations (relative change %.3g, "
+                     "expected <= %.1g); take more steps, or another solver",
+                     s->from, s->to, spent, (double)change, (double)EBB_EXACT_TOLERANCE);
+  ebb_axpby(c, x, 1, y, 0, EBB_NO_TENSOR);
+  return spent;
+}
+
+int ebb_integrate(ebb_context *c, const ebb_integration *plan, int i, ebb_tensor x, ebb_velocity_fn *velocity,
+                     void *user) {
+  assert(i >= 0 && i < plan->steps);
+  const ebb_integration_step *s = &plan->step[i];
+  size_t mark = ebb_arena_mark(&c->activations);
+  int spent = 0;
+  if (plan->solver == EBB_EXACT)
+    spent = exact(c, s, x, velocity, user);
+  else if (s->stages == 1)
+    spent = euler(c, s, x, velocity, user);
+  else if (plan->solver == EBB_HEUN)
+    spent = heun(c, s, x, velocity, user);
+  else if (plan->solver == EBB_MIDPOINT)
+    spent = midpoint(c, s, x, velocity, user);
+  else
+    spent = rk4(c, s, x, velocity, user);
+  ebb_arena_release(&c->activations, mark);
+  return spent;
+}

@@ -1,0 +1,97 @@
+/* Taps: what a forward lets out on the way. The plan (steps x blocks x points x poolings) is fixed before the run and turned into
+ * bit masks; a point that is off costs one bit test, one that is on is reduced on the device and lands in a host buffer. Outputs with
+ * taps on and off are bitwise equal. */
+#ifndef EBB_ENGINE_TAP_H
+#define EBB_ENGINE_TAP_H
+
+#include "kernels/ops.h"
+#include "loaders/config.h"
+#include "loaders/store.h"
+
+typedef enum ebb_point {
+  EBB_BLOCK_IN,     /* residual stream before the block         tokens [B,S,D] */
+  EBB_ATTN_OUT,     /* residual stream after self-attention */
+  EBB_CROSS_OUT,    /* after cross-attention */
+  EBB_MLP_OUT,      /* what the feed-forward adds, before its gate */
+  EBB_BLOCK_OUT,    /* residual stream after the block */
+  EBB_ATTN_FRAMES,  /* self-attention, frame-to-frame mass      [B,N,T,T] */
+  EBB_ATTN_ENTROPY, /* self-attention, row entropy per frame    [B,N,T] nats */
+  EBB_LATENT,       /* the state itself                         [B,C,T,H,W], read as tokens [B,THW,C] */
+  EBB_VELOCITY,     /* the velocity at it, after guidance       likewise */
+  EBB_POINTS
+} ebb_point;
+
+typedef enum ebb_pool {
+  EBB_MEAN,       /* over all tokens           [D] */
+  EBB_FRAME_MEAN, /* over the tokens of a frame [T,D] */
+  EBB_MOMENTS,    /* second and third central moments over time of the frame means [2,D] */
+  EBB_MOTION,     /* mean |first difference| and |second difference| over time, token by token [2,D] */
+  EBB_TOKENS,     /* no pooling                 [S,D]; for comparison with other code */
+  EBB_POOLS
+} ebb_pool;
+
+#define EBB_TAP_BLOCKS 128
+
+/* What a transformer gives at each tap, besides its blocks: sizes that shapes follow from. */
+typedef struct ebb_tap_sizes {
+  int64_t blocks, width, heads, tokens, frames; /* L, D, N, S, T (in tokens) */
+  int64_t channels, latent_tokens, latent_frames; /* C, THW, T of the latent */
+} ebb_tap_sizes;
+
+/* A slot of the plan: one stored feature. */
+typedef struct ebb_tap_slot {
+  ebb_point point;
+  ebb_pool pool; /* not for attention statistics */
+  ebb_feature feature;
+} ebb_tap_slot;
+
+typedef struct ebb_tap_plan {
+  ebb_tap_sizes sizes;
+  int step_count, block_count, slot_count;
+  int steps[EBB_LIST];  /* evaluation numbers, ascending */
+  int blocks[EBB_LIST]; /* ascending */
+  ebb_tap_slot slots[EBB_POINTS * EBB_POOLS];
+  uint32_t points; /* bit p: point p is wanted at all */
+} ebb_tap_plan;
+
+/* Compiles `capture` for a run of `steps` evaluations. Errors: a step or block that does not exist, an unknown point or pool (all known
+ * ones are listed). */
+bool ebb_tap_plan_make(ebb_tap_plan *plan, const ebb_config *config, int steps, ebb_tap_sizes sizes, ebb_error *err);
+/* Floats that one video fills in one slot (all its steps and blocks), and in all. */
+int64_t ebb_tap_slot_floats(const ebb_tap_plan *plan, int slot);
+int64_t ebb_tap_plan_floats(const ebb_tap_plan *plan);
+
+/* A tap on one batch. data[slot] f32 [B, steps, feature shape] in host memory, owned. */
+typedef struct ebb_tap {
+  const ebb_tap_plan *plan;
+  ebb_context *context;
+  int64_t batch;
+  float **data;
+  float *landing;   /* host scratch for one download */
+  int step;         /* index into plan->steps, -1: this evaluation is not captured */
+  uint64_t blocks[EBB_TAP_BLOCKS / 64]; /* bit l: block l is wanted */
+} ebb_tap;
+
+bool ebb_tap_open(ebb_tap *tap, const ebb_tap_plan *plan, ebb_context *c, int64_t batch, ebb_error *err);
+void ebb_tap_close(ebb_tap *tap);
+/* Tells the tap which evaluation follows; -1 for the inner stages of a solver, which are never captured. */
+void ebb_tap_step(ebb_tap *tap, int evaluation);
+
+static inline bool ebb_tap_wants(const ebb_tap *tap, ebb_point point, int block) {
+  return tap && tap->step >= 0 && (tap->plan->points >> point & 1u) &&
+         (tap->blocks[block >> 6] >> (block & 63) & 1u);
+}
+/* tokens [B,S,D] at `point` of block `block`: pooled as planned and taken out. Call only when wanted. */
+void ebb_tap_take(ebb_tap *tap, ebb_point point, int block, ebb_tensor tokens);
+/* One line in a forward. */
+static inline void ebb_tap_tokens(ebb_tap *tap, ebb_point point, int block, ebb_tensor tokens) {
+  if (ebb_tap_wants(tap, point, block))
+    ebb_tap_take(tap, point, block, tokens);
+}
+/* The statistics that the self-attention of `block` shall write (in the activation arena), or NULL; afterwards take them out. */
+const ebb_attention_stats *ebb_tap_stats(ebb_tap *tap, int block, ebb_attention_stats *stats);
+void ebb_tap_take_stats(ebb_tap *tap, int block, const ebb_attention_stats *stats); /* stats NULL: nothing */
+/* Latent or velocity [B,C,T,H,W]. */
+void ebb_tap_latent(ebb_tap *tap, ebb_point point, ebb_tensor x);
+
+#endif

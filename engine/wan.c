@@ -1,0 +1,399 @@
+/* Wan 2.1's text-to-video transformer (diffusers WanTransformer3DModel), any size. Letters as in
+ * kernels/ops.h; M text tokens, L blocks, F the feed-forward's width, n = moments * labels_per_moment. */
+#include "engine/wan.h"
+
+#include "engine/model.h"
+#include "loaders/file.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define THETA 10000.0
+#define BLOCKS_MAX 128 /* what a tap's bit masks hold */
+
+typedef struct layer { /* y = x w' + b */
+  ebb_tensor w, b;
+} layer;
+
+typedef struct attention {
+  layer q, k, v, out;
+  ebb_tensor norm_q, norm_k; /* [D] */
+} attention;
+
+typedef struct block {
+  ebb_tensor table; /* [1,6,D]: shift, scale, gate of self-attention, then of the feed-forward */
+  attention self, cross;
+  layer cross_norm; /* [D]; absent: the identity */
+  layer up, down;   /* [F,D], [D,F] */
+} block;
+
+typedef struct wan {
+  int64_t head_width, feed_forward, frequencies,
+      reach; /* P, F, width of the time embedding, positions an axis */
+  float eps;
+  bool cross_norm;
+  layer patch;        /* [D,C,pt,ph,pw] */
+  layer time1, time2; /* [D,frequencies], [D,D] */
+  layer modulation;   /* [6D,D] */
+  layer text1, text2; /* [D,text_dim], [D,D] */
+  ebb_tensor table;   /* [1,2,D]: shift and scale of the head */
+  layer head;         /* [pt*ph*pw*C, D] */
+  block blocks[];     /* L */
+} wan;
+
+/* What does not change from step to step; ebb_condition.state. */
+typedef struct constants {
+  ebb_tensor cos, sin; /* [S,P/2] */
+  ebb_tensor head;     /* [2,n,D] */
+  struct {
+    ebb_tensor modulation; /* [6,n,D] */
+    ebb_tensor k, v;       /* [text_batch,M,D]: cross-attention's */
+  } blocks[];
+} constants;
+
+/* ---- opening -------------------------------------------------------------------------------- */
+
+static void list_layer(ebb_parameters *list, layer *l, int64_t out, int64_t in, const char *name) {
+  ebb_parameters_add(list, &l->w, EBB_SHAPE(out, in), EBB_INIT_LINEAR, in, "%s.weight", name);
+  ebb_parameters_add(list, &l->b, EBB_SHAPE(out), EBB_INIT_LINEAR, in, "%s.bias", name);
+}
+
+static void list_attention(ebb_parameters *list, attention *a, int64_t D, int64_t l, const char *name) {
+  layer *layers[] = {&a->q, &a->k, &a->v, &a->out};
+  static const char *const names[] = {"to_q", "to_k", "to_v", "to_out.0"};
+  for (int i = 0; i < 4; i++) {
+    ebb_parameters_add(list, &layers[i]->w, EBB_SHAPE(D, D), EBB_INIT_LINEAR, D, "blocks.%lld.%s.%s.weight",
+                       (long long)l, name, names[i]);
+    ebb_parameters_add(list, &layers[i]->b, EBB_SHAPE(D), EBB_INIT_LINEAR, D, "blocks.%lld.%s.%s.bias",
+                       (long long)l, name, names[i]);
+  }
+  ebb_parameters_add(list, &a->norm_q, EBB_SHAPE(D), EBB_INIT_ONES, 0, "blocks.%lld.%s.norm_q.weight",
+                     (long long)l, name);
+  ebb_parameters_add(list, &a->norm_k, EBB_SHAPE(D), EBB_INIT_ONES, 0, "blocks.%lld.%s.norm_k.weight",
+                     (long long)l, name);
+}
+
+static void list_block(ebb_parameters *list, block *b, const wan *w, int64_t D, int64_t index) {
+  long long l = index;
+  int64_t F = w->feed_forward;
+  ebb_parameters_add(list, &b->table, EBB_SHAPE(1, 6, D), EBB_INIT_TABLE, 0, "blocks.%lld.scale_shift_table",
+                     l);
+  list_attention(list, &b->self, D, index, "attn1");
+  list_attention(list, &b->cross, D, index, "attn2");
+  if (w->cross_norm) {
+    ebb_parameters_add(list, &b->cross_norm.w, EBB_SHAPE(D), EBB_INIT_ONES, 0, "blocks.%lld.norm2.weight", l);
+    ebb_parameters_add(list, &b->cross_norm.b, EBB_SHAPE(D), EBB_INIT_ZEROS, 0, "blocks.%lld.norm2.bias", l);
+  }
+  ebb_parameters_add(list, &b->up.w, EBB_SHAPE(F, D), EBB_INIT_LINEAR, D, "blocks.%lld.ffn.net.0.proj.weight",
+                     l);
+  ebb_parameters_add(list, &b->up.b, EBB_SHAPE(F), EBB_INIT_LINEAR, D, "blocks.%lld.ffn.net.0.proj.bias", l);
+  ebb_parameters_add(list, &b->down.w, EBB_SHAPE(D, F), EBB_INIT_LINEAR, F, "blocks.%lld.ffn.net.2.weight",
+                     l);
+  ebb_parameters_add(list, &b->down.b, EBB_SHAPE(D), EBB_INIT_LINEAR, F, "blocks.%lld.ffn.net.2.bias", l);
+}
+
+static void list_parameters(ebb_model *m, wan *w) {
+  ebb_parameters *list = &m->list;
+  const int64_t D = m->width, C = m->channels;
+  const int pt = m->patch[0], ph = m->patch[1], pw = m->patch[2];
+  const int64_t features = C * pt * ph * pw;
+  ebb_parameters_add(list, &w->table, EBB_SHAPE(1, 2, D), EBB_INIT_TABLE, 0, "scale_shift_table");
+  ebb_parameters_add(list, &w->patch.w, EBB_SHAPE(D, C, pt, ph, pw), EBB_INIT_LINEAR, features,
+                     "patch_embedding.weight");
+  ebb_parameters_add(list, &w->patch.b, EBB_SHAPE(D), EBB_INIT_LINEAR, features, "patch_embedding.bias");
+  list_layer(list, &w->time1, D, w->frequencies, "condition_embedder.time_embedder.linear_1");
+  list_layer(list, &w->time2, D, D, "condition_embedder.time_embedder.linear_2");
+  list_layer(list, &w->modulation, 6 * D, D, "condition_embedder.time_proj");
+  list_layer(list, &w->text1, D, m->text_dim, "condition_embedder.text_embedder.linear_1");
+  list_layer(list, &w->text2, D, D, "condition_embedder.text_embedder.linear_2");
+  for (int64_t l = 0; l < m->blocks; l++)
+    list_block(list, &w->blocks[l], w, D, l);
+  list_layer(list, &w->head, features, D, "proj_out");
+}
+
+/* What later members of the family have and this file does not. */
+static void refuse_other_wans(ebb_json config) {
+  ebb_json_refuse(config, "image_dim", "image-to-video models");
+  ebb_json_refuse(config, "added_kv_proj_dim", "image-to-video models");
+  ebb_json_refuse(config, "pos_embed_seq_len", "image-to-video models");
+  const char *norm = ebb_json_text_or(config, "qk_norm", "none");
+  if (strcmp(norm, "rms_norm_across_heads") != 0)
+    ebb_fail(config.err, "%s: \"qk_norm\" is \"%.60s\", only \"rms_norm_across_heads\" is supported",
+             config.path, norm);
+}
+
+static void wan_open(ebb_model *m, ebb_json config) {
+  int64_t patch[3] = {1, 2, 2};
+  refuse_other_wans(config);
+  m->blocks = ebb_json_int(config, "num_layers", 1, BLOCKS_MAX);
+  m->heads = ebb_json_int(config, "num_attention_heads", 1, 1024);
+  int64_t head_width = ebb_json_int(config, "attention_head_dim", 2, 1024);
+  m->width = m->heads * head_width;
+  m->channels = ebb_json_int(config, "in_channels", 1, 4096);
+  m->text_dim = ebb_json_int(config, "text_dim", 1, 65536);
+  int axes = ebb_json_ints(config, "patch_size", false, 3, 1, 16, patch);
+  int64_t out = ebb_json_int_or(config, "out_channels", 1, 4096, m->channels);
+  wan *w = m->state = ebb_must(calloc(1, sizeof *w + (size_t)m->blocks * sizeof *w->blocks));
+  w->head_width = head_width;
+  w->feed_forward = ebb_json_int(config, "ffn_dim", 1, 1 << 20);
+  w->frequencies = ebb_json_int(config, "freq_dim", 2, 65536);
+  w->reach = ebb_json_int_or(config, "rope_max_seq_len", 1, 1 << 20, 1024);
+  w->eps = (float)ebb_json_real_or(config, "eps", 0, 1, 1e-6);
+  w->cross_norm = ebb_json_bool_or(config, "cross_attn_norm", true);
+  if (axes != 0 && axes != 3)
+    ebb_fail(config.err, "%s: \"patch_size\" has %d entries, expected 3: frames, rows, columns", config.path,
+             axes);
+  if (head_width % 2 != 0 || w->frequencies % 2 != 0)
+    ebb_fail(config.err, "%s: \"attention_head_dim\" %lld and \"freq_dim\" %lld must be even", config.path,
+             (long long)head_width, (long long)w->frequencies);
+  if (out != m->channels)
+    ebb_fail(config.err,
+             "%s: \"out_channels\" is %lld, expected %lld as \"in_channels\": a velocity is like its state",
+             config.path, (long long)out, (long long)m->channels);
+  for (int i = 0; i < 3; i++)
+    m->patch[i] = (int)patch[i];
+  if (config.err->text[0] == '\0')
+    list_parameters(m, w);
+}
+
+static void wan_close(ebb_model *m) {
+  free(m->state);
+  m->state = NULL;
+}
+
+/* ---- constants of a run --------------------------------------------------------------------- */
+
+void ebb_wan_rope(float *cosine, float *sine, const int64_t grid[3], int64_t head_width) {
+  const int64_t side = 2 * (head_width / 6), widths[3] = {head_width - 2 * side, side, side};
+  const int64_t plane = grid[1] * grid[2], S = grid[0] * plane;
+  for (int64_t s = 0, at = 0; s < S; s++) {
+    const int64_t position[3] = {s / plane, s % plane / grid[2], s % grid[2]};
+    for (int axis = 0; axis < 3; axis++)
+      for (int64_t i = 0; i < widths[axis] / 2; i++, at++) {
+        double angle = (double)position[axis] / pow(THETA, 2.0 * (double)i / (double)widths[axis]);
+        cosine[at] = (float)cos(angle);
+        sine[at] = (float)sin(angle);
+      }
+  }
+}
+
+/* cos, sin [S,P/2] of cond's grid of tokens. */
+static bool make_rope(const ebb_model *m, const ebb_condition *cond, constants *k, ebb_error *err) {
+  const wan *w = m->state;
+  ebb_context *c = m->context;
+  const int64_t grid[3] = {cond->shape.frames / m->patch[0], cond->shape.height / m->patch[1],
+                           cond->shape.width / m->patch[2]};
+  static const char *const axes[] = {"frames", "rows", "columns"};
+  for (int i = 0; i < 3; i++)
+    if (grid[i] > w->reach)
+      return ebb_fail(err,
+                      "the latent has %lld %s of tokens, the model's positions (rope_max_seq_len) reach %lld",
+                      (long long)grid[i], axes[i], (long long)w->reach);
+  const int64_t S = grid[0] * grid[1] * grid[2], pairs = w->head_width / 2;
+  k->cos = EBB_NEW(c, EBB_WEIGHTS, EBB_F32, "rope cos", S, pairs);
+  k->sin = EBB_NEW(c, EBB_WEIGHTS, EBB_F32, "rope sin", S, pairs);
+  if (c->counting)
+    return true;
+  float *host = malloc(2 * (size_t)(S * pairs) * sizeof *host);
+  if (!host)
+    return ebb_fail(err, "no memory for the positions of %lld tokens", (long long)S);
+  ebb_wan_rope(host, host + S * pairs, grid, w->head_width);
+  ebb_upload(c, k->cos, host);
+  ebb_upload(c, k->sin, host + S * pairs);
+  free(host);
+  return true;
+}
+
+static void linear(ebb_context *c, ebb_tensor y, ebb_tensor x, layer l, ebb_activation act) {
+  ebb_linear(c, y, x, l.w, l.b, act);
+}
+
+/* Keys and values of every block's cross-attention from the text's states [text_batch,M,text_dim]. */
+static void condition_on_text(const ebb_model *m, constants *k, ebb_tensor text) {
+  const wan *w = m->state;
+  ebb_context *c = m->context;
+  const int64_t B = text.shape[0], M = text.shape[1], D = m->width;
+  ebb_tensor hidden = EBB_ACTIVATION(c, "text hidden", B, M, D);
+  ebb_tensor states = EBB_ACTIVATION(c, "text states", B, M, D);
+  linear(c, hidden, text, w->text1, EBB_GELU_TANH);
+  linear(c, states, hidden, w->text2, EBB_IDENTITY);
+  for (int64_t l = 0; l < m->blocks; l++) {
+    const attention *a = &w->blocks[l].cross;
+    ebb_tensor key = k->blocks[l].k = EBB_NEW(c, EBB_WEIGHTS, EBB_F32, "text keys", B, M, D);
+    ebb_tensor value = k->blocks[l].v = EBB_NEW(c, EBB_WEIGHTS, EBB_F32, "text values", B, M, D);
+    linear(c, key, states, a->k, EBB_IDENTITY);
+    linear(c, value, states, a->v, EBB_IDENTITY);
+    ebb_qk_norm_rope(c, key, a->norm_k, EBB_NO_TENSOR, EBB_NO_TENSOR, (int)m->heads, w->eps);
+  }
+}
+
+/* Shifts, scales and gates of every block and of the head from the time labels [n]. */
+static void condition_on_time(const ebb_model *m, constants *k, ebb_tensor labels) {
+  const wan *w = m->state;
+  ebb_context *c = m->context;
+  const int64_t n = labels.shape[0], D = m->width;
+  ebb_tensor waves = EBB_ACTIVATION(c, "time waves", n, w->frequencies);
+  ebb_tensor hidden = EBB_ACTIVATION(c, "time hidden", n, D);
+  ebb_tensor time = EBB_ACTIVATION(c, "time embedding", n, D);
+  ebb_tensor all = EBB_ACTIVATION(c, "time modulation", n, 6 * D);
+  ebb_timestep_embedding(c, waves, labels);
+  linear(c, hidden, waves, w->time1, EBB_SILU);
+  linear(c, time, hidden, w->time2, EBB_IDENTITY);
+  ebb_activate(c, hidden, time, EBB_SILU);
+  linear(c, all, hidden, w->modulation, EBB_IDENTITY);
+  for (int64_t l = 0; l < m->blocks; l++) {
+    k->blocks[l].modulation = EBB_NEW(c, EBB_WEIGHTS, EBB_F32, "modulation", 6, n, D);
+    ebb_add_table(c, k->blocks[l].modulation, ebb_at(w->blocks[l].table, 0), EBB_VIEW(all, n, 6, D));
+  }
+  k->head = EBB_NEW(c, EBB_WEIGHTS, EBB_F32, "head modulation", 2, n, D);
+  ebb_add_table(c, k->head, ebb_at(w->table, 0), time);
+}
+
+static bool wan_condition(ebb_model *m, ebb_condition *cond, ebb_tensor text, ebb_tensor labels,
+                          ebb_error *err) {
+  constants *k = ebb_must(calloc(1, sizeof *k + (size_t)m->blocks * sizeof *k->blocks));
+  cond->state = k;
+  if (!make_rope(m, cond, k, err))
+    return false;
+  condition_on_text(m, k, text);
+  condition_on_time(m, k, labels);
+  return true;
+}
+
+/* ---- the forward ---------------------------------------------------------------------------- */
+
+/* One forward's tensors. The feed-forward's hidden layer lies over q, k, v and a: they are never needed
+ * together. */
+typedef struct activations {
+  ebb_tensor patches;    /* [B,S,C*pt*ph*pw] */
+  ebb_tensor x;          /* [B,S,D]: the residual stream */
+  ebb_tensor h;          /* [B,S,D]: what enters a sublayer, and what it adds */
+  ebb_tensor q, k, v, a; /* [B,S,D] */
+  ebb_tensor hidden;     /* [B,S,F] */
+} activations;
+
+static void take_attention(ebb_context *c, activations *t, int64_t B, int64_t S, int64_t D) {
+  t->q = EBB_ACTIVATION(c, "q", B, S, D);
+  t->k = EBB_ACTIVATION(c, "k", B, S, D);
+  t->v = EBB_ACTIVATION(c, "v", B, S, D);
+  t->a = EBB_ACTIVATION(c, "attention", B, S, D);
+}
+
+static activations take_activations(const ebb_model *m, int64_t B, int64_t S) {
+  const wan *w = m->state;
+  ebb_context *c = m->context;
+  const int64_t D = m->width, F = w->feed_forward;
+  activations t = {
+      .patches = EBB_ACTIVATION(c, "patches", B, S, m->channels * m->patch[0] * m->patch[1] * m->patch[2]),
+      .x = EBB_ACTIVATION(c, "x", B, S, D),
+      .h = EBB_ACTIVATION(c, "h", B, S, D)};
+  size_t mark = ebb_arena_mark(&c->activations);
+  t.hidden = EBB_ACTIVATION(c, "feed-forward", B, S, F);
+  size_t end = ebb_arena_mark(&c->activations);
+  ebb_arena_release(&c->activations, mark);
+  take_attention(c, &t, B, S, D);
+  if (ebb_arena_mark(&c->activations) < end) { /* the larger one is taken last, so that both stay taken */
+    ebb_arena_release(&c->activations, mark);
+    t.hidden = EBB_ACTIVATION(c, "feed-forward", B, S, F);
+  }
+  return t;
+}
+
+/* Row(s) of this moment in modulation[which] [n,D]: [1 or B, D]. */
+static ebb_tensor at_moment(ebb_tensor modulation, int which, const ebb_condition *cond, int64_t moment) {
+  return ebb_slice(ebb_at(modulation, which), moment * cond->labels_per_moment, cond->labels_per_moment);
+}
+
+/* A block's shifts, scales and gates at one moment, each [1 or B, D]. */
+typedef struct modulation {
+  ebb_tensor shift1, scale1, gate1, shift2, scale2, gate2;
+} modulation;
+
+static modulation modulation_at(ebb_tensor all, const ebb_condition *cond, int64_t moment) {
+  return (modulation){
+      .shift1 = at_moment(all, 0, cond, moment),
+      .scale1 = at_moment(all, 1, cond, moment),
+      .gate1 = at_moment(all, 2, cond, moment),
+      .shift2 = at_moment(all, 3, cond, moment),
+      .scale2 = at_moment(all, 4, cond, moment),
+      .gate2 = at_moment(all, 5, cond, moment),
+  };
+}
+
+static void cross_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, const block *b, float eps) {
+  if (ebb_present(b->cross_norm.w))
+    ebb_layer_norm(c, y, x, b->cross_norm.w, b->cross_norm.b, eps);
+  else
+    ebb_axpby(c, y, 1, x, 0, EBB_NO_TENSOR);
+}
+
+static void forward_block(const ebb_model *m, int l, const activations *t, const ebb_condition *cond,
+                          int64_t moment, ebb_tap *tap) {
+  const wan *w = m->state;
+  const block *b = &w->blocks[l];
+  const constants *k = cond->state;
+  ebb_context *c = m->context;
+  const int heads = (int)m->heads;
+  const ebb_tensor none = EBB_NO_TENSOR;
+  const modulation of = modulation_at(k->blocks[l].modulation, cond, moment);
+  ebb_attention_stats room;
+  const ebb_attention_stats *stats = ebb_tap_stats(tap, l, &room);
+
+  /* x <- x + gate1 * SelfAttention(norm(x) * (1 + scale1) + shift1) */
+  ebb_tap_tokens(tap, EBB_BLOCK_IN, l, t->x);
+  ebb_norm_modulate(c, t->h, t->x, of.shift1, of.scale1, w->eps);
+  linear(c, t->q, t->h, b->self.q, EBB_IDENTITY);
+  linear(c, t->k, t->h, b->self.k, EBB_IDENTITY);
+  linear(c, t->v, t->h, b->self.v, EBB_IDENTITY);
+  ebb_qk_norm_rope(c, t->q, b->self.norm_q, k->cos, k->sin, heads, w->eps);
+  ebb_qk_norm_rope(c, t->k, b->self.norm_k, k->cos, k->sin, heads, w->eps);
+  ebb_attention(c, t->a, stats, t->q, t->k, t->v, heads);
+  ebb_tap_take_stats(tap, l, stats);
+  linear(c, t->h, t->a, b->self.out, EBB_IDENTITY);
+  ebb_gate_add(c, t->x, t->h, of.gate1);
+  ebb_tap_tokens(tap, EBB_ATTN_OUT, l, t->x);
+
+  /* x <- x + CrossAttention(norm(x), text) */
+  cross_norm(c, t->h, t->x, b, w->eps);
+  linear(c, t->q, t->h, b->cross.q, EBB_IDENTITY);
+  ebb_qk_norm_rope(c, t->q, b->cross.norm_q, none, none, heads, w->eps);
+  ebb_attention(c, t->a, NULL, t->q, k->blocks[l].k, k->blocks[l].v, heads);
+  linear(c, t->h, t->a, b->cross.out, EBB_IDENTITY);
+  ebb_gate_add(c, t->x, t->h, none);
+  ebb_tap_tokens(tap, EBB_CROSS_OUT, l, t->x);
+
+  /* x <- x + gate2 * FeedForward(norm(x) * (1 + scale2) + shift2) */
+  ebb_norm_modulate(c, t->h, t->x, of.shift2, of.scale2, w->eps);
+  linear(c, t->hidden, t->h, b->up, EBB_GELU_TANH);
+  linear(c, t->h, t->hidden, b->down, EBB_IDENTITY);
+  ebb_tap_tokens(tap, EBB_MLP_OUT, l, t->h);
+  ebb_gate_add(c, t->x, t->h, of.gate2);
+  ebb_tap_tokens(tap, EBB_BLOCK_OUT, l, t->x);
+}
+
+static void wan_velocity(ebb_model *m, ebb_tensor v, ebb_tensor x, const ebb_condition *cond, int64_t moment,
+                         ebb_tap *tap) {
+  const wan *w = m->state;
+  const constants *k = cond->state;
+  ebb_context *c = m->context;
+  const ebb_arena *arena = &c->activations;
+  const size_t start = ebb_arena_mark(arena);
+  const activations t = take_activations(m, x.shape[0], k->cos.shape[0]);
+  const size_t mark = ebb_arena_mark(arena);
+  const layer patch = {EBB_VIEW(w->patch.w, m->width, ebb_last(t.patches)), w->patch.b};
+
+  ebb_patchify(c, t.patches, x, m->patch);
+  linear(c, t.x, t.patches, patch, EBB_IDENTITY);
+  for (int l = 0; l < m->blocks; l++) {
+    forward_block(m, l, &t, cond, moment, tap);
+    ebb_arena_release(&c->activations, mark); /* what a tap took */
+  }
+  ebb_norm_modulate(c, t.h, t.x, at_moment(k->head, 0, cond, moment), at_moment(k->head, 1, cond, moment),
+                    w->eps);
+  linear(c, t.patches, t.h, w->head, EBB_IDENTITY);
+  ebb_unpatchify(c, v, t.patches, m->patch);
+  ebb_arena_release(&c->activations, start);
+}
+
+const ebb_family ebb_family_wan = {"WanTransformer3DModel", wan_open, wan_condition, wan_velocity, wan_close};

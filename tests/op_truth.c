@@ -1,0 +1,442 @@
+#include "tests/op_truth.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define N(i, d) (k->t[i].shape[d])
+#define HAS(i) (k->t[i].rank > 0)
+#define SAMPLE(i, b) (N(i, 0) == 1 ? 0 : (b)) /* one row for all samples, or a row each */
+
+static double activation(double a, int act) {
+  switch (act) {
+  case EBB_SILU:
+    return a / (1 + exp(-a));
+  case EBB_GELU_TANH:
+    return a / 2 * (1 + tanh(sqrt(2 / acos(-1.0)) * (a + 0.044715 * a * a * a)));
+  default:
+    return a;
+  }
+}
+
+void truth_linear(const op_case *k, double *const *t) { /* y, x, w, b; i: activation */
+  int64_t n_out = N(2, 0), n_in = N(2, 1), rows = op_tensor_count(&k->t[1]) / n_in;
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t n = 0; n < n_out; n++) {
+      double a = HAS(3) ? t[3][n] : 0;
+      for (int64_t i = 0; i < n_in; i++)
+        a += t[1][r * n_in + i] * t[2][n * n_in + i];
+      t[0][r * n_out + n] = activation(a, k->i[0]);
+    }
+}
+
+/* y = (x - mean)/sqrt(var + eps) */
+static void normalize(double *y, const double *x, int64_t D, double eps) {
+  double mean = 0, var = 0;
+  for (int64_t i = 0; i < D; i++)
+    mean += x[i] / (double)D;
+  for (int64_t i = 0; i < D; i++)
+    var += (x[i] - mean) * (x[i] - mean) / (double)D;
+  for (int64_t i = 0; i < D; i++)
+    y[i] = (x[i] - mean) / sqrt(var + eps);
+}
+
+void truth_layer_norm(const op_case *k, double *const *t) { /* y, x, w, b; f: eps */
+  int64_t D = N(0, k->t[0].rank - 1);
+  for (int64_t r = 0; r < op_tensor_count(&k->t[0]) / D; r++) {
+    double *y = t[0] + r * D;
+    normalize(y, t[1] + r * D, D, k->f[0]);
+    for (int64_t i = 0; HAS(2) && i < D; i++)
+      y[i] = y[i] * t[2][i] + t[3][i];
+  }
+}
+
+void truth_norm_modulate(const op_case *k, double *const *t) { /* y, x, shift, scale; f: eps */
+  int64_t B = N(0, 0), S = N(0, 1), D = N(0, 2);
+  for (int64_t b = 0; b < B; b++)
+    for (int64_t s = 0; s < S; s++) {
+      double *y = t[0] + (b * S + s) * D;
+      normalize(y, t[1] + (b * S + s) * D, D, k->f[0]);
+      for (int64_t i = 0; i < D; i++)
+        y[i] = y[i] * (1 + t[3][SAMPLE(3, b) * D + i]) + t[2][SAMPLE(2, b) * D + i];
+    }
+}
+
+void truth_qk_norm_rope(const op_case *k, double *const *t) { /* x, w, cos, sin; i: heads; f: eps */
+  int64_t B = N(0, 0), S = N(0, 1), D = N(0, 2), half = D / k->i[0] / 2;
+  for (int64_t b = 0; b < B; b++)
+    for (int64_t s = 0; s < S; s++) {
+      double *x = t[0] + (b * S + s) * D, square = 0;
+      for (int64_t i = 0; i < D; i++)
+        square += x[i] * x[i];
+      for (int64_t i = 0; HAS(1) && i < D; i++)
+        x[i] = x[i] / sqrt(square / (double)D + k->f[0]) * t[1][i];
+      for (int64_t pair = 0; HAS(2) && pair < D / 2; pair++) {
+        double co = t[2][s * half + pair % half], si = t[3][s * half + pair % half];
+        double u = x[2 * pair], v = x[2 * pair + 1];
+        x[2 * pair] = u * co - v * si;
+        x[2 * pair + 1] = u * si + v * co;
+      }
+    }
+}
+
+void truth_channel_norm(const op_case *k, double *const *t) { /* y, x, w; i: activation */
+  int64_t B = N(0, 0), C = N(0, 1), places = N(0, 2) * N(0, 3) * N(0, 4);
+  for (int64_t b = 0; b < B; b++)
+    for (int64_t at = 0; at < places; at++) {
+      double square = 0;
+      for (int64_t c = 0; c < C; c++)
+        square += pow(t[1][(b * C + c) * places + at], 2);
+      for (int64_t c = 0; c < C; c++) {
+        int64_t i = (b * C + c) * places + at;
+        t[0][i] = activation(t[1][i] / fmax(sqrt(square), 1e-12) * sqrt((double)C) * t[2][c], k->i[0]);
+      }
+    }
+}
+
+void truth_timestep_embedding(const op_case *k, double *const *t) { /* y, t */
+  int64_t B = N(0, 0), F = N(0, 1);
+  for (int64_t b = 0; b < B; b++)
+    for (int64_t i = 0; i < F / 2; i++) {
+      double f = exp(-log(10000) * 2 * (double)i / (double)F);
+      t[0][b * F + i] = cos(t[1][b] * f);
+      t[0][b * F + F / 2 + i] = sin(t[1][b] * f);
+    }
+}
+
+/* The softmax row p [M] of query s of sample b and head n. */
+static void attention_row(const op_case *k, double *const *t, int64_t b, int64_t n, int64_t s, double *p) {
+  int64_t S = N(1, 1), D = N(1, 2), M = N(2, 1), P = D / k->i[0];
+  double max = -INFINITY, total = 0;
+  for (int64_t m = 0; m < M; m++) {
+    p[m] = 0;
+    for (int64_t d = n * P; d < (n + 1) * P; d++)
+      p[m] += t[1][(b * S + s) * D + d] * t[2][(SAMPLE(2, b) * M + m) * D + d] / sqrt((double)P);
+    max = fmax(max, p[m]);
+  }
+  for (int64_t m = 0; m < M; m++)
+    total += p[m] = exp(p[m] - max);
+  for (int64_t m = 0; m < M; m++)
+    p[m] /= total;
+}
+
+void truth_attention(const op_case *k, double *const *t) { /* out, q, k, v, mass, entropy; i: heads */
+  int64_t B = N(1, 0), S = N(1, 1), D = N(1, 2), M = N(2, 1), heads = k->i[0], P = D / heads;
+  double *p = malloc((size_t)M * sizeof *p);
+  for (int i = 4; i < 6; i++)
+    for (int64_t j = 0; j < op_tensor_count(&k->t[i]); j++)
+      t[i][j] = 0;
+  for (int64_t b = 0; b < B; b++)
+    for (int64_t n = 0; n < heads; n++)
+      for (int64_t s = 0; s < S; s++) {
+        attention_row(k, t, b, n, s, p);
+        for (int64_t d = n * P; d < (n + 1) * P; d++) {
+          double sum = 0;
+          for (int64_t m = 0; m < M; m++)
+            sum += p[m] * t[3][(SAMPLE(3, b) * M + m) * D + d];
+          t[0][(b * S + s) * D + d] = sum;
+        }
+        for (int64_t m = 0; m < M; m++) {
+          if (HAS(4)) {
+            int64_t Tq = N(4, 2), Tk = N(4, 3);
+            t[4][((b * heads + n) * Tq + s / (S / Tq)) * Tk + m / (M / Tk)] += p[m] / (double)(S / Tq);
+          }
+          if (HAS(5) && p[m] > 0)
+            t[5][(b * heads + n) * N(5, 2) + s / (S / N(5, 2))] -= p[m] * log(p[m]) / (double)(S / N(5, 2));
+        }
+      }
+  free(p);
+}
+
+void truth_gate_add(const op_case *k, double *const *t) { /* x, y, gate */
+  int64_t B = N(0, 0), S = N(0, 1), D = N(0, 2);
+  for (int64_t i = 0; i < B * S * D; i++)
+    t[0][i] += (HAS(2) ? t[2][SAMPLE(2, i / (S * D)) * D + i % D] : 1) * t[1][i];
+}
+
+void truth_axpby(const op_case *k, double *const *t) { /* y, x, z; f: a, b */
+  for (int64_t i = 0; i < op_tensor_count(&k->t[0]); i++)
+    t[0][i] = k->f[0] * t[1][i] + (HAS(2) ? k->f[1] * t[2][i] : 0);
+}
+
+void truth_activate(const op_case *k, double *const *t) { /* y, x; i: activation */
+  for (int64_t i = 0; i < op_tensor_count(&k->t[0]); i++)
+    t[0][i] = activation(t[1][i], k->i[0]);
+}
+
+void truth_add_table(const op_case *k, double *const *t) { /* y, table, x */
+  int64_t J = N(0, 0), B = N(0, 1), D = N(0, 2);
+  for (int64_t j = 0; j < J; j++)
+    for (int64_t b = 0; b < B; b++)
+      for (int64_t d = 0; d < D; d++)
+        t[0][(j * B + b) * D + d] =
+            t[1][j * D + d] + (k->t[2].rank == 2 ? t[2][b * D + d] : t[2][(b * J + j) * D + d]);
+}
+
+void truth_channel_affine(const op_case *k, double *const *t) { /* y, x, scale, shift */
+  int64_t C = N(0, 1), places = N(0, 2) * N(0, 3) * N(0, 4);
+  for (int64_t i = 0; i < op_tensor_count(&k->t[0]); i++)
+    t[0][i] = t[1][i] * t[2][i / places % C] + t[3][i / places % C];
+}
+
+void truth_clamp(const op_case *k, double *const *t) { /* y, x; f: low, high */
+  for (int64_t i = 0; i < op_tensor_count(&k->t[0]); i++)
+    t[0][i] = fmin(fmax(t[1][i], k->f[0]), k->f[1]);
+}
+
+/* tokens <- video, or with `back` video <- tokens, for every element; channel_first: feature order (c, pt,
+ * ph, pw), else (pt, ph, pw, c). */
+static void walk_patches(const op_tensor *video, const int *patch, bool channel_first, double *v,
+                         double *tokens, bool back) {
+  const int64_t *n = video->shape;
+  int64_t pt = patch[0], ph = patch[1], pw = patch[2], rows = n[3] / ph, columns = n[4] / pw;
+  int64_t S = n[2] / pt * rows * columns, features = n[1] * pt * ph * pw, at = 0;
+  for (int64_t b = 0; b < n[0]; b++)
+    for (int64_t c = 0; c < n[1]; c++)
+      for (int64_t t = 0; t < n[2]; t++)
+        for (int64_t h = 0; h < n[3]; h++)
+          for (int64_t w = 0; w < n[4]; w++, at++) {
+            int64_t token = (t / pt * rows + h / ph) * columns + w / pw;
+            int64_t inside = (t % pt * ph + h % ph) * pw + w % pw;
+            int64_t feature = channel_first ? c * pt * ph * pw + inside : inside * n[1] + c;
+            double *token_value = tokens + (b * S + token) * features + feature;
+            if (back)
+              v[at] = *token_value;
+            else
+              *token_value = v[at];
+          }
+}
+
+void truth_patchify(const op_case *k, double *const *t) { /* y, x; i: patch */
+  walk_patches(&k->t[1], k->i, true, t[1], t[0], false);
+}
+
+void truth_unpatchify(const op_case *k, double *const *t) { /* x, y; i: patch */
+  walk_patches(&k->t[0], k->i, false, t[0], t[1], true);
+}
+
+/* x [B,C,T,H,W] at an index, zero outside. */
+static double at(const op_tensor *x, const double *values, int64_t b, int64_t c, int64_t t, int64_t h,
+                 int64_t w) {
+  const int64_t *n = x->shape;
+  if (t < 0 || t >= n[2] || h < 0 || h >= n[3] || w < 0 || w >= n[4])
+    return 0;
+  return values[(((b * n[1] + c) * n[2] + t) * n[3] + h) * n[4] + w];
+}
+
+void truth_conv3d_causal(const op_case *k, double *const *t) { /* y, x, w, b */
+  int64_t Ci = N(2, 1), kt = N(2, 2), kh = N(2, 3), kw = N(2, 4), i = 0;
+  for (int64_t b = 0; b < N(0, 0); b++)
+    for (int64_t o = 0; o < N(0, 1); o++)
+      for (int64_t f = 0; f < N(0, 2); f++)
+        for (int64_t h = 0; h < N(0, 3); h++)
+          for (int64_t w = 0; w < N(0, 4); w++, i++) {
+            double sum = HAS(3) ? t[3][o] : 0;
+            for (int64_t c = 0; c < Ci; c++)
+              for (int64_t dt = 0; dt < kt; dt++)
+                for (int64_t dh = 0; dh < kh; dh++)
+                  for (int64_t dw = 0; dw < kw; dw++)
+                    sum += t[2][(((o * Ci + c) * kt + dt) * kh + dh) * kw + dw] *
+                           at(&k->t[1], t[1], b, c, f + dt - (kt - 1), h + dh - kh / 2, w + dw - kw / 2);
+            t[0][i] = sum;
+          }
+}
+
+void truth_downsample_space(const op_case *k, double *const *t) { /* y, x, w, b */
+  int64_t Ci = N(2, 1), i = 0;
+  for (int64_t b = 0; b < N(0, 0); b++)
+    for (int64_t o = 0; o < N(0, 1); o++)
+      for (int64_t f = 0; f < N(0, 2); f++)
+        for (int64_t h = 0; h < N(0, 3); h++)
+          for (int64_t w = 0; w < N(0, 4); w++, i++) {
+            double sum = HAS(3) ? t[3][o] : 0;
+            for (int64_t c = 0; c < Ci; c++)
+              for (int64_t tap = 0; tap < 9; tap++)
+                sum += t[2][(o * Ci + c) * 9 + tap] *
+                       at(&k->t[1], t[1], b, c, f, 2 * h + tap / 3, 2 * w + tap % 3);
+            t[0][i] = sum;
+          }
+}
+
+void truth_downsample_time(const op_case *k, double *const *t) { /* y, x, w, b */
+  int64_t C = N(1, 1), i = 0;
+  for (int64_t b = 0; b < N(0, 0); b++)
+    for (int64_t o = 0; o < C; o++)
+      for (int64_t f = 0; f < N(0, 2); f++)
+        for (int64_t h = 0; h < N(0, 3); h++)
+          for (int64_t w = 0; w < N(0, 4); w++, i++) {
+            double sum = HAS(3) ? t[3][o] : 0;
+            for (int64_t c = 0; c < C; c++)
+              for (int64_t tap = 0; tap < 3; tap++)
+                sum += t[2][(o * C + c) * 3 + tap] * at(&k->t[1], t[1], b, c, 2 * (f - 1) + tap, h, w);
+            t[0][i] = f == 0 ? at(&k->t[1], t[1], b, o, 0, h, w) : sum;
+          }
+}
+
+void truth_upsample_space(const op_case *k, double *const *t) { /* y, x */
+  int64_t i = 0;
+  for (int64_t b = 0; b < N(0, 0); b++)
+    for (int64_t c = 0; c < N(0, 1); c++)
+      for (int64_t f = 0; f < N(0, 2); f++)
+        for (int64_t h = 0; h < N(0, 3); h++)
+          for (int64_t w = 0; w < N(0, 4); w++, i++)
+            t[0][i] = at(&k->t[1], t[1], b, c, f, h / 2, w / 2);
+}
+
+void truth_upsample_time(const op_case *k, double *const *t) { /* y, x, w, b */
+  int64_t C = N(1, 1), i = 0;
+  for (int64_t b = 0; b < N(0, 0); b++)
+    for (int64_t o = 0; o < C; o++)
+      for (int64_t f = 0; f < N(0, 2); f++)
+        for (int64_t h = 0; h < N(0, 3); h++)
+          for (int64_t w = 0; w < N(0, 4); w++, i++) {
+            int64_t from = (f + 1) / 2, output = o + (f % 2 == 0 ? C : 0);
+            double sum = HAS(3) ? t[3][output] : 0;
+            for (int64_t c = 0; c < C; c++)
+              for (int64_t tap = 0; tap < 3; tap++)
+                if (from - 2 + tap >= 1)
+                  sum += t[2][(output * C + c) * 3 + tap] * at(&k->t[1], t[1], b, c, from - 2 + tap, h, w);
+            t[0][i] = f == 0 ? at(&k->t[1], t[1], b, o, 0, h, w) : sum;
+          }
+}
+
+/* means [B,T,D] of x [B,S,D] */
+static void frame_means(const op_tensor *x, const double *values, int64_t T, double *means) {
+  int64_t S = x->shape[1], D = x->shape[2];
+  memset(means, 0, (size_t)(x->shape[0] * T * D) * sizeof *means);
+  for (int64_t i = 0; i < x->shape[0] * S * D; i++)
+    means[(i / (S * D) * T + i / D % S / (S / T)) * D + i % D] += values[i] / (double)(S / T);
+}
+
+void truth_pool_mean(const op_case *k, double *const *t) { /* y, x */
+  frame_means(&k->t[1], t[1], 1, t[0]);
+}
+
+void truth_pool_frames(const op_case *k, double *const *t) { /* y, x */
+  frame_means(&k->t[1], t[1], N(0, 1), t[0]);
+}
+
+void truth_pool_moments(const op_case *k, double *const *t) { /* y, x; i: frames */
+  int64_t B = N(0, 0), T = k->i[0], D = N(0, 2);
+  double *means = malloc((size_t)(B * T * D) * sizeof *means);
+  frame_means(&k->t[1], t[1], T, means);
+  for (int64_t b = 0; b < B; b++)
+    for (int64_t d = 0; d < D; d++) {
+      double mean = 0;
+      for (int64_t f = 0; f < T; f++)
+        mean += means[(b * T + f) * D + d] / (double)T;
+      for (int power = 2; power <= 3; power++) {
+        double moment = 0;
+        for (int64_t f = 0; f < T; f++)
+          moment += pow(means[(b * T + f) * D + d] - mean, power) / (double)T;
+        t[0][(b * 2 + power - 2) * D + d] = moment;
+      }
+    }
+  free(means);
+}
+
+void truth_pool_motion(const op_case *k, double *const *t) { /* y, x; i: frames */
+  int64_t B = N(1, 0), T = k->i[0], tokens = N(1, 1) / T, D = N(1, 2);
+  for (int64_t b = 0; b < B; b++)
+    for (int64_t d = 0; d < D; d++) {
+      double sums[2] = {0, 0};
+      for (int64_t f = 0; f < T; f++)
+        for (int64_t s = 0; s < tokens; s++) {
+          const double *x = t[1] + ((b * T + f) * tokens + s) * D + d;
+          if (f >= 1)
+            sums[0] += fabs(x[0] - x[-tokens * D]) / (double)((T - 1) * tokens);
+          if (f >= 2)
+            sums[1] += fabs(x[0] - 2 * x[-tokens * D] + x[-2 * tokens * D]) / (double)((T - 2) * tokens);
+        }
+      t[0][b * 2 * D + d] = sums[0];
+      t[0][(b * 2 + 1) * D + d] = sums[1];
+    }
+}
+
+void truth_gram(const op_case *k, double *const *t) { /* g, x */
+  int64_t n = N(1, 0), d = N(1, 1);
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t j = 0; j < n; j++) {
+      t[0][i * n + j] = 0;
+      for (int64_t m = 0; m < d; m++)
+        t[0][i * n + j] += t[1][i * d + m] * t[1][j * d + m];
+    }
+}
+
+void truth_matmul(const op_case *k, double *const *t) { /* y, a, b; i: transpose_a */
+  int64_t m = N(0, 0), n = N(0, 1), inner = N(2, 0);
+  for (int64_t i = 0; i < m; i++)
+    for (int64_t j = 0; j < n; j++) {
+      t[0][i * n + j] = 0;
+      for (int64_t l = 0; l < inner; l++)
+        t[0][i * n + j] += (k->i[0] ? t[1][l * m + i] : t[1][i * inner + l]) * t[2][l * n + j];
+    }
+}
+
+void truth_cholesky_solve(const op_case *k, double *const *t) { /* a, b: a becomes L in its lower triangle */
+  int64_t n = N(0, 0), m = N(1, 1);
+  double *a = t[0], *b = t[1];
+  for (int64_t j = 0; j < n; j++)
+    for (int64_t i = j; i < n; i++) {
+      for (int64_t l = 0; l < j; l++)
+        a[i * n + j] -= a[i * n + l] * a[j * n + l];
+      a[i * n + j] = i == j ? sqrt(a[i * n + i]) : a[i * n + j] / a[j * n + j];
+    }
+  for (int64_t r = 0; r < m; r++) {
+    for (int64_t i = 0; i < n; i++) {
+      for (int64_t l = 0; l < i; l++)
+        b[i * m + r] -= a[i * n + l] * b[l * m + r];
+      b[i * m + r] /= a[i * n + i];
+    }
+    for (int64_t i = n - 1; i >= 0; i--) {
+      for (int64_t l = i + 1; l < n; l++)
+        b[i * m + r] -= a[l * n + i] * b[l * m + r];
+      b[i * m + r] /= a[i * n + i];
+    }
+  }
+}
+
+/* One Jacobi rotation that makes a[p][q] zero, applied to a and to the vectors v (columns). */
+static void jacobi(double *a, double *v, int64_t n, int64_t p, int64_t q) {
+  if (a[p * n + q] == 0)
+    return;
+  double theta = (a[q * n + q] - a[p * n + p]) / (2 * a[p * n + q]);
+  double t = (theta < 0 ? -1 : 1) / (fabs(theta) + sqrt(theta * theta + 1)), c = 1 / sqrt(t * t + 1),
+         s = t * c;
+  for (int64_t i = 0; i < n; i++) {
+    double x = a[i * n + p], y = a[i * n + q], u = v[i * n + p], w = v[i * n + q];
+    a[i * n + p] = c * x - s * y;
+    a[i * n + q] = s * x + c * y;
+    v[i * n + p] = c * u - s * w;
+    v[i * n + q] = s * u + c * w;
+  }
+  for (int64_t i = 0; i < n; i++) {
+    double x = a[p * n + i], y = a[q * n + i];
+    a[p * n + i] = c * x - s * y;
+    a[q * n + i] = s * x + c * y;
+  }
+}
+
+void truth_eigh(const op_case *k, double *const *t) { /* w, a: a becomes the vectors */
+  int64_t n = N(1, 0);
+  double *a = malloc((size_t)(n * n) * sizeof *a), *v = calloc((size_t)(n * n), sizeof *v);
+  memcpy(a, t[1], (size_t)(n * n) * sizeof *a);
+  for (int64_t i = 0; i < n; i++)
+    v[i * n + i] = 1;
+  for (int sweep = 0; sweep < 30; sweep++)
+    for (int64_t p = 0; p < n; p++)
+      for (int64_t q = p + 1; q < n; q++)
+        jacobi(a, v, n, p, q);
+  for (int64_t rank = 0; rank < n; rank++) { /* the smallest that is left */
+    int64_t best = -1;
+    for (int64_t i = 0; i < n; i++)
+      if (!isnan(a[i * n + i]) && (best < 0 || a[i * n + i] < a[best * n + best]))
+        best = i;
+    t[0][rank] = a[best * n + best];
+    for (int64_t i = 0; i < n; i++)
+      t[1][i * n + rank] = v[i * n + best];
+    a[best * n + best] = NAN;
+  }
+  free(a);
+  free(v);
+}

@@ -1,0 +1,182 @@
+/* tier: host
+ * The program as a user meets it: exit codes, messages, and nothing half-written. Runs ebb from EBB_BIN. */
+#include "tests/test_files.h"
+
+#include <sys/wait.h>
+
+static char output[65536]; /* stdout and stderr of the last command */
+
+/* Runs `ebb ARGUMENTS` in a shell after `before` ("" or "ulimit ...;"); returns the exit code. */
+static int ebb_after(const char *before, const char *arguments) {
+  char command[2048];
+  const char *bin = getenv("EBB_BIN");
+  snprintf(command, sizeof command, "%s %s/ebb %s 2>&1", before, bin ? bin : "build/cpu-release/bin", arguments);
+  FILE *p = popen(command, "r");
+  assert_non_null(p);
+  size_t n = fread(output, 1, sizeof output - 1, p);
+  output[n] = '\0';
+  int status = pclose(p);
+  assert_true(WIFEXITED(status)); /* no signal: no crash */
+  return WEXITSTATUS(status);
+}
+
+static int ebb(const char *arguments) {
+  return ebb_after("", arguments);
+}
+
+static void expect(int code, const char *arguments, const char *words) {
+  int got = ebb(arguments);
+  if (got != code || !strstr(output, words))
+    fail_msg("ebb %s: exit code %d, expected %d with '%s' in:\n%s", arguments, got, code, words, output);
+}
+
+static const char *line(const char *format, const char *a, const char *b) {
+  static char text[1024];
+  snprintf(text, sizeof text, format, a, b);
+  return text;
+}
+
+static void test_usage(void **state) {
+  (void)state;
+  static const char *const commands[] = {"run", "invert", "probe", "report", "eval", "info", "synth", "data", "doctor"};
+  expect(2, "", "usage: ebb COMMAND");
+  expect(0, "--help", "usage: ebb COMMAND");
+  expect(0, "--version", "ebb ");
+  expect(2, "invrt", "unknown command 'invrt'");
+  for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+    char help[64];
+    snprintf(help, sizeof help, "%s --help", commands[i]);
+    expect(0, help, "usage: ebb");
+    snprintf(help, sizeof help, "%s --no-such-option", commands[i]);
+    expect(2, help, "unknown option");
+  }
+  expect(0, "run --help", "inversion.solver");
+  expect(2, "synth x --quadruplets 0", "--quadruplets");
+  expect(2, "eval velocity", "--model");
+  expect(2, "eval velocty --model m --in i --out o", "velocty");
+  expect(0, "doctor", "backends");
+}
+
+static void test_info(void **state) {
+  (void)state;
+  expect(0, "info tests/fixtures/models/wan-a", "WanTransformer3DModel");
+  expect(0, "info tests/fixtures/velocity-a-t5/in.safetensors", "latents");
+  expect(1, "info no/such/place", "no/such/place");
+  expect(1, "info configs", "expected a diffusers model folder");
+  put_text(at("lfs.safetensors"), "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n");
+  expect(1, line("info %s%s", at("lfs.safetensors"), ""), "LFS");
+  put_text(at("page.safetensors"), "<!DOCTYPE html><html><body>Not found</body></html>");
+  expect(1, line("info %s%s", at("page.safetensors"), ""), "HTML");
+  put(at("short.safetensors"), "\x10\0\0\0\0\0\0\0{}", 10);
+  expect(1, line("info %s%s", at("short.safetensors"), ""), "short.safetensors");
+}
+
+static void test_eval_errors(void **state) {
+  (void)state;
+  const char *in = "tests/fixtures/velocity-a-t5/in.safetensors";
+  expect(1, line("eval velocity --model tests/fixtures/models/wan-a --in none --out %s%s", at("o"), ""), "none");
+  expect(1, line("eval encode --model tests/fixtures/models/wan-a --in %s --out %s", in, at("o")), "'video'");
+  expect(1, line("eval velocity --model tests/fixtures/models/wan-b --in %s --out %s", in, at("o")), "channels");
+  expect(1, line("eval velocity --device cuda --model tests/fixtures/models/wan-a --in %s --out %s", in, at("o")),
+         "CUDA");
+  expect(1, line("eval velocity --dtype bfloat16 --model tests/fixtures/models/wan-a --in %s --out %s", in, at("o")),
+         "float32");
+  assert_int_equal(access(at("o"), F_OK), -1);
+  expect(0, line("eval velocity --model tests/fixtures/models/wan-a --in %s --out %s", in, at("o")), "");
+  /* a disk that is full: an error, and no file */
+  char command[1024];
+  snprintf(command, sizeof command, "eval velocity --model tests/fixtures/models/wan-a --in %s --out %s", in, at("p"));
+  assert_int_equal(ebb_after("ulimit -f 8;", command), 1);
+  assert_non_null(strstr(output, at("p")));
+  assert_int_equal(access(at("p"), F_OK), -1);
+}
+
+static const char *experiment =
+    "name: cli\n"
+    "model: {path: tests/fixtures/models/wan-a}\n"
+    "data: {format: intphys, path: %s, size: 32x32, frames: 9}\n"
+    "prompt: {embedding: zeros, max_tokens: 1}\n"
+    "inversion: {steps: 2}\n"
+    "capture: {steps: [0, 1], blocks: all, points: [block_out], pool: [mean]}\n"
+    "probe: {folds: 2, inner_folds: 2, bootstrap: 100, permutations: 9}\n"
+    "run: {batch: 4, device: cpu, out: %s}\n%s";
+
+static void write_experiment(const char *path, const char *data, const char *out, const char *more) {
+  char text[2048];
+  snprintf(text, sizeof text, experiment, data, out, more);
+  put_text(path, text);
+}
+
+static void test_run_probe_report(void **state) {
+  (void)state;
+  expect(0, line("synth %s --quadruplets 6 --categories O1 --size 32 --frames 9%s", at("data"), ""), "");
+  expect(0, line("data check %s%s", at("data"), ""), "quadruplet");
+  write_experiment(at("run.yaml"), at("data"), at("run"), "");
+  expect(0, line("run %s --dry-run%s", at("run.yaml"), ""), "memory");
+  assert_int_equal(access(at("run"), F_OK), -1);
+  expect(0, line("run %s%s", at("run.yaml"), ""), "block_out.mean");
+  expect(0, line("report %s%s", at("run"), ""), "block_out.mean");
+  expect(0, line("probe %s --set probe.seed=2%s", at("run"), ""), "block_out.mean");
+  assert_int_equal(access(at("run/probe/overview.png"), F_OK), 0);
+  expect(1, line("run %s%s", at("run.yaml"), ""), "index.json"); /* a finished run is not overwritten */
+  expect(1, line("report %s%s", at("data"), ""), at("data"));
+}
+
+static void test_config_errors(void **state) {
+  (void)state;
+  write_experiment(at("bad.yaml"), at("data"), at("bad"), "invertion: {steps: 3}\n");
+  expect(1, line("run %s%s", at("bad.yaml"), ""), "bad.yaml:9");
+  write_experiment(at("bad.yaml"), at("data"), at("bad"), "");
+  expect(1, line("run %s --set inversion.steps=many%s", at("bad.yaml"), ""), "inversion.steps");
+  expect(1, line("run %s --set inversion.solver=elur%s", at("bad.yaml"), ""), "euler");
+  expect(1, line("run %s%s", at("none.yaml"), ""), "none.yaml");
+  assert_int_equal(access(at("bad"), F_OK), -1);
+}
+
+static void test_broken_videos_exit_with_3(void **state) {
+  (void)state;
+  char command[1024];
+  snprintf(command, sizeof command, "echo x > '%s/O1/02/3/scene/scene_002.png'; rm '%s/O1/03/1/status.json'", at("data"),
+           at("data"));
+  assert_int_equal(system(command), 0);
+  expect(3, line("data check %s%s", at("data"), ""), "O1/02");
+  write_experiment(at("some.yaml"), at("data"), at("some"), "");
+  expect(3, line("run %s%s", at("some.yaml"), ""), "scene_002.png");
+  assert_non_null(strstr(output, "O1/03/1"));
+}
+
+static void test_one_class_and_no_videos(void **state) {
+  (void)state;
+  char command[2048];
+  snprintf(command, sizeof command,
+           "cp -r '%s' '%s'; mkdir '%s'; for f in %s/same/O1/*/*/status.json; do "
+           "echo '{\"header\": {\"is_possible\": true}}' > $f; done",
+           at("data"), at("same"), at("empty"), folder);
+  assert_int_equal(system(command), 0);
+  write_experiment(at("same.yaml"), at("same"), at("same-run"), "");
+  int code = ebb(line("run %s%s", at("same.yaml"), ""));
+  assert_int_equal(code, 1);
+  assert_non_null(strstr(output, "class"));
+  write_experiment(at("empty.yaml"), at("empty"), at("empty-run"), "");
+  expect(1, line("run %s%s", at("empty.yaml"), ""), at("empty"));
+}
+
+static void test_full_disk_in_a_run(void **state) {
+  (void)state;
+  char command[512];
+  write_experiment(at("full.yaml"), at("data"), at("full"), "");
+  snprintf(command, sizeof command, "invert %s", at("full.yaml"));
+  assert_int_equal(ebb_after("ulimit -f 2;", command), 1);
+  assert_int_equal(access(at("full/index.json"), F_OK), -1);
+  assert_int_equal(ebb_after("", command), 3); /* the two broken videos; the run itself goes through */
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_usage),         cmocka_unit_test(test_info),
+      cmocka_unit_test(test_eval_errors),   cmocka_unit_test(test_run_probe_report),
+      cmocka_unit_test(test_config_errors), cmocka_unit_test(test_broken_videos_exit_with_3),
+      cmocka_unit_test(test_full_disk_in_a_run), cmocka_unit_test(test_one_class_and_no_videos),
+  };
+  return cmocka_run_group_tests_name("cli", tests, folder_make, folder_remove);
+}

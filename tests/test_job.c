@@ -1,0 +1,246 @@
+/* tier: host
+ * A whole inversion run on a made data set through the random fixture model: what lands in the store, what happens to a video that is
+ * broken, what a dry run leaves behind. */
+#include "engine/job.h"
+
+#include "loaders/file.h"
+#include "loaders/store.h"
+#include "loaders/synth.h"
+#include "tests/test_files.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static const char *scratch = folder;
+static char *data;
+static FILE *quiet;
+
+static int make_data(void **state) {
+  ebb_error err = {0};
+  if (folder_make(state) != 0)
+    return -1;
+  data = ebb_path_join(scratch, "data");
+  quiet = fopen("/dev/null", "w");
+  const ebb_synth_options world = {3, 32, 9};
+  return quiet && ebb_synth_intphys(data, "O1,O2", 2, &world, &err) ? 0 : -1;
+}
+
+static int remove_data(void **state) {
+  free(data);
+  fclose(quiet);
+  return folder_remove(state);
+}
+
+static ebb_config config_for(const char *out) {
+  ebb_config k;
+  ebb_config_defaults(&k);
+  strcpy(k.model.path, "tests/fixtures/models/wan-a");
+  snprintf(k.data.path, sizeof k.data.path, "%s", data);
+  k.model.compare = (ebb_name_list){1, {"random"}};
+  k.data.height = k.data.width = 32;
+  k.data.frames = 9;
+  strcpy(k.prompt.embedding, "zeros");
+  strcpy(k.prompt.negative, "zeros");
+  k.prompt.max_tokens = 2;
+  k.inversion.steps = 3;
+  k.inversion.guidance = 1;
+  k.capture.steps = (ebb_int_list){2, {0, 2}};
+  k.capture.blocks.count = -1;
+  k.capture.points = (ebb_name_list){2, {"block_out", "attn_frames"}};
+  k.capture.pool = (ebb_name_list){1, {"mean"}};
+  k.run.batch = 3;
+  strcpy(k.run.device, "cpu");
+  snprintf(k.run.out, sizeof k.run.out, "%s/%s", scratch, out);
+  return k;
+}
+
+static void run(const ebb_config *k, bool dry_run, ebb_job_result *result) {
+  ebb_error err = {0};
+  const ebb_job_options options = {.version = "test", .dry_run = dry_run, .log = quiet};
+  if (!ebb_job_invert(k, &options, result, &err))
+    fail_msg("%s", err.text);
+}
+
+static bool exists(const char *dir, const char *name) {
+  char *path = ebb_path_join(dir, name);
+  bool there = access(path, F_OK) == 0;
+  free(path);
+  return there;
+}
+
+/* The feature of one video, all steps of block 0. */
+static float *features_of(const ebb_store *s, const char *model, const char *feature, int step, int64_t video) {
+  ebb_error err = {0};
+  int set = ebb_store_find(s, model);
+  assert_true(set >= 0);
+  int f = ebb_store_feature(&s->sets[set], feature);
+  assert_true(f >= 0);
+  float *x = calloc((size_t)ebb_store_width(&s->sets[set].features[f]), sizeof *x);
+  if (!ebb_store_gather(s, set, f, step, 0, 1, &video, x, &err))
+    fail_msg("%s", err.text);
+  return x;
+}
+
+static void test_a_run_fills_the_store(void **state) {
+  (void)state;
+  ebb_config k = config_for("full");
+  ebb_job_result result;
+  ebb_error err = {0};
+  run(&k, false, &result);
+  assert_int_equal(result.videos, 16);
+  assert_int_equal(result.failed, 0);
+  ebb_store s;
+  assert_true(ebb_store_open(&s, k.run.out, &err));
+  assert_int_equal(s.video_count, 16);
+  assert_int_equal(s.set_count, 3); /* vae, transformer, random */
+  assert_true(exists(k.run.out, "config.yaml"));
+  assert_int_equal(s.sets[ebb_store_find(&s, "transformer")].block_count, 2);
+  assert_true(s.sets[ebb_store_find(&s, "transformer")].sigmas[0] == 0);
+  float *a = features_of(&s, "transformer", "block_out.mean", 1, 5);
+  float *b = features_of(&s, "random", "block_out.mean", 1, 5);
+  assert_true(isfinite(a[0]) && a[0] != b[0]);
+  free(a);
+  free(b);
+  const json_t *about = json_object_get(s.index, "provenance");
+  assert_int_equal(json_array_size(json_object_get(about, "sigmas")), 4);
+  assert_int_equal(strlen(json_string_value(
+                       json_object_get(json_object_get(json_object_get(about, "models"), "transformer"), "sha256"))),
+                   64);
+  ebb_store_close(&s);
+}
+
+/* Features do not depend on how the videos are cut into batches, nor on the run. */
+static void test_batches_do_not_matter(void **state) {
+  (void)state;
+  ebb_config one = config_for("one"), many = config_for("many");
+  ebb_job_result result;
+  ebb_error err = {0};
+  one.run.batch = 1;
+  many.run.batch = 7;
+  run(&one, false, &result);
+  run(&many, false, &result);
+  ebb_store a, b;
+  assert_true(ebb_store_open(&a, one.run.out, &err) && ebb_store_open(&b, many.run.out, &err));
+  for (int64_t v = 0; v < a.video_count; v++)
+    for (int step = 0; step < 2; step++) {
+      float *x = features_of(&a, "transformer", "attn_frames", step, v);
+      float *y = features_of(&b, "transformer", "attn_frames", step, v);
+      assert_memory_equal(x, y, 3 * 3 * 3 * sizeof *x);
+      free(x);
+      free(y);
+    }
+  ebb_store_close(&a);
+  ebb_store_close(&b);
+}
+
+/* A broken frame fails its video, which is recorded; the neighbours in its batch keep their numbers. */
+static void test_a_broken_video_is_recorded_and_skipped(void **state) {
+  (void)state;
+  ebb_config k = config_for("broken"), whole = config_for("whole");
+  ebb_job_result result;
+  ebb_error err = {0};
+  run(&whole, false, &result);
+  char *frame = ebb_path_join(data, "O1/01/2/scene/scene_004.png"), *aside = ebb_path_join(scratch, "aside.png");
+  assert_int_equal(rename(frame, aside), 0);
+  FILE *f = fopen(frame, "w");
+  fputs("no image", f);
+  fclose(f);
+  run(&k, false, &result);
+  assert_int_equal(rename(aside, frame), 0);
+  assert_int_equal(result.failed, 1);
+  ebb_store s, w;
+  assert_true(ebb_store_open(&s, k.run.out, &err) && ebb_store_open(&w, whole.run.out, &err));
+  assert_non_null(s.videos[1].failed);
+  assert_non_null(strstr(s.videos[1].failed, "scene_004.png"));
+  assert_false(ebb_store_has(&s, ebb_store_find(&s, "transformer"), 1));
+  for (int64_t v = 0; v < 4; v++) {
+    if (v == 1)
+      continue;
+    float *x = features_of(&s, "transformer", "block_out.mean", 1, v);
+    float *y = features_of(&w, "transformer", "block_out.mean", 1, v);
+    assert_memory_equal(x, y, 60 * sizeof *x);
+    free(x);
+    free(y);
+  }
+  ebb_store_close(&s);
+  ebb_store_close(&w);
+  free(frame);
+  free(aside);
+}
+
+static void test_a_dry_run_leaves_nothing(void **state) {
+  (void)state;
+  ebb_config k = config_for("dry");
+  ebb_job_result result;
+  run(&k, true, &result);
+  assert_false(exists(k.run.out, ""));
+}
+
+static void test_guidance_stores_both_branches(void **state) {
+  (void)state;
+  ebb_config k = config_for("guided");
+  ebb_job_result result;
+  ebb_error err = {0};
+  k.inversion.guidance = 3;
+  k.data.groups = 1;
+  run(&k, false, &result);
+  ebb_store s;
+  assert_true(ebb_store_open(&s, k.run.out, &err));
+  assert_int_equal(s.video_count, 8);
+  assert_true(ebb_store_find(&s, "transformer.negative") >= 0 && ebb_store_find(&s, "random.negative") >= 0);
+  ebb_store_close(&s);
+}
+
+static void expect_error(const ebb_config *k, const char *words) {
+  ebb_error err = {0};
+  ebb_job_result result;
+  const ebb_job_options options = {.version = "test", .log = quiet};
+  assert_false(ebb_job_invert(k, &options, &result, &err));
+  if (!strstr(err.text, words))
+    fail_msg("'%s' does not say '%s'", err.text, words);
+  assert_false(exists(k->run.out, "index.json"));
+}
+
+static void test_errors_say_what_is_wrong(void **state) {
+  (void)state;
+  ebb_config k = config_for("error");
+  strcpy(k.model.path, "tests/fixtures/models/none");
+  expect_error(&k, "tests/fixtures/models/none");
+  k = config_for("error");
+  strcpy(k.data.path, "tests/fixtures/models");
+  expect_error(&k, "tests/fixtures/models");
+  k = config_for("error");
+  k.capture.steps = (ebb_int_list){1, {3}};
+  expect_error(&k, "capture.steps");
+  k = config_for("error");
+  k.data.height = k.data.width = 40; /* latents of 5 x 5, patches of 2 x 2 */
+  expect_error(&k, "patch");
+  k = config_for("error");
+  strcpy(k.model.dtype, "bfloat16");
+  expect_error(&k, "float32");
+  k = config_for("error");
+  strcpy(k.run.device, "cuda");
+  expect_error(&k, "no CUDA backend");
+  k = config_for("full"); /* written by the first test */
+  ebb_error err = {0};
+  ebb_job_result result;
+  const ebb_job_options options = {.version = "test", .log = quiet};
+  assert_false(ebb_job_invert(&k, &options, &result, &err));
+  assert_non_null(strstr(err.text, "index.json"));
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_a_run_fills_the_store),        cmocka_unit_test(test_batches_do_not_matter),
+      cmocka_unit_test(test_a_broken_video_is_recorded_and_skipped), cmocka_unit_test(test_a_dry_run_leaves_nothing),
+      cmocka_unit_test(test_guidance_stores_both_branches), cmocka_unit_test(test_errors_say_what_is_wrong),
+  };
+  return cmocka_run_group_tests_name("job", tests, make_data, remove_data);
+}

@@ -1,0 +1,266 @@
+/* The feature store: what is written is gathered, bytes do not change, damage is seen. Host code, exact. */
+#include "tests/test_files.h"
+
+#include "loaders/file.h"
+#include "loaders/store.h"
+
+enum { VIDEOS = 7, STEPS = 3, BLOCKS = 2, D = 5, T = 3, C = 4 };
+
+static ebb_video videos[VIDEOS];
+static ebb_dataset set = {.root = (char *)"root", .videos = videos, .count = VIDEOS};
+static char ids[VIDEOS][24];
+
+static int steps[STEPS] = {0, 10, 20}, blocks[BLOCKS] = {1, 3};
+static double sigmas[STEPS] = {0, 0.1, 1.0};
+static ebb_feature features[] = {{"block_out.mean", true, 2, {BLOCKS, D}},
+                                 {"attn_frames", true, 3, {BLOCKS, T, T}},
+                                 {"latent.mean", false, 1, {C}}};
+static const ebb_feature_set described = {.model = "transformer",
+                                          .step_count = STEPS,
+                                          .steps = steps,
+                                          .sigmas = sigmas,
+                                          .block_count = BLOCKS,
+                                          .blocks = blocks,
+                                          .feature_count = 3,
+                                          .features = features};
+
+/* A number that says where it belongs. */
+static float value(int s, int f, int64_t v, int step, int block, int k) {
+  return (float)(s * 500000 + f * 100000 + (int)v * 10000 + step * 1000 + block * 100 + k);
+}
+
+static int make_set(void **state) {
+  for (int i = 0; i < VIDEOS; i++) {
+    snprintf(ids[i], sizeof ids[i], "O1/1/%d", i);
+    videos[i] = (ebb_video){.id = ids[i],
+                            .path = (char *)"p",
+                            .group = (char *)"O1/1",
+                            .category = (char *)"O1",
+                            .label = i == 6       ? EBB_UNLABELLED
+                                     : i % 2 == 0 ? EBB_POSSIBLE
+                                                  : EBB_IMPOSSIBLE};
+  }
+  return folder_make(state);
+}
+
+static bool write_batch(ebb_store_writer *w, int s, int64_t n, const int64_t *which, ebb_error *err) {
+  static float data[3][VIDEOS * STEPS * BLOCKS * T * T];
+  for (int f = 0; f < 3; f++) {
+    int width = (int)ebb_store_width(&features[f]), count = features[f].by_block ? BLOCKS : 1;
+    float *x = data[f];
+    for (int64_t i = 0; i < n; i++)
+      for (int step = 0; step < STEPS; step++)
+        for (int block = 0; block < count; block++)
+          for (int k = 0; k < width; k++)
+            *x++ = value(s, f, which[i], step, block, k);
+  }
+  const float *const pointers[] = {data[0], data[1], data[2]};
+  return ebb_store_write(w, s, n, which, pointers, err);
+}
+
+/* Two sets; videos 0..5 in shards out of order, video 5 failed in both, video 6 in the first alone. */
+static void write_run(const char *dir) {
+  ebb_error err = {""};
+  ebb_store_writer *w;
+  int a, b;
+  ebb_feature_set other = described;
+  strcpy(other.model, "random");
+  assert_true(ebb_store_create(&w, dir, &set, &err));
+  assert_true(ebb_store_declare(w, &described, &a, &err));
+  assert_true(ebb_store_declare(w, &other, &b, &err));
+  assert_true(write_batch(w, a, 3, (const int64_t[]){4, 0, 2}, &err));
+  assert_true(write_batch(w, b, 5, (const int64_t[]){0, 1, 2, 3, 4}, &err));
+  assert_true(write_batch(w, a, 3, (const int64_t[]){1, 3, 6}, &err));
+  ebb_store_fail(w, 5, "a frame is \"missing\"");
+  json_t *provenance = json_pack("{s:s}", "code", "abc");
+  assert_true(ebb_store_finish(&w, provenance, &err));
+  json_decref(provenance);
+  assert_null(w);
+  assert_fine(&err);
+}
+
+static void test_round_trip(void **state) {
+  (void)state;
+  ebb_error err = {""};
+  ebb_store s;
+  write_run(at("runs/a"));
+  if (!ebb_store_open(&s, at("runs/a"), &err))
+    fail_msg("%s", err.text);
+  assert_int_equal(s.video_count, VIDEOS);
+  assert_string_equal(s.videos[3].id, "O1/1/3");
+  assert_int_equal(s.videos[3].label, EBB_IMPOSSIBLE);
+  assert_int_equal(s.videos[6].label, EBB_UNLABELLED);
+  assert_null(s.videos[3].failed);
+  assert_string_equal(s.videos[5].failed, "a frame is \"missing\"");
+  assert_string_equal(json_string_value(json_object_get(json_object_get(s.index, "provenance"), "code")),
+                      "abc");
+  assert_int_equal(s.set_count, 2);
+  int r = ebb_store_find(&s, "random"), t = ebb_store_find(&s, "transformer");
+  assert_true(r == 1 && t == 0 && ebb_store_find(&s, "vae") == -1);
+  assert_int_equal(s.sets[t].steps[2], 20);
+  assert_true(s.sets[t].sigmas[1] == 0.1);
+  assert_int_equal(s.sets[t].blocks[1], 3);
+  assert_int_equal(ebb_store_feature(&s.sets[t], "latent.mean"), 2);
+  assert_int_equal(ebb_store_feature(&s.sets[t], "latent"), -1);
+  assert_int_equal(ebb_store_width(&s.sets[t].features[1]), T * T);
+  assert_true(ebb_store_has(&s, t, 6) && !ebb_store_has(&s, r, 6) && !ebb_store_has(&s, t, 5));
+  const int64_t which[] = {3, 0, 4, 4, 1};
+  for (int m = 0; m < 2; m++)
+    for (int f = 0; f < 3; f++)
+      for (int step = 0; step < STEPS; step++)
+        for (int block = 0; block < (features[f].by_block ? BLOCKS : 1); block++) {
+          int width = (int)ebb_store_width(&features[f]);
+          float x[5 * T * T + 1];
+          x[5 * width] = -1;
+          assert_true(ebb_store_gather(&s, m, f, step, block, 5, which, x, &err));
+          for (int i = 0; i < 5; i++)
+            for (int k = 0; k < width; k++)
+              assert_true(x[i * width + k] == value(m, f, which[i], step, block, k));
+          assert_true(x[5 * width] == -1);
+        }
+  float x[D];
+  assert_false(ebb_store_gather(&s, t, 0, 0, 0, 1, (const int64_t[]){5}, x, &err));
+  assert_says(&err, "video \"O1/1/5\" has no features of model \"transformer\": a frame is \"missing\"");
+  ebb_store_close(&s);
+  ebb_store_close(&s);
+}
+
+static void test_same_bytes(void **state) {
+  (void)state;
+  char command[300];
+  write_run(at("runs/b"));
+  write_run(at("runs/c"));
+  snprintf(command, sizeof command, "diff -r '%s/runs/b' '%s/runs/c'", folder, folder);
+  assert_int_equal(system(command), 0);
+}
+
+/* What a killed run left is replaced; what a finished one left is not. */
+static void test_unfinished_and_finished(void **state) {
+  (void)state;
+  ebb_error err = {""};
+  ebb_store_writer *w;
+  ebb_store s;
+  int a;
+  assert_true(ebb_store_create(&w, at("runs/d"), &set, &err));
+  assert_true(ebb_store_declare(w, &described, &a, &err));
+  for (int64_t v = 0; v < 5; v++)
+    assert_true(write_batch(w, a, 1, &v, &err));
+  ebb_store_abandon(&w);
+  put_text(at("runs/d/features/transformer/shard-00009.safetensors.partial"), "half");
+  assert_false(ebb_store_open(&s, at("runs/d"), &err));
+  assert_says(&err, "not finished");
+  write_run(at("runs/d"));
+  assert_int_equal(files_in(at("runs/d")), 4); /* the index and three shards: nothing stale */
+  assert_true(ebb_store_open(&s, at("runs/d"), &err));
+  ebb_store_close(&s);
+  assert_false(ebb_store_create(&w, at("runs/d"), &set, &err));
+  assert_says(&err, "never overwritten");
+  assert_null(w);
+  assert_false(ebb_store_open(&s, at("runs/none"), &err));
+  assert_says(&err, "no such run folder");
+}
+
+static void test_writer_refuses(void **state) {
+  (void)state;
+  ebb_error err = {""};
+  ebb_store_writer *w;
+  int a;
+  assert_true(ebb_store_create(&w, at("runs/e"), &set, &err));
+  const char *const names[] = {"../x", "a/b", "", ".", ".hidden", "a b"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    ebb_feature_set bad = described;
+    strcpy(bad.model, names[i]);
+    assert_false(ebb_store_declare(w, &bad, &a, &err));
+    assert_says(&err, "cannot be a folder");
+  }
+  ebb_feature odd[] = {{"x", true, 2, {BLOCKS + 1, D}}};
+  ebb_feature_set bad = described;
+  bad.features = odd;
+  bad.feature_count = 1;
+  assert_false(ebb_store_declare(w, &bad, &a, &err));
+  assert_says(&err, "does not fit");
+  ebb_feature same[] = {{"x", false, 1, {D}}, {"x", false, 1, {D}}};
+  bad.features = same;
+  bad.feature_count = 2;
+  assert_false(ebb_store_declare(w, &bad, &a, &err));
+  assert_says(&err, "taken");
+  assert_true(ebb_store_declare(w, &described, &a, &err));
+  assert_false(ebb_store_declare(w, &described, &a, &err));
+  assert_says(&err, "two feature sets");
+  assert_false(write_batch(w, a, 1, (const int64_t[]){VIDEOS}, &err));
+  assert_says(&err, "not one of the 7");
+  assert_true(write_batch(w, a, 1, (const int64_t[]){0}, &err));
+  assert_false(write_batch(w, a, 2, (const int64_t[]){1, 0}, &err));
+  assert_says(&err, "written twice");
+  ebb_store_abandon(&w);
+  ebb_store_abandon(&w);
+}
+
+static void refuse(const char *words) {
+  ebb_error err = {""};
+  ebb_store s;
+  assert_false(ebb_store_open(&s, at("runs/f"), &err));
+  assert_says(&err, words);
+}
+
+/* The text of runs/f/index.json with `from` replaced by `to`. */
+static void edit(const char *original, const char *from, const char *to) {
+  const char *hit = strstr(original, from);
+  assert_non_null(hit);
+  char *text = ebb_format("%.*s%s%s", (int)(hit - original), original, to, hit + strlen(from));
+  put_text(at("runs/f/index.json"), text);
+  free(text);
+}
+
+static void test_damage(void **state) {
+  (void)state;
+  ebb_error err = {""};
+  write_run(at("runs/f"));
+  char *shard, *index;
+  size_t bytes, n;
+  const char *name = "runs/f/features/transformer/shard-00001.safetensors";
+  assert_true(ebb_file_read(at(name), 1 << 20, &shard, &bytes, &err));
+  assert_true(ebb_file_read(at("runs/f/index.json"), 1 << 20, &index, &n, &err));
+  shard[bytes - 1] ^= 1;
+  put(at(name), shard, bytes);
+  refuse("SHA-256");
+  put(at(name), shard, bytes - 1);
+  refuse("bytes, expected");
+  assert_int_equal(remove(at(name)), 0);
+  refuse("cannot open");
+  shard[bytes - 1] ^= 1;
+  put(at(name), shard, bytes);
+  edit(index, "shard-00001.safetensors", "../../../x.safetensors");
+  refuse("expected \"features/transformer/shard-00001.safetensors\"");
+  edit(index, "\"model\": \"transformer\"", "\"model\": \"..\"");
+  refuse("shard 0 is");
+  edit(index, "\"steps\": [\n    0,", "\"steps\": [\n    ");
+  refuse("steps and sigmas are not lists of one length");
+  edit(index, "\"name\": \"latent.mean\"", "\"name\": \"latent.main\"");
+  refuse("feature \"latent.main\" is missing");
+  edit(index, "\"version\": 1", "\"version\": 2");
+  refuse("not an index");
+  edit(index, "\"status\": \"failed\"", "\"status\": \"odd\"");
+  refuse("video 5 is not");
+  edit(index, "\"possible\": true", "\"possible\": 1");
+  refuse("video 0 is not");
+  put_text(at("runs/f/index.json"), "{\"format\":");
+  refuse("not valid JSON");
+  put_text(at("runs/f/index.json"), index);
+  ebb_store s;
+  assert_true(ebb_store_open(&s, at("runs/f"), &err));
+  assert_int_equal(remove(at(name)), 0); /* gone while open */
+  float x[D];
+  assert_false(ebb_store_gather(&s, 0, 0, 0, 0, 1, (const int64_t[]){3}, x, &err));
+  assert_says(&err, "cannot open");
+  ebb_store_close(&s);
+  free(shard);
+  free(index);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip), cmocka_unit_test(test_same_bytes),
+                                     cmocka_unit_test(test_unfinished_and_finished),
+                                     cmocka_unit_test(test_writer_refuses), cmocka_unit_test(test_damage)};
+  return cmocka_run_group_tests(tests, make_set, folder_remove);
+}

@@ -1,0 +1,228 @@
+/* tier: host
+ * Taps: what they let out is what they should, and the forward does not feel them. */
+#include "engine/invert.h"
+
+#include "kernels/random.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { B = 3, C = 8, T = 3, H = 6, W = 4, STEPS = 4, COUNT = B * C * T * H * W };
+
+/* Two blocks of the random fixture model, a batch of B through STEPS steps; tap may be NULL. */
+typedef struct trial {
+  ebb_context context;
+  const ebb_config *config; /* NULL: no taps */
+  double guidance;
+  int64_t batch;
+  float result[COUNT];
+  ebb_tap_plan plan;
+  ebb_tap tap, negative;
+} trial;
+
+static bool work(void *user, ebb_error *err) {
+  trial *t = user;
+  ebb_schedule schedule = {0};
+  ebb_integration plan = {0};
+  ebb_model model = {0};
+  ebb_condition text = {0}, negative = {0};
+  float states[2 * 24], noise[COUNT];
+  for (int i = 0; i < 2 * 24; i++)
+    states[i] = (float)ebb_random_uniform(7, 0, (uint64_t)i) - 0.5f;
+  for (int i = 0; i < COUNT; i++)
+    noise[i] = 2 * (float)ebb_random_uniform(7, 1, (uint64_t)i) - 1;
+  bool ok = ebb_schedule_make(&schedule, EBB_UNIPC, STEPS, 3, err) &&
+            ebb_integration_make(&plan, &schedule, EBB_HEUN, EBB_MATCHED, false, err) &&
+            ebb_model_open(&model, &t->context, "tests/fixtures/models/wan-a/transformer", NULL, err) &&
+            ebb_model_condition(&model, &text, (ebb_latent_shape){C, T, H, W}, (ebb_text){states, 1, 1, 24},
+                                plan.labels, plan.moments, 1, err) &&
+            ebb_model_condition(&model, &negative, (ebb_latent_shape){C, T, H, W}, (ebb_text){states + 24, 1, 1, 24},
+                                plan.labels, plan.moments, 1, err);
+  if (ok && t->config && !t->tap.data)
+    ok = ebb_tap_plan_make(&t->plan, t->config, STEPS, ebb_model_tap_sizes(&model, text.shape), err) &&
+         ebb_tap_open(&t->tap, &t->plan, &t->context, t->batch, err) &&
+         ebb_tap_open(&t->negative, &t->plan, &t->context, t->batch, err);
+  if (ok) {
+    ebb_tensor x = EBB_ACTIVATION(&t->context, "x", t->batch, C, T, H, W);
+    ebb_upload(&t->context, x, noise);
+    ebb_run run = {.model = &model, .plan = &plan, .text = &text, .negative = &negative, .guidance = t->guidance,
+                   .tap = t->config ? &t->tap : NULL, .negative_tap = t->config ? &t->negative : NULL};
+    ebb_invert(&run, x, NULL);
+    ebb_download(&t->context, t->result, x);
+    ok = ebb_context_ok(&t->context, err);
+  }
+  ebb_condition_free(&negative);
+  ebb_condition_free(&text);
+  ebb_model_close(&model);
+  ebb_integration_free(&plan);
+  ebb_schedule_free(&schedule);
+  return ok;
+}
+
+static void run_trial(trial *t) {
+  ebb_error err = {0};
+  t->guidance = t->guidance != 0 ? t->guidance : 1;
+  t->batch = t->batch ? t->batch : B;
+  if (!ebb_context_open(&t->context, "cpu", &err) || !ebb_context_sized(&t->context, work, t, &err))
+    fail_msg("%s", err.text);
+  ebb_context_close(&t->context);
+}
+
+static void end_trial(trial *t) {
+  if (t->config) {
+    ebb_tap_close(&t->tap);
+    ebb_tap_close(&t->negative);
+  }
+  free(t);
+}
+
+static ebb_config everything(void) {
+  ebb_config k;
+  ebb_config_defaults(&k);
+  k.capture.steps = (ebb_int_list){2, {0, 3}};
+  k.capture.blocks.count = -1;
+  k.capture.points = (ebb_name_list){9, {"block_in", "attn_out", "cross_out", "mlp_out", "block_out", "attn_frames",
+                                         "attn_entropy", "latent", "velocity"}};
+  k.capture.pool = (ebb_name_list){5, {"mean", "frame_mean", "moments", "motion", "tokens"}};
+  return k;
+}
+
+/* Captured numbers of slot `name`: [B, steps, feature]. */
+static const float *captured(const trial *t, const char *name, int64_t *floats) {
+  for (int i = 0; i < t->plan.slot_count; i++)
+    if (strcmp(t->plan.slots[i].feature.name, name) == 0) {
+      *floats = ebb_tap_slot_floats(&t->plan, i);
+      return t->tap.data[i];
+    }
+  fail_msg("no slot %s", name);
+  return NULL;
+}
+
+static void test_off_and_on_are_bitwise_equal(void **state) {
+  (void)state;
+  ebb_config k = everything();
+  trial *off = calloc(1, sizeof *off), *on = calloc(1, sizeof *on);
+  on->config = &k;
+  run_trial(off);
+  run_trial(on);
+  assert_memory_equal(off->result, on->result, sizeof on->result);
+  end_trial(off);
+  end_trial(on);
+}
+
+static void test_a_video_is_the_same_alone_and_in_a_batch(void **state) {
+  (void)state;
+  ebb_config k = everything();
+  trial *many = calloc(1, sizeof *many), *one = calloc(1, sizeof *one);
+  many->config = one->config = &k;
+  one->batch = 1;
+  run_trial(many);
+  run_trial(one);
+  assert_memory_equal(many->result, one->result, sizeof many->result / B);
+  for (int i = 0; i < one->plan.slot_count; i++)
+    assert_memory_equal(many->tap.data[i], one->tap.data[i], (size_t)ebb_tap_slot_floats(&one->plan, i) * sizeof(float));
+  end_trial(many);
+  end_trial(one);
+}
+
+static void test_pools_agree_with_the_tokens(void **state) {
+  (void)state;
+  ebb_config k = everything();
+  trial *t = calloc(1, sizeof *t);
+  t->config = &k;
+  run_trial(t);
+  int64_t n = 0, m = 0, L = 2, S = T * (H / 2) * (W / 2), D = 60, rows = B * 2 * L;
+  const float *tokens = captured(t, "block_out.tokens", &n), *mean = captured(t, "block_out.mean", &m);
+  const float *motion = captured(t, "block_out.motion", &m);
+  assert_int_equal(n, 2 * L * S * D);
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t d = 0; d < D; d++) {
+      double sum = 0, speed = 0;
+      for (int64_t s = 0; s < S; s++)
+        sum += (double)tokens[(r * S + s) * D + d];
+      for (int64_t s = S / T; s < S; s++)
+        speed += fabs((double)tokens[(r * S + s) * D + d] - (double)tokens[(r * S + s - S / T) * D + d]);
+      assert_true(fabs(sum / (double)S - (double)mean[r * D + d]) < 1e-5);
+      assert_true(fabs(speed / (double)(S - S / T) - (double)motion[r * 2 * D + d]) < 1e-5);
+    }
+  const float *mass = captured(t, "attn_frames", &n);
+  for (int64_t r = 0; r < n * B / T; r++) {
+    double sum = 0;
+    for (int64_t f = 0; f < T; f++)
+      sum += (double)mass[r * T + f];
+    assert_true(fabs(sum - 1) < 1e-5); /* rows of frame mass add to one */
+  }
+  end_trial(t);
+}
+
+/* What one block gives is what the next one takes. */
+static void test_block_out_is_the_next_block_in(void **state) {
+  (void)state;
+  ebb_config k = everything();
+  trial *t = calloc(1, sizeof *t);
+  t->config = &k;
+  run_trial(t);
+  int64_t n = 0, width = 60;
+  const float *in = captured(t, "block_in.mean", &n), *out = captured(t, "block_out.mean", &n);
+  for (int64_t r = 0; r < B * 2; r++)
+    assert_memory_equal(in + (2 * r + 1) * width, out + 2 * r * width, (size_t)width * sizeof(float));
+  end_trial(t);
+}
+
+/* With guidance the two branches are kept apart: neither overwrites the other, and the prompt's equals a run without guidance at step 0. */
+static void test_guidance_keeps_both_branches(void **state) {
+  (void)state;
+  ebb_config k = everything();
+  trial *plain = calloc(1, sizeof *plain), *guided = calloc(1, sizeof *guided);
+  plain->config = guided->config = &k;
+  guided->guidance = 3;
+  run_trial(plain);
+  run_trial(guided);
+  for (int i = 0; i < plain->plan.slot_count; i++) {
+    if (plain->plan.slots[i].point != EBB_BLOCK_OUT)
+      continue;
+    int64_t per_step = ebb_tap_slot_floats(&plain->plan, i) / 2;
+    assert_memory_equal(plain->tap.data[i], guided->tap.data[i], (size_t)per_step * sizeof(float));
+    assert_memory_not_equal(guided->tap.data[i], guided->negative.data[i], (size_t)per_step * sizeof(float));
+  }
+  end_trial(plain);
+  end_trial(guided);
+}
+
+static void test_what_does_not_exist_is_refused(void **state) {
+  (void)state;
+  ebb_tap_sizes sizes = {.blocks = 2, .width = 60, .heads = 3, .tokens = 18, .frames = 3, .channels = 8,
+                         .latent_tokens = 72, .latent_frames = 3};
+  ebb_tap_plan plan;
+  ebb_config k = everything();
+  ebb_error err = {0};
+  k.capture.steps = (ebb_int_list){1, {4}};
+  assert_false(ebb_tap_plan_make(&plan, &k, 4, sizes, &err));
+  assert_non_null(strstr(err.text, "capture.steps: 4 does not exist"));
+  k = everything();
+  k.capture.blocks = (ebb_int_list){2, {1, 0}};
+  err.text[0] = '\0';
+  assert_false(ebb_tap_plan_make(&plan, &k, 4, sizes, &err));
+  k = everything();
+  strcpy(k.capture.points.names[0], "block_inn");
+  err.text[0] = '\0';
+  assert_false(ebb_tap_plan_make(&plan, &k, 4, sizes, &err));
+  assert_non_null(strstr(err.text, "block_in,"));
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_off_and_on_are_bitwise_equal),
+      cmocka_unit_test(test_a_video_is_the_same_alone_and_in_a_batch),
+      cmocka_unit_test(test_pools_agree_with_the_tokens),
+      cmocka_unit_test(test_block_out_is_the_next_block_in),
+      cmocka_unit_test(test_guidance_keeps_both_branches),
+      cmocka_unit_test(test_what_does_not_exist_is_refused),
+  };
+  return cmocka_run_group_tests_name("tap", tests, NULL, NULL);
+}
