@@ -58,6 +58,10 @@ static int clamp(int v, int low, int high) {
   return v < low ? low : v > high ? high : v;
 }
 
+static int larger(int a, int b) {
+  return a > b ? a : b;
+}
+
 /* Dark figures on bright cells; only where they fit. */
 static void draw_value(ebb_canvas *c, const heat *h, int x, int y, double value) {
   int scale = h->cell_w >= 40 && h->cell_h >= 20 ? 2 : h->cell_w >= 20 && h->cell_h >= 10 ? 1 : 0;
@@ -145,8 +149,7 @@ bool ebb_plot_heat_map(const ebb_row *row, const char *dir, ebb_error *err) {
   int grid_w = row->step_count * h.cell_w, grid_h = row->block_count * h.cell_h;
   int width = h.x + grid_w + 190, text_w = 24 + ebb_text_width(2, title),
       note_w = 24 + ebb_text_width(1, note);
-  width = width > text_w ? width : text_w;
-  width = width > note_w ? width : note_w;
+  width = larger(larger(width, text_w), note_w);
   ebb_canvas c;
   if (!ebb_canvas_open(&c, width, h.y + (grid_h > 90 ? grid_h : 90) + 76))
     return ebb_fail(err, "not enough memory for a picture");
@@ -237,7 +240,7 @@ static int at_value(const panel *p, double v) {
 static void draw_bars(ebb_canvas *c, const overview *o, const panel *p, ebb_metric metric,
                       const char *title) {
   char text[16];
-  ebb_text(c, p->x, p->y - 26, 2, EBB_LEFT, INK, title);
+  ebb_text(c, p->x, p->y - 40, 2, EBB_LEFT, INK, title);
   for (int k = (int)ceil(p->low * 10 - 1e-9); k <= (int)(p->high * 10 + 1e-9); k++) {
     ebb_fill(c, p->x, at_value(p, k * 0.1), p->width, 1, PALE);
     ebb_text(c, p->x - 8, at_value(p, k * 0.1) - 7, 2, EBB_RIGHT, INK, hundredths(k * 0.1, text));
@@ -292,49 +295,51 @@ static int draw_legend(ebb_canvas *c, const overview *o, int x, int y, int width
   return y + 24;
 }
 
+static void draw_maps(ebb_canvas *c, const overview *o, heat h, int each) {
+  for (int i = 0; i < o->categories; i++)
+    h.top = fmax(h.top, top_of(o->row[i][0])); /* one scale for all */
+  for (int i = 0; i < o->categories; i++, h.y += each) {
+    char name[256];
+    h.row = o->row[i][0];
+    snprintf(name, sizeof name, "%s: %s, accuracy of each cell", h.row->category, h.row->model);
+    ebb_text(c, h.x, h.y - 26, 2, EBB_LEFT, INK, name);
+    draw_heat(c, &h);
+  }
+}
+
 bool ebb_plot_overview(const ebb_results *results, const char *dir, ebb_error *err) {
   overview o;
   if (!plan_overview(&o, results))
     return true; /* no model with blocks: nothing to set side by side */
   const ebb_row *first = o.row[0][0];
-  heat h = {.row = first, .top = 0.75};
+  char title[256], note[256];
+  snprintf(title, sizeof title, "%s%sprobes on %s: possible or impossible?", results->name,
+           results->name[0] ? ": " : "", first->feature);
+  snprintf(note, sizeof note,
+           "%lld videos in %lld groups in %s; %d x %d-fold nested cross-validation by group; bars: 95 %% "
+           "intervals over groups",
+           (long long)first->videos, (long long)first->groups, first->category, results->repeats,
+           results->folds);
+  int bars_w = clamp(o.categories * o.bars * 34, 420, 900);
+  heat h = {.row = first, .x = 70 + bars_w + 150, .y = 110, .top = 0.75};
   h.cell_w = clamp(520 / first->step_count, 6, 46);
   h.cell_h = clamp(220 / first->block_count, 6, 22);
-  int map_w = first->step_count * h.cell_w, map_h = first->block_count * h.cell_h;
-  map_h = map_h > 90 ? map_h : 90;
-  int each = map_h + 120, bars_w = clamp(o.categories * o.bars * 34, 420, 900);
-  int map_x = 70 + bars_w + 150, width = map_x + map_w + 190;
-  int height = 110 + (o.categories * each > 660 ? o.categories * each : 660);
+  int each = larger(first->block_count * h.cell_h, 90) + 120;
+  int width =
+      h.x + larger(first->step_count * h.cell_w + 190, 36 * 12 + ebb_text_width(2, first->model) - 60);
+  width = larger(larger(width, 40 + ebb_text_width(3, title)), 40 + ebb_text_width(1, note));
+  int height = 110 + larger(o.categories * each, 660);
   ebb_canvas c;
   if (!ebb_canvas_open(&c, width, height))
     return ebb_fail(err, "not enough memory for a picture");
-  char title[256];
-  snprintf(title, sizeof title, "%s%sprobes on %s: possible or impossible?", results->name,
-           results->name[0] ? ": " : "", first->feature);
   ebb_text(&c, 20, 18, 3, EBB_LEFT, INK, title);
-  snprintf(title, sizeof title,
-           "%lld videos in %lld groups a category; %d x %d-fold nested cross-validation by group; bars: 95 "
-           "%% of a bootstrap over groups",
-           (long long)first->videos, (long long)first->groups, results->repeats, results->folds);
-  ebb_text(&c, 20, 52, 1, EBB_LEFT, GREY, title);
-  int below = draw_legend(&c, &o, 20, 74, bars_w + 100);
-  int panel_h = (height - below - 160) / 2;
-  panel p = {70, below + 34, bars_w, panel_h, lowest(&o), 1.0};
+  ebb_text(&c, 20, 52, 1, EBB_LEFT, GREY, note);
+  int below = draw_legend(&c, &o, 20, 74, bars_w + 100), panel_h = (height - below - 190) / 2;
+  panel p = {70, below + 48, bars_w, panel_h, lowest(&o), 1.0};
   draw_bars(&c, &o, &p, EBB_ACCURACY, "accuracy per video");
-  p.y += panel_h + 76;
+  p.y += panel_h + 90;
   draw_bars(&c, &o, &p, EBB_PAIRWISE, "pairwise accuracy inside the group");
-  for (int i = 0; i < o.categories; i++)
-    h.top = fmax(h.top, top_of(o.row[i][0]));
-  for (int i = 0; i < o.categories; i++) {
-    const ebb_row *row = o.row[i][0];
-    char name[256];
-    h.row = row;
-    h.x = map_x;
-    h.y = 110 + i * each;
-    snprintf(name, sizeof name, "%s: %s, accuracy of each cell", row->category, row->model);
-    ebb_text(&c, h.x, h.y - 26, 2, EBB_LEFT, INK, name);
-    draw_heat(&c, &h);
-  }
+  draw_maps(&c, &o, h, each);
   return save(&c, dir, "overview.png", err);
 }
 

@@ -91,7 +91,7 @@ static void too_few_groups(void **state) {
 static ebb_store_video videos[40];
 
 static ebb_store store_of(int groups, int per_group) {
-  static char ids[40][32], names[40][32];
+  static char ids[40][48], names[40][48];
   for (int v = 0; v < groups * per_group; v++) {
     snprintf(ids[v], sizeof ids[v], "O1/%d/%d", v / per_group, v % per_group);
     snprintf(names[v], sizeof names[v], "O1/%d", v / per_group);
