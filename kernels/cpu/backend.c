@@ -5,7 +5,7 @@
 #include "kernels/cpu/cpu.h"
 
 /* Below this many operations a parallel region costs more than it saves. */
-#define SMALL_WORK 50e3
+#define SMALL_WORK 200e3
 
 bool cpu_scratch(ebb_context *c, size_t shared, size_t own, cpu_memory *memory) {
   cpu_state *s = (cpu_state *)c->state;
