@@ -42,7 +42,7 @@ int main(int argc, char **argv) {
     return EBB_EXIT_OK;
   }
   if (strcmp(argv[1], "--version") == 0) {
-    printf("ebb %s\n", EBB_VERSION);
+    printf("ebb %s %s\n", EBB_VERSION, EBB_COMMIT);
     return EBB_EXIT_OK;
   }
   for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)

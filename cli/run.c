@@ -40,7 +40,7 @@ static bool read_config(ebb_config *config, const char *path, const ebb_text_lis
 
 static bool invert(const ebb_config *config, bool dry_run, ebb_job_result *result, ebb_error *err) {
   ebb_progress_bar progress;
-  ebb_job_options options = {.version = EBB_VERSION, .dry_run = dry_run, .log = stderr, .progress = show_inversion,
+  ebb_job_options options = {.version = EBB_VERSION " " EBB_COMMIT, .dry_run = dry_run, .log = stderr, .progress = show_inversion,
                              .progress_user = &progress};
   ebb_progress_start(&progress, "inverting", "videos", 0);
   bool ok = ebb_job_invert(config, &options, result, err);
