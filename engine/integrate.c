@@ -1,5 +1,7 @@
 #include "engine/integrate.h"
 
+#include "engine/anderson.h"
+
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
@@ -150,48 +152,89 @@ static int rk4(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, ebb_
   return 4;
 }
 
-/* Relative L2 distance of two states, on the host. */
-static float relative_change(ebb_context *c, ebb_tensor a, ebb_tensor b, float *host) {
-  int64_t n = ebb_count(a);
+/* One sample of an exact step: the fixed point of g(y) = x + h v(y). */
+typedef struct fixed_point {
+  ebb_anderson anderson;
+  float best, last; /* relative residual |g(y) - y| / |g(y)| */
+  int stalled;      /* iterations without a better one */
+  bool done;
+} fixed_point;
+
+static float relative_residual(const float *y, const float *g, int64_t n) {
   double difference = 0, norm = 0;
-  ebb_download(c, host, a);
-  ebb_download(c, host + n, b);
   for (int64_t i = 0; i < n; i++) {
-    double d = (double)host[i] - host[n + i];
+    double d = (double)g[i] - (double)y[i];
     difference += d * d;
-    norm += (double)host[i] * host[i];
+    norm += (double)g[i] * (double)g[i];
   }
   return (float)sqrt(difference / (norm > 0 ? norm : 1));
 }
 
+/* Takes g = g(y) of one sample and moves y on. Done when the residual is as small as float32 lets it become. */
+static void iterate(fixed_point *p, float *y, const float *g, int64_t n) {
+  p->last = relative_residual(y, g, n);
+  p->stalled = p->last < p->best ? 0 : p->stalled + 1;
+  p->best = p->last < p->best ? p->last : p->best;
+  p->done = p->last <= EBB_EXACT_FLOOR || (p->last <= EBB_EXACT_TOLERANCE && p->stalled >= 5);
+  if (p->done)
+    memcpy(y, g, (size_t)n * sizeof *y);
+  else
+    ebb_anderson_next(&p->anderson, y, g);
+}
+
+/* Samples are iterated each for itself, so that none depends on the batch around it. host: two states. */
+static int exact_samples(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, ebb_velocity_fn *velocity,
+                         void *user, fixed_point *points, float *host) {
+  int64_t samples = x.shape[0], n = ebb_count(x) / samples, undone = samples;
+  ebb_tensor v = scratch_like(c, "velocity", x), state = scratch_like(c, "next state", x);
+  float *y = host, *g = host + samples * n;
+  int spent = 0;
+  ebb_download(c, y, x);
+  while (undone > 0 && spent < EBB_EXACT_ITERATIONS && !c->error.text[0]) {
+    ebb_upload(c, state, y);
+    velocity(user, v, state, s->moment[0], spent++);
+    ebb_axpby(c, state, 1, x, (float)(s->to - s->from), v);
+    ebb_download(c, g, state);
+    undone = 0;
+    for (int64_t b = 0; b < samples; b++) {
+      if (!points[b].done)
+        iterate(&points[b], y + b * n, g + b * n, n);
+      undone += !points[b].done;
+    }
+  }
+  for (int64_t b = 0; b < samples; b++)
+    if (!c->error.text[0] && !(points[b].last <= EBB_EXACT_TOLERANCE))
+      ebb_context_fail(c,
+                       "exact step from sigma %.5g to %.5g: no fixed point after %d evaluations (sample %lld: relative "
+                       "residual %.3g, expected <= %.1g); take more steps, or another solver",
+                       s->from, s->to, spent, (long long)b, (double)points[b].last, (double)EBB_EXACT_TOLERANCE);
+  ebb_upload(c, x, y);
+  return spent;
+}
+
 static int exact(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, ebb_velocity_fn *velocity, void *user) {
-  float h = (float)(s->to - s->from);
-  ebb_tensor v = scratch_like(c, "velocity", x), y = scratch_like(c, "next state", x);
-  ebb_tensor z = scratch_like(c, "better next state", x);
-  ebb_axpby(c, y, 1, x, 0, EBB_NO_TENSOR);
-  if (c->counting) {
-    velocity(user, v, y, s->moment[0], 0);
+  if (c->counting) { /* the same scratch and one evaluation: what a real step takes at most */
+    ebb_tensor v = scratch_like(c, "velocity", x), state = scratch_like(c, "next state", x);
+    velocity(user, v, state, s->moment[0], 0);
     return 1;
   }
-  float *host = malloc(2 * ebb_bytes(x)), change = INFINITY;
-  if (!host) {
-    ebb_context_fail(c, "exact step: no memory for two states on the host");
-    return 0;
+  int64_t samples = x.shape[0], n = ebb_count(x) / samples;
+  fixed_point *points = calloc((size_t)samples, sizeof *points);
+  float *host = malloc(2 * ebb_bytes(x));
+  bool ok = points && host;
+  for (int64_t b = 0; ok && b < samples; b++) {
+    points[b].best = INFINITY;
+    ok = ebb_anderson_open(&points[b].anderson, n);
   }
   int spent = 0;
-  while (spent < EBB_EXACT_ITERATIONS && change > EBB_EXACT_TOLERANCE && !c->error.text[0]) {
-    velocity(user, v, y, s->moment[0], spent++);
-    ebb_axpby(c, z, 1, x, h, v);
-    change = relative_change(c, z, y, host);
-    ebb_axpby(c, y, 1, z, 0, EBB_NO_TENSOR);
-  }
+  if (ok)
+    spent = exact_samples(c, s, x, velocity, user, points, host);
+  else
+    ebb_context_fail(c, "exact step: no memory for %d states on the host", 2 * EBB_ANDERSON_DEPTH + 4);
+  for (int64_t b = 0; points && b < samples; b++)
+    ebb_anderson_close(&points[b].anderson);
+  free(points);
   free(host);
-  if (!(change <= EBB_EXACT_TOLERANCE))
-    ebb_context_fail(c,
-                     "exact step from sigma %.5g to %.5g: no fixed point after %d evaluations (relative change %.3g, "
-                     "expected <= %.1g); take more steps, or another solver",
-                     s->from, s->to, spent, (double)change, (double)EBB_EXACT_TOLERANCE);
-  ebb_axpby(c, x, 1, y, 0, EBB_NO_TENSOR);
   return spent;
 }
 

@@ -11,8 +11,8 @@ typedef enum ebb_solver {
   EBB_HEUN,     /* order 2, two: the trapezoid */
   EBB_MIDPOINT, /* order 2, two */
   EBB_RK4,      /* order 4, four: the classical one */
-  EBB_EXACT     /* inversion: the inverse of the forward Euler step, x' = x + h v(x', sigma'), by fixed-point iteration;
-                 * generation: the Euler step itself */
+  EBB_EXACT     /* inversion: the inverse of the forward Euler step, x' = x + h v(x', sigma'), the fixed point found by
+                 * Anderson's iteration, each sample by itself; generation: the Euler step itself */
 } ebb_solver;
 
 typedef enum ebb_labels {
@@ -24,7 +24,8 @@ typedef enum ebb_labels {
 
 #define EBB_STAGES 4
 #define EBB_EXACT_ITERATIONS 100
-#define EBB_EXACT_TOLERANCE 1e-6f /* relative change of the state at which the fixed point is taken as reached */
+#define EBB_EXACT_TOLERANCE 1e-6f /* relative residual |x + h v(y) - y| / |y| above which an exact step has failed */
+#define EBB_EXACT_FLOOR 1e-7f     /* and below which it is as good as float32 gets */
 
 typedef struct ebb_integration_step {
   double from, to; /* sigma */
@@ -54,7 +55,7 @@ bool ebb_labels_named(const char *name, ebb_labels *labels, ebb_error *err);
 typedef void ebb_velocity_fn(void *user, ebb_tensor v, ebb_tensor x, int moment, int stage);
 
 /* One step in place: x (any shape, f32) goes from step[i].from to step[i].to. Scratch comes from the activation arena. Returns the evaluations
- * spent; an exact step that has not converged is an error of the context, with the residual. */
+ * spent; an exact step that has not converged is an error of the context, with the residual. x [N...]: the outermost dimension is the batch. */
 int ebb_integrate(ebb_context *c, const ebb_integration *plan, int i, ebb_tensor x, ebb_velocity_fn *velocity,
                      void *user);
 
