@@ -102,13 +102,13 @@ static bool info_folder(const char *path, ebb_error *err) {
     if (ok)
       printf("model folder: %s\n", ebb_json_text_or((ebb_json){object, index, err}, "_class_name", "of no class"));
     json_object_foreach(object, key, value) {
-      if (!ok || key[0] == '_' || strchr(key, '/') || !json_is_array(value) || !json_is_string(json_array_get(value, 0)))
+      if (!ok || key[0] == '_' || strchr(key, '/') || !json_is_array(value) || !json_is_string(json_array_get(value, 1)))
         continue;
       char *folder = ebb_path_join(path, key), *inner = ebb_path_join(folder, "config.json");
       if (exists(inner))
         ok = info_component(folder, err);
       else if (exists(folder))
-        printf("%s: %s\n", folder, json_string_value(json_array_get(value, 0)));
+        printf("%s\n  family: %s\n", folder, json_string_value(json_array_get(value, 1)));
       else
         ok = ebb_fail(err, "%s: %s lists '%s', expected this folder beside it", folder, index, key);
       free(inner);
