@@ -6,7 +6,7 @@
 
 typedef struct bench_options {
   const char *device; /* as ebb_context_open takes it */
-  const char *only;   /* a part of the case's name; NULL: all cases */
+  const char *only;   /* a part of the op's name: all its cases; NULL: all cases large enough to time */
   double seconds;     /* time given to each case */
   bool csv;
 } bench_options;

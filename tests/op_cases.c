@@ -89,6 +89,21 @@ static double *to_doubles(const op_case *k, int i, const char *block) {
   return values;
 }
 
+void op_case_tensors(ebb_context *c, const op_case *k, ebb_tensor t[OP_TENSORS]) {
+  for (int i = 0; i < OP_TENSORS; i++) {
+    t[i] = EBB_NO_TENSOR;
+    if (k->t[i].rank == 0)
+      continue;
+    t[i] = ebb_tensor_new(c, EBB_ACTIVATIONS, k->f64 ? EBB_F64 : EBB_F32, k->t[i].name, k->t[i].rank, k->t[i].shape);
+    if (c->counting)
+      continue;
+    char *block = malloc(block_bytes(k, i));
+    fill_block(k, i, block);
+    ebb_upload(c, t[i], block + GUARD * ebb_dtype_size(t[i].dtype));
+    free(block);
+  }
+}
+
 bool op_case_run(ebb_context *c, const op_case *k, double *results[OP_TENSORS], ebb_error *err) {
   ebb_tensor t[OP_TENSORS] = {0}, blocks[OP_TENSORS] = {0};
   char *before[OP_TENSORS] = {0}, *after[OP_TENSORS] = {0};

@@ -30,7 +30,7 @@ struct op_case {
   int i[3];             /* heads, activation, frames, patch: what the op has */
   double f[2];          /* eps, or two factors */
   bool f64;             /* tensors are float64 */
-  bool large;           /* for the micro-benchmark: too slow for the definition */
+  bool large;           /* too slow for the definition: for the micro-benchmark and device against CPU */
   int64_t first_sample; /* where the batch starts in the drawn values: op_case_sample() */
 };
 
@@ -45,6 +45,9 @@ int64_t op_tensor_count(const op_tensor *t); /* elements; 0 when absent */
 
 /* The drawn input value of an element, already rounded to the case's dtype. Outputs start as NaN. */
 double op_case_value(const op_case *k, int tensor, int64_t element);
+
+/* The case's tensors in the activation arena with the drawn inputs, outputs NaN; for timing. Works when counting. */
+void op_case_tensors(ebb_context *c, const op_case *k, ebb_tensor t[OP_TENSORS]);
 
 /* Runs a case on a context: tensors with sentinels around them, then everything back as float64 in results[i]
  * (the caller frees). Errors: of the op, a sentinel or an input that was overwritten. */
