@@ -31,6 +31,14 @@ static void print_help(FILE *out) {
   fprintf(out, "\n`ebb COMMAND --help` tells more. Exit codes: 0 ok, 1 error, 2 usage, 3 some videos failed.\n");
 }
 
+/* What was printed has to have arrived: a table on a full disk is no success. */
+static int finish(int code) {
+  if (fflush(stdout) == 0 && !ferror(stdout))
+    return code;
+  fprintf(stderr, "ebb: cannot write to standard output (is the disk full?)\n");
+  return code == EBB_EXIT_USAGE ? code : EBB_EXIT_ERROR;
+}
+
 int main(int argc, char **argv) {
   signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error of the write, told like a full disk */
   if (argc < 2) {
@@ -47,7 +55,7 @@ int main(int argc, char **argv) {
   }
   for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
     if (strcmp(argv[1], commands[i].name) == 0)
-      return commands[i].run(argc - 1, argv + 1);
+      return finish(commands[i].run(argc - 1, argv + 1));
   fprintf(stderr, "ebb: unknown command '%s' (ebb --help lists them)\n", argv[1]);
   return EBB_EXIT_USAGE;
 }

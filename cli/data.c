@@ -13,15 +13,15 @@ int ebb_synth_command(int argc, char **argv) {
   int64_t quadruplets = 30, seed = 1, size = 64, frames = 33, first = 0, count = 0;
   int lawless = 0;
   const ebb_option options[] = {
-      {"quadruplets", EBB_OPTION_INT, &quadruplets, "N", "quadruplets in each category (30)", 1, 9999},
-      {"categories", EBB_OPTION_TEXT, &categories, "LIST", "of O1,O2,O3 (all)", 0, 0},
-      {"seed", EBB_OPTION_INT, &seed, "N", "another seed, other scenes (1)", 0, INT64_MAX},
-      {"size", EBB_OPTION_INT, &size, "PIXELS", "height and width (64)", 32, 512},
-      {"frames", EBB_OPTION_INT, &frames, "N", "length of a movie (33)", 9, 512},
-      {"bulk", EBB_OPTION_TEXT, &bulk, "FILE", "instead: training movies in one safetensors file", 0, 0},
-      {"first", EBB_OPTION_INT, &first, "N", "number of the first training movie (0)", 0, (int64_t)1 << 32},
-      {"count", EBB_OPTION_INT, &count, "N", "how many training movies", 1, (int64_t)1 << 32},
-      {"lawless", EBB_OPTION_FLAG, &lawless, NULL, "training movies of the lawless world", 0, 0},
+      {"quadruplets", EBB_OPTION_INT, &quadruplets, "N", "quadruplets in each category (30)", 1, 9999, NULL},
+      {"categories", EBB_OPTION_TEXT, &categories, "LIST", "of O1,O2,O3 (all)", 0, 0, NULL},
+      {"seed", EBB_OPTION_INT, &seed, "N", "another seed, other scenes (1)", 0, INT64_MAX, NULL},
+      {"size", EBB_OPTION_INT, &size, "PIXELS", "height and width (64)", 32, 512, NULL},
+      {"frames", EBB_OPTION_INT, &frames, "N", "length of a movie (33)", 9, 512, NULL},
+      {"bulk", EBB_OPTION_TEXT, &bulk, "FILE", "instead: training movies in one safetensors file", 0, 0, NULL},
+      {"first", EBB_OPTION_INT, &first, "N", "number of the first training movie (0)", 0, (int64_t)1 << 32, NULL},
+      {"count", EBB_OPTION_INT, &count, "N", "how many training movies", 1, (int64_t)1 << 32, NULL},
+      {"lawless", EBB_OPTION_FLAG, &lawless, NULL, "training movies of the lawless world", 0, 0, NULL},
   };
   const ebb_command command = {
       "synth DIR [--quadruplets N] | synth --bulk FILE --count N [--lawless]",
@@ -54,8 +54,8 @@ int ebb_data_command(int argc, char **argv) {
   const char *words[2] = {NULL, NULL}, *format = "intphys";
   int unlabelled = 0;
   const ebb_option options[] = {
-      {"format", EBB_OPTION_TEXT, &format, "NAME", "intphys", 0, 0},
-      {"unlabelled", EBB_OPTION_FLAG, &unlabelled, NULL, "status.json may be absent", 0, 0},
+      {"format", EBB_OPTION_TEXT, &format, "NAME", "intphys", 0, 0, NULL},
+      {"unlabelled", EBB_OPTION_FLAG, &unlabelled, NULL, "status.json may be absent", 0, 0, NULL},
   };
   const ebb_command command = {
       "data check DIR [--format intphys]",

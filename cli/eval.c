@@ -11,18 +11,18 @@ int ebb_eval_command(int argc, char **argv) {
                         .labels = "noisy", .schedule = "auto", .guidance = 1};
   int64_t steps = 50;
   const ebb_option options[] = {
-      {"model", EBB_OPTION_TEXT, &e.model, "DIR", "diffusers folder", 0, 0},
-      {"transformer", EBB_OPTION_TEXT, &e.transformer, "NAME", "sub-folder with the transformer (transformer)", 0, 0},
-      {"in", EBB_OPTION_TEXT, &e.in, "FILE", "safetensors, float32", 0, 0},
-      {"out", EBB_OPTION_TEXT, &e.out, "FILE", "safetensors, float32", 0, 0},
-      {"device", EBB_OPTION_TEXT, &e.device, "NAME", "auto, cpu, cuda, cuda:N (auto)", 0, 0},
-      {"dtype", EBB_OPTION_TEXT, &e.dtype, "NAME", "float32 or bfloat16 (float32)", 0, 0},
-      {"steps", EBB_OPTION_INT, &steps, "N", "invert, sample: steps (50)", 1, 10000},
-      {"solver", EBB_OPTION_TEXT, &e.solver, "NAME", "euler, heun, midpoint, rk4, exact (euler)", 0, 0},
-      {"labels", EBB_OPTION_TEXT, &e.labels, "NAME", "noisy (official) or matched (noisy)", 0, 0},
-      {"guidance", EBB_OPTION_REAL, &e.guidance, "G", "1 is the prompt alone (1)", 0, 0},
-      {"schedule", EBB_OPTION_TEXT, &e.schedule, "NAME", "auto, unipc, unipc-old, flow-match-euler (auto)", 0, 0},
-      {"shift", EBB_OPTION_REAL, &e.shift, "S", "flow shift (the model's)", 0, 0},
+      {"model", EBB_OPTION_TEXT, &e.model, "DIR", "diffusers folder", 0, 0, NULL},
+      {"transformer", EBB_OPTION_TEXT, &e.transformer, "NAME", "sub-folder with the transformer (transformer)", 0, 0, NULL},
+      {"in", EBB_OPTION_TEXT, &e.in, "FILE", "safetensors, float32", 0, 0, NULL},
+      {"out", EBB_OPTION_TEXT, &e.out, "FILE", "safetensors, float32", 0, 0, NULL},
+      {"device", EBB_OPTION_TEXT, &e.device, "NAME", "auto, cpu, cuda, cuda:N (auto)", 0, 0, NULL},
+      {"dtype", EBB_OPTION_TEXT, &e.dtype, "NAME", "float32 or bfloat16 (float32)", 0, 0, "float32|bfloat16"},
+      {"steps", EBB_OPTION_INT, &steps, "N", "invert, sample: steps (50)", 1, 10000, NULL},
+      {"solver", EBB_OPTION_TEXT, &e.solver, "NAME", "euler, heun, midpoint, rk4, exact (euler)", 0, 0, "euler|heun|midpoint|rk4|exact"},
+      {"labels", EBB_OPTION_TEXT, &e.labels, "NAME", "noisy (official) or matched (noisy)", 0, 0, "noisy|matched"},
+      {"guidance", EBB_OPTION_REAL, &e.guidance, "G", "1 is the prompt alone (1)", 0, 0, NULL},
+      {"schedule", EBB_OPTION_TEXT, &e.schedule, "NAME", "auto, unipc, unipc-old, flow-match-euler (auto)", 0, 0, "auto|unipc|unipc-old|flow-match-euler"},
+      {"shift", EBB_OPTION_REAL, &e.shift, "S", "flow shift (the model's)", 0, 0, NULL},
   };
   const ebb_command command = {
       "eval OP --model DIR --in X.safetensors --out Y.safetensors [options]",
@@ -46,6 +46,10 @@ int ebb_eval_command(int argc, char **argv) {
     fprintf(stderr, known ? "ebb: eval needs --model, --in and --out (--help tells more)\n"
                           : "ebb: eval '%s': expected velocity, encode, decode, invert or sample\n",
             op);
+    return EBB_EXIT_USAGE;
+  }
+  if (!(e.guidance >= 1 && e.guidance <= 100) || !(e.shift >= 0 && e.shift <= 1000)) {
+    fprintf(stderr, "ebb: --guidance must be 1 (the prompt alone) to 100, --shift 0 (the model's) to 1000\n");
     return EBB_EXIT_USAGE;
   }
   e.op = op;

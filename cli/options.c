@@ -1,6 +1,7 @@
 #include "cli/options.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,10 +25,23 @@ static int usage_error(const ebb_command *c, const char *what, const char *which
   return EBB_EXIT_USAGE;
 }
 
+/* Is `value` one of "a|b|c"? */
+static bool is_choice(const char *choices, const char *value) {
+  size_t n = strlen(value);
+  for (const char *c = choices; c; c = strchr(c, '|') ? strchr(c, '|') + 1 : NULL)
+    if (strncmp(c, value, n) == 0 && (c[n] == '|' || c[n] == '\0'))
+      return true;
+  return false;
+}
+
 static int store_value(const ebb_command *c, const ebb_option *o, const char *value) {
   char *end = NULL;
   errno = 0;
   if (o->kind == EBB_OPTION_TEXT) {
+    if (o->choices && !is_choice(o->choices, value)) {
+      fprintf(stderr, "ebb: --%s: found '%s', expected one of %s\n", o->name, value, o->choices);
+      return EBB_EXIT_USAGE;
+    }
     *(const char **)o->to = value;
   } else if (o->kind == EBB_OPTION_INT) {
     long long n = strtoll(value, &end, 10);

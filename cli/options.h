@@ -26,6 +26,7 @@ typedef struct ebb_option {
   void *to;
   const char *argument, *help; /* "N", "how many ..." */
   int64_t low, high;           /* for EBB_OPTION_INT */
+  const char *choices;         /* for EBB_OPTION_TEXT: "euler|heun"; NULL: any text */
 } ebb_option;
 
 typedef struct ebb_command {

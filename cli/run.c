@@ -10,9 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int fail(const ebb_error *err) {
+static int fail(const ebb_error *err, bool usage) {
   fprintf(stderr, "ebb: %s\n", err->text);
-  return EBB_EXIT_ERROR;
+  return usage ? EBB_EXIT_USAGE : EBB_EXIT_ERROR;
 }
 
 static void show_inversion(void *user, double done, int64_t videos) {
@@ -25,14 +25,17 @@ static void show_fraction(void *user, double fraction) {
   ebb_progress_show(user, fraction);
 }
 
-static bool read_config(ebb_config *config, const char *path, const ebb_text_list *sets, const char *out,
+/* *usage is set when it is the command line that is wrong, not the file. */
+static bool read_config(ebb_config *config, const char *path, const ebb_text_list *sets, const char *out, bool *usage,
                         ebb_error *err) {
   ebb_config_defaults(config);
   if (!ebb_config_read(config, path, err))
     return false;
   for (int i = 0; i < sets->count; i++)
-    if (!ebb_config_set(config, sets->items[i], err))
+    if (!ebb_config_set(config, sets->items[i], err)) {
+      *usage = true;
       return false;
+    }
   if (out && snprintf(config->run.out, sizeof config->run.out, "%s", out) >= (int)sizeof config->run.out)
     return ebb_fail(err, "--out: longer than %d characters", (int)sizeof config->run.out - 1);
   return true;
@@ -67,9 +70,9 @@ static int run_config(int argc, char **argv, bool with_probe) {
   ebb_text_list sets = {0};
   int dry_run = 0;
   const ebb_option options[] = {
-      {"set", EBB_OPTION_LIST, &sets, "KEY=VALUE", "overrides a key of the file; again and again", 0, 0},
-      {"out", EBB_OPTION_TEXT, &out, "DIR", "run folder (run.out)", 0, 0},
-      {"dry-run", EBB_OPTION_FLAG, &dry_run, NULL, "print memory, features and disk, and stop", 0, 0},
+      {"set", EBB_OPTION_LIST, &sets, "KEY=VALUE", "overrides a key of the file; again and again", 0, 0, NULL},
+      {"out", EBB_OPTION_TEXT, &out, "DIR", "run folder (run.out)", 0, 0, NULL},
+      {"dry-run", EBB_OPTION_FLAG, &dry_run, NULL, "print memory, features and disk, and stop", 0, 0, NULL},
   };
   const ebb_command command = {
       with_probe ? "run CONFIG [--set KEY=VALUE] [--out DIR] [--dry-run]"
@@ -84,10 +87,11 @@ static int run_config(int argc, char **argv, bool with_probe) {
   ebb_error err = {0};
   ebb_config *config = malloc(sizeof *config);
   ebb_job_result result = {0};
-  bool ok = config && read_config(config, path, &sets, out, &err) && invert(config, dry_run != 0, &result, &err) &&
+  bool usage = false;
+  bool ok = config && read_config(config, path, &sets, out, &usage, &err) && invert(config, dry_run != 0, &result, &err) &&
             (!with_probe || dry_run || probe(config, config->run.out, &err));
   free(config);
-  return !ok ? fail(&err) : result.failed ? EBB_EXIT_SOME_FAILED : EBB_EXIT_OK;
+  return !ok ? fail(&err, usage) : result.failed ? EBB_EXIT_SOME_FAILED : EBB_EXIT_OK;
 }
 
 int ebb_run_command(int argc, char **argv) {
@@ -102,7 +106,7 @@ int ebb_probe_command(int argc, char **argv) {
   const char *run = NULL;
   ebb_text_list sets = {0};
   const ebb_option options[] = {
-      {"set", EBB_OPTION_LIST, &sets, "KEY=VALUE", "overrides a key of the run's config, e.g. probe.seed=2", 0, 0}};
+      {"set", EBB_OPTION_LIST, &sets, "KEY=VALUE", "overrides a key of the run's config, e.g. probe.seed=2", 0, 0, NULL}};
   const ebb_command command = {"probe RUN [--set probe.KEY=VALUE]",
                                "Fits the probes on a finished run's features; writes RUN/probe and prints the table.",
                                options, 1, &run, 1, 1, NULL};
@@ -112,10 +116,11 @@ int ebb_probe_command(int argc, char **argv) {
   ebb_error err = {0};
   char *path = ebb_path_join(run, "config.yaml");
   ebb_config *config = malloc(sizeof *config);
-  bool ok = config && read_config(config, path, &sets, NULL, &err) && probe(config, run, &err);
+  bool usage = false;
+  bool ok = config && read_config(config, path, &sets, NULL, &usage, &err) && probe(config, run, &err);
   free(config);
   free(path);
-  return ok ? EBB_EXIT_OK : fail(&err);
+  return ok ? EBB_EXIT_OK : fail(&err, usage);
 }
 
 int ebb_report_command(int argc, char **argv) {
@@ -126,5 +131,5 @@ int ebb_report_command(int argc, char **argv) {
   if (code >= 0)
     return code;
   ebb_error err = {0};
-  return ebb_report_run(run, stdout, &err) ? EBB_EXIT_OK : fail(&err);
+  return ebb_report_run(run, stdout, &err) ? EBB_EXIT_OK : fail(&err, false);
 }

@@ -255,20 +255,10 @@ static bool evaluate_decode(evaluation *e, ebb_error *err) {
 /* ---- invert, sample ------------------------------------------------------------------------------------------------- */
 
 static bool make_plan(const ebb_eval_options *o, ebb_integration *plan, ebb_error *err) {
-  ebb_schedule_kind kind = EBB_UNIPC;
-  double shift = o->shift;
   ebb_schedule schedule = {0};
-  ebb_solver solver;
-  ebb_labels labels;
-  bool from_file = strcmp(o->schedule, "auto") == 0 || o->shift == 0;
-  char *folder = ebb_path_join(o->model, "scheduler");
-  bool ok = (!from_file || ebb_schedule_read(folder, &kind, &shift, err)) &&
-            ebb_schedule_named(o->schedule, &kind, err) && ebb_solver_named(o->solver, &solver, err) &&
-            ebb_labels_named(o->labels, &labels, err) &&
-            ebb_schedule_make(&schedule, kind, o->steps, o->shift != 0 ? o->shift : shift, err) &&
-            ebb_integration_make(plan, &schedule, solver, labels, strcmp(o->op, "sample") == 0, err);
+  bool ok = ebb_schedule_open(&schedule, o->model, o->schedule, o->steps, o->shift, err) &&
+            ebb_integration_named(plan, &schedule, o->solver, o->labels, strcmp(o->op, "sample") == 0, err);
   ebb_schedule_free(&schedule);
-  free(folder);
   return ok;
 }
 

@@ -96,6 +96,14 @@ bool ebb_integration_make(ebb_integration *plan, const ebb_schedule *s, ebb_solv
   return true;
 }
 
+bool ebb_integration_named(ebb_integration *plan, const ebb_schedule *schedule, const char *solver_name,
+                           const char *labels_name, bool generate, ebb_error *err) {
+  ebb_solver solver = EBB_EULER;
+  ebb_labels labels = EBB_NOISY;
+  return ebb_solver_named(solver_name, &solver, err) && ebb_labels_named(labels_name, &labels, err) &&
+         ebb_integration_make(plan, schedule, solver, labels, generate, err);
+}
+
 void ebb_integration_free(ebb_integration *plan) {
   free(plan->step);
   free(plan->sigma);
@@ -175,16 +183,32 @@ static void iterate(fixed_point *p, float *y, const float *g, int64_t n) {
   p->last = relative_residual(y, g, n);
   p->stalled = p->last < p->best ? 0 : p->stalled + 1;
   p->best = p->last < p->best ? p->last : p->best;
-  p->done = p->last <= EBB_EXACT_FLOOR || (p->last <= EBB_EXACT_TOLERANCE && p->stalled >= 5);
+  p->done = !isfinite(p->last) || p->last <= EBB_EXACT_FLOOR || (p->last <= EBB_EXACT_TOLERANCE && p->stalled >= 5);
   if (p->done)
     memcpy(y, g, (size_t)n * sizeof *y);
   else
     ebb_anderson_next(&p->anderson, y, g);
 }
 
+/* A sample without a fixed point: its state becomes NaN and its failure is recorded, or it is the context's error. */
+static void give_up(ebb_context *c, const ebb_integration_step *s, int64_t sample, const fixed_point *p, float *y,
+                    int64_t n, ebb_error *failures) {
+  ebb_error why = {0};
+  ebb_fail(&why,
+           "exact step from sigma %.5g to %.5g: no fixed point (relative residual %.3g, expected <= %.1g); take more "
+           "steps, or another solver",
+           s->from, s->to, (double)p->last, (double)EBB_EXACT_TOLERANCE);
+  for (int64_t i = 0; i < n; i++)
+    y[i] = NAN;
+  if (failures)
+    ebb_fail(&failures[sample], "%s", why.text);
+  else
+    ebb_context_fail(c, "sample %lld: %s", (long long)sample, why.text);
+}
+
 /* Samples are iterated each for itself, so that none depends on the batch around it. host: two states. */
 static int exact_samples(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, ebb_velocity_fn *velocity,
-                         void *user, fixed_point *points, float *host) {
+                         void *user, fixed_point *points, float *host, ebb_error *failures) {
   int64_t samples = x.shape[0], n = ebb_count(x) / samples, undone = samples;
   ebb_tensor v = scratch_like(c, "velocity", x), state = scratch_like(c, "next state", x);
   float *y = host, *g = host + samples * n;
@@ -202,17 +226,15 @@ static int exact_samples(ebb_context *c, const ebb_integration_step *s, ebb_tens
       undone += !points[b].done;
     }
   }
-  for (int64_t b = 0; b < samples; b++)
-    if (!c->error.text[0] && !(points[b].last <= EBB_EXACT_TOLERANCE))
-      ebb_context_fail(c,
-                       "exact step from sigma %.5g to %.5g: no fixed point after %d evaluations (sample %lld: relative "
-                       "residual %.3g, expected <= %.1g); take more steps, or another solver",
-                       s->from, s->to, spent, (long long)b, (double)points[b].last, (double)EBB_EXACT_TOLERANCE);
+  for (int64_t b = 0; b < samples && !c->error.text[0]; b++)
+    if (!(points[b].last <= EBB_EXACT_TOLERANCE))
+      give_up(c, s, b, &points[b], y + b * n, n, failures);
   ebb_upload(c, x, y);
   return spent;
 }
 
-static int exact(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, ebb_velocity_fn *velocity, void *user) {
+static int exact(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, ebb_velocity_fn *velocity, void *user,
+                 ebb_error *failures) {
   if (c->counting) { /* the same scratch and one evaluation: what a real step takes at most */
     ebb_tensor v = scratch_like(c, "velocity", x), state = scratch_like(c, "next state", x);
     velocity(user, v, state, s->moment[0], 0);
@@ -228,7 +250,7 @@ static int exact(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, eb
   }
   int spent = 0;
   if (ok)
-    spent = exact_samples(c, s, x, velocity, user, points, host);
+    spent = exact_samples(c, s, x, velocity, user, points, host, failures);
   else
     ebb_context_fail(c, "exact step: no memory for %d states on the host", 2 * EBB_ANDERSON_DEPTH + 4);
   for (int64_t b = 0; points && b < samples; b++)
@@ -239,13 +261,13 @@ static int exact(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, eb
 }
 
 int ebb_integrate(ebb_context *c, const ebb_integration *plan, int i, ebb_tensor x, ebb_velocity_fn *velocity,
-                     void *user) {
+                  void *user, ebb_error *failures) {
   assert(i >= 0 && i < plan->steps);
   const ebb_integration_step *s = &plan->step[i];
   size_t mark = ebb_arena_mark(&c->activations);
   int spent = 0;
   if (plan->solver == EBB_EXACT)
-    spent = exact(c, s, x, velocity, user);
+    spent = exact(c, s, x, velocity, user, failures);
   else if (s->stages == 1)
     spent = euler(c, s, x, velocity, user);
   else if (plan->solver == EBB_HEUN)

@@ -46,6 +46,9 @@ typedef struct ebb_integration {
 
 bool ebb_integration_make(ebb_integration *plan, const ebb_schedule *schedule, ebb_solver solver, ebb_labels labels,
                    bool generate, ebb_error *err);
+/* The same with solver and labels by name. */
+bool ebb_integration_named(ebb_integration *plan, const ebb_schedule *schedule, const char *solver, const char *labels,
+                           bool generate, ebb_error *err);
 void ebb_integration_free(ebb_integration *plan);
 /* "euler" ..., "noisy", "matched". Errors list what is known. */
 bool ebb_solver_named(const char *name, ebb_solver *solver, ebb_error *err);
@@ -54,9 +57,10 @@ bool ebb_labels_named(const char *name, ebb_labels *labels, ebb_error *err);
 /* v = velocity at x told label `moment`; stage 0 is the evaluation at the step's own state, the one that taps see. */
 typedef void ebb_velocity_fn(void *user, ebb_tensor v, ebb_tensor x, int moment, int stage);
 
-/* One step in place: x (any shape, f32) goes from step[i].from to step[i].to. Scratch comes from the activation arena. Returns the evaluations
- * spent; an exact step that has not converged is an error of the context, with the residual. x [N...]: the outermost dimension is the batch. */
+/* One step in place: x [B, ...] f32 goes from step[i].from to step[i].to. Scratch comes from the activation arena. Returns the evaluations
+ * spent. A sample whose exact step finds no fixed point becomes NaN and says why in failures[sample]; with failures NULL that is an
+ * error of the context. */
 int ebb_integrate(ebb_context *c, const ebb_integration *plan, int i, ebb_tensor x, ebb_velocity_fn *velocity,
-                     void *user);
+                  void *user, ebb_error *failures);
 
 #endif

@@ -6,27 +6,30 @@ typedef struct branches {
   int64_t evaluations;
 } branches;
 
+/* v of one branch, with its tap told which evaluation this is: state, velocity and what the blocks held. */
+static void branch_velocity(branches *b, ebb_tensor v, ebb_tensor x, const ebb_condition *text, int moment,
+                            int evaluation, ebb_tap *tap) {
+  ebb_tap_step(tap, evaluation);
+  ebb_model_velocity(b->run->model, v, x, text, moment, tap);
+  ebb_tap_latent(tap, EBB_LATENT, x);
+  ebb_tap_latent(tap, EBB_VELOCITY, v);
+  ebb_tap_step(tap, -1);
+  b->evaluations++;
+}
+
 static void guided_velocity(void *user, ebb_tensor v, ebb_tensor x, int moment, int stage) {
   branches *b = user;
   const ebb_run *r = b->run;
   ebb_context *c = r->model->context;
-  int seen = stage == 0 ? b->step : -1;
-  ebb_tap_step(r->tap, seen);
-  ebb_model_velocity(r->model, v, x, r->text, moment, r->tap);
-  b->evaluations++;
-  if (r->guidance != 1) {
-    size_t mark = ebb_arena_mark(&c->activations);
-    ebb_tensor negative = ebb_tensor_new(c, EBB_ACTIVATIONS, EBB_F32, "negative velocity", x.rank, x.shape);
-    ebb_tap_step(r->negative_tap, seen);
-    ebb_model_velocity(r->model, negative, x, r->negative, moment, r->negative_tap);
-    ebb_axpby(c, v, (float)r->guidance, v, (float)(1 - r->guidance), negative);
-    ebb_arena_release(&c->activations, mark);
-    b->evaluations++;
-  }
-  ebb_tap_latent(r->tap, EBB_LATENT, x);
-  ebb_tap_latent(r->tap, EBB_VELOCITY, v);
-  ebb_tap_step(r->tap, -1);
-  ebb_tap_step(r->negative_tap, -1);
+  int evaluation = stage == 0 ? b->step : -1;
+  branch_velocity(b, v, x, r->text, moment, evaluation, r->tap);
+  if (r->guidance == 1)
+    return;
+  size_t mark = ebb_arena_mark(&c->activations);
+  ebb_tensor negative = ebb_tensor_new(c, EBB_ACTIVATIONS, EBB_F32, "negative velocity", x.rank, x.shape);
+  branch_velocity(b, negative, x, r->negative, moment, evaluation, r->negative_tap);
+  ebb_axpby(c, v, (float)r->guidance, v, (float)(1 - r->guidance), negative);
+  ebb_arena_release(&c->activations, mark);
 }
 
 int64_t ebb_invert(const ebb_run *r, ebb_tensor x, float *trajectory) {
@@ -37,7 +40,7 @@ int64_t ebb_invert(const ebb_run *r, ebb_tensor x, float *trajectory) {
     ebb_download(c, trajectory, x);
   for (int i = 0; i < r->plan->steps; i++) {
     b.step = i;
-    ebb_integrate(c, r->plan, i, x, guided_velocity, &b);
+    ebb_integrate(c, r->plan, i, x, guided_velocity, &b, r->failures);
     if (trajectory)
       ebb_download(c, trajectory + (i + 1) * n, x);
     if (r->progress)

@@ -1,10 +1,12 @@
 #include "engine/job.h"
 
 #include "engine/invert.h"
+#include "engine/prompt.h"
 #include "engine/vae.h"
 #include "loaders/file.h"
 #include "loaders/frames.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,13 +14,13 @@
 #define MODELS 17 /* the transformer and up to 16 to compare it with */
 
 /* One transformer of the run with everything it needs. */
-typedef struct player {
+typedef struct run_model {
   char name[64];
   ebb_model model;
   ebb_condition text, negative;
   ebb_tap_plan plan;
   int set, negative_set; /* in the store */
-} player;
+} run_model;
 
 typedef struct job {
   const ebb_config *config;
@@ -34,8 +36,9 @@ typedef struct job {
   ebb_latent_shape shape;
   ebb_tap_plan vae_plan;
   int vae_set;
-  player players[MODELS];
-  int player_count;
+  run_model models[MODELS];
+  int model_count;
+  char prompt_sha256[65], negative_sha256[65];
   ebb_store_writer *store;
   int64_t done; /* videos */
 } job;
@@ -64,60 +67,36 @@ static bool open_data(job *j, ebb_error *err) {
 
 /* ---- models ------------------------------------------------------------------------------------------------------------ */
 
-/* Text states [1,M,text_dim] from a file or zeros. */
-static float *read_text(const char *embedding, int64_t max_tokens, int64_t width, ebb_text *text, ebb_error *err) {
-  *text = (ebb_text){NULL, 1, max_tokens, width};
-  if (strcmp(embedding, "zeros") == 0) {
-    float *zeros = calloc((size_t)(max_tokens * width), sizeof *zeros);
-    if (!zeros)
-      ebb_fail(err, "no memory for a text of %lld tokens", (long long)max_tokens);
-    text->states = zeros;
-    return zeros;
-  }
-  ebb_safetensors st;
-  if (!ebb_safetensors_open(&st, embedding, err))
-    return NULL;
-  const ebb_st_entry *e = ebb_safetensors_find(&st, "text");
-  float *states = NULL;
-  if (!e || e->rank != 3 || e->shape[0] != 1 || e->shape[1] < 1 || e->shape[2] < 1)
-    ebb_fail(err, "%s: expected a tensor 'text' [1, tokens, %lld]", embedding, (long long)width);
-  else if ((states = malloc((size_t)ebb_st_elements(e) * sizeof *states)) != NULL) {
-    *text = (ebb_text){states, 1, e->shape[1], e->shape[2]};
-    if (!ebb_safetensors_read_f32(&st, e, states, err)) {
-      free(states);
-      states = NULL;
-    }
-  } else
-    ebb_fail(err, "%s: no memory for 'text'", embedding);
-  ebb_safetensors_close(&st);
-  return states;
-}
-
-static bool condition_player(job *j, player *p, const char *embedding, ebb_condition *cond, ebb_error *err) {
-  ebb_text text;
-  float *states = read_text(embedding, j->config->prompt.max_tokens, p->model.text_dim, &text, err);
-  bool ok = states && ebb_model_condition(&p->model, cond, j->shape, text, j->plan.labels, j->plan.moments, 1, err);
-  free(states);
+static bool condition(job *j, run_model *m, const char *embedding, ebb_condition *cond, char sha256[65],
+                      ebb_error *err) {
+  ebb_prompt prompt = {0};
+  bool ok = ebb_prompt_read(&prompt, embedding, j->config->prompt.max_tokens, m->model.text_dim, err) &&
+            (ebb_model_condition(&m->model, cond, j->shape, prompt.text, j->plan.labels, j->plan.moments, 1, err) ||
+             ebb_fail_also(err, " (data.size %lldx%lld, data.frames %lld, the VAE's stride %d and %d)",
+                           (long long)j->config->data.height, (long long)j->config->data.width,
+                           (long long)j->config->data.frames, j->vae.space_stride, j->vae.time_stride));
+  memcpy(sha256, prompt.sha256, 65);
+  ebb_prompt_free(&prompt);
   return ok;
 }
 
 /* "random" is the main transformer's architecture with torch's initialisation; any other name is a sub-folder. */
-static bool open_player(job *j, const char *name, ebb_error *err) {
+static bool open_run_model(job *j, const char *name, ebb_error *err) {
   const ebb_config *k = j->config;
-  player *p = &j->players[j->player_count++];
-  *p = (player){.set = -1, .negative_set = -1};
-  snprintf(p->name, sizeof p->name, "%s", name);
+  run_model *m = &j->models[j->model_count++];
+  *m = (run_model){.set = -1, .negative_set = -1};
+  snprintf(m->name, sizeof m->name, "%s", name);
   bool random = strcmp(name, "random") == 0;
   char *folder = ebb_path_join(k->model.path, random ? k->model.transformer : name);
-  bool ok = ebb_model_open(&p->model, &j->context, folder, random ? &k->model.seed : NULL, err);
+  bool ok = ebb_model_open(&m->model, &j->context, folder, random ? &k->model.seed : NULL, err);
   free(folder);
-  if (ok && p->model.channels != j->shape.channels)
+  if (ok && m->model.channels != j->shape.channels)
     ok = ebb_fail(err, "%s: the transformer '%s' takes latents of %lld channels, the VAE gives %lld", k->model.path,
-                  name, (long long)p->model.channels, (long long)j->shape.channels);
-  ok = ok && condition_player(j, p, k->prompt.embedding, &p->text, err);
+                  name, (long long)m->model.channels, (long long)j->shape.channels);
+  ok = ok && condition(j, m, k->prompt.embedding, &m->text, j->prompt_sha256, err);
   if (ok && k->inversion.guidance != 1)
-    ok = condition_player(j, p, k->prompt.negative, &p->negative, err);
-  return ok && ebb_tap_plan_make(&p->plan, k, j->plan.steps, ebb_model_tap_sizes(&p->model, j->shape), err);
+    ok = condition(j, m, k->prompt.negative, &m->negative, j->negative_sha256, err);
+  return ok && ebb_tap_plan_make(&m->plan, k, j->plan.steps, ebb_model_tap_sizes(&m->model, j->shape), err);
 }
 
 /* What is read off the clean latents themselves, always: the baseline every claim about the transformer needs. */
@@ -135,22 +114,9 @@ static bool plan_vae_features(job *j, ebb_error *err) {
 
 static bool make_plan(job *j, ebb_error *err) {
   const ebb_config *k = j->config;
-  ebb_schedule_kind kind = EBB_UNIPC;
-  double shift = k->inversion.shift;
-  ebb_solver solver;
-  ebb_labels labels;
-  char *folder = ebb_path_join(k->model.path, "scheduler");
-  bool from_file = strcmp(k->inversion.schedule, "auto") == 0 || shift == 0;
-  bool ok = (!from_file || ebb_schedule_read(folder, &kind, &shift, err)) &&
-            ebb_schedule_named(k->inversion.schedule, &kind, err) &&
-            ebb_solver_named(k->inversion.solver, &solver, err) &&
-            ebb_labels_named(k->inversion.labels, &labels, err);
-  if (ok && k->inversion.shift != 0)
-    shift = k->inversion.shift;
-  ok = ok && ebb_schedule_make(&j->schedule, kind, (int)k->inversion.steps, shift, err) &&
-       ebb_integration_make(&j->plan, &j->schedule, solver, labels, false, err);
-  free(folder);
-  return ok;
+  return ebb_schedule_open(&j->schedule, k->model.path, k->inversion.schedule, (int)k->inversion.steps,
+                           k->inversion.shift, err) &&
+         ebb_integration_named(&j->plan, &j->schedule, k->inversion.solver, k->inversion.labels, false, err);
 }
 
 static bool open_models(job *j, ebb_error *err) {
@@ -163,20 +129,20 @@ static bool open_models(job *j, ebb_error *err) {
   j->used_frames = ebb_frames_usable((int)k->data.frames, j->vae.chunk);
   ok = ebb_vae_latent_shape(&j->vae, j->used_frames, k->data.height, k->data.width, &j->shape, err) &&
        plan_vae_features(j, err);
-  j->player_count = 0;
-  ok = ok && open_player(j, k->model.transformer, err);
+  j->model_count = 0;
+  ok = ok && open_run_model(j, k->model.transformer, err);
   for (int i = 0; ok && i < k->model.compare.count; i++)
-    ok = open_player(j, k->model.compare.names[i], err);
+    ok = open_run_model(j, k->model.compare.names[i], err);
   return ok;
 }
 
 static void close_models(job *j) {
-  for (int i = 0; i < j->player_count; i++) {
-    ebb_condition_free(&j->players[i].text);
-    ebb_condition_free(&j->players[i].negative);
-    ebb_model_close(&j->players[i].model);
+  for (int i = 0; i < j->model_count; i++) {
+    ebb_condition_free(&j->models[i].text);
+    ebb_condition_free(&j->models[i].negative);
+    ebb_model_close(&j->models[i].model);
   }
-  j->player_count = 0;
+  j->model_count = 0;
   ebb_vae_close(&j->vae);
 }
 
@@ -218,11 +184,11 @@ static bool open_store(job *j, ebb_error *err) {
   if (!ebb_store_create(&j->store, j->config->run.out, &j->data, err) || !write_config(j, err) ||
       !declare_set(j, "vae", "", &j->vae_plan, &j->vae_set, err))
     return false;
-  for (int i = 0; i < j->player_count; i++) {
-    player *p = &j->players[i];
-    if (!declare_set(j, p->name, "", &p->plan, &p->set, err))
+  for (int i = 0; i < j->model_count; i++) {
+    run_model *m = &j->models[i];
+    if (!declare_set(j, m->name, "", &m->plan, &m->set, err))
       return false;
-    if (j->config->inversion.guidance != 1 && !declare_set(j, p->name, ".negative", &p->plan, &p->negative_set, err))
+    if (j->config->inversion.guidance != 1 && !declare_set(j, m->name, ".negative", &m->plan, &m->negative_set, err))
       return false;
   }
   return true;
@@ -245,20 +211,22 @@ static json_t *provenance(const job *j) {
     fclose(memory);
   }
   json_t *models = json_object();
-  for (int i = 0; i < j->player_count; i++)
-    json_object_set_new(models, j->players[i].name,
-                        json_pack("{s:s, s:s, s:I}", "class", j->players[i].model.family->class_name, "sha256",
-                                  j->players[i].model.sha256, "parameters",
-                                  (json_int_t)j->players[i].model.parameters));
+  for (int i = 0; i < j->model_count; i++)
+    json_object_set_new(models, j->models[i].name,
+                        json_pack("{s:s, s:s, s:I}", "class", j->models[i].model.family->class_name, "sha256",
+                                  j->models[i].model.sha256, "parameters",
+                                  (json_int_t)j->models[i].model.parameters));
   json_object_set_new(models, "vae",
                       json_pack("{s:s, s:s, s:I}", "class", "AutoencoderKLWan", "sha256", j->vae.sha256,
                                 "parameters", (json_int_t)j->vae.parameters));
   json_t *run = json_pack(
-      "{s:s, s:s, s:o, s:s, s:s, s:s, s:f, s:o, s:o, s:s, s:s, s:i, s:i, s:O}", "version", j->options->version,
+      "{s:s, s:s, s:o, s:s, s:s, s:s, s:f, s:o, s:o, s:s, s:i, s:s, s:i, s:i, s:s, s:s, s:I, s:I, s:O}", "version", j->options->version,
       "config", text ? text : "", "models", models, "schedule", ebb_schedule_name(j->schedule.kind), "solver",
       k->inversion.solver, "labels", k->inversion.labels, "guidance", k->inversion.guidance, "sigmas",
-      reals(j->plan.sigma, j->plan.steps + 1), "timesteps", reals(j->plan.timestep, j->plan.steps), "device", "cpu",
-      "dtype", k->model.dtype, "frames_asked", (int)k->data.frames, "frames_used", j->used_frames, "skipped",
+      reals(j->plan.sigma, j->plan.steps + 1), "timesteps", reals(j->plan.timestep, j->plan.steps), "device", "cpu", "threads", ebb_context_threads(),
+      "dtype", k->model.dtype, "frames_asked", (int)k->data.frames, "frames_used", j->used_frames, "prompt_sha256", j->prompt_sha256,
+      "negative_sha256", j->negative_sha256, "prompt_tokens", (json_int_t)k->prompt.max_tokens, "random_seed",
+      (json_int_t)k->model.seed, "skipped",
       j->skipped);
   free(text);
   return run;
@@ -276,6 +244,11 @@ static bool encode_video(job *j, int64_t number, float *latent, ebb_error *err) 
   bool ok = pixels != NULL || ebb_fail(err, "no memory for a clip");
   ok = ok && (c->counting || (ebb_video_read(&j->data.videos[number], &clip, err) &&
                               ebb_frames_prepare(&clip, (int)k->data.frames, (int)F, (int)H, (int)W, pixels, err)));
+  if (ok && !c->counting) {
+    char sha256[65];
+    ebb_sha256(clip.rgb, (size_t)clip.frames * (size_t)clip.height * (size_t)clip.width * 3, sha256);
+    ebb_store_input(j->store, number, sha256);
+  }
   if (ok) {
     size_t mark = ebb_arena_mark(&c->activations);
     ebb_tensor video = EBB_ACTIVATION(c, "video", 1, 3, F, H, W);
@@ -290,6 +263,11 @@ static bool encode_video(job *j, int64_t number, float *latent, ebb_error *err) 
   return ok;
 }
 
+static void fail_video(job *j, int64_t video, const char *reason) {
+  ebb_store_fail(j->store, video, reason);
+  fprintf(j->options->log, "failed %s: %s\n", j->data.videos[video].id, reason);
+}
+
 static bool video_is_finite(const ebb_tap *tap, int64_t b) {
   for (int s = 0; s < tap->plan->slot_count; s++) {
     int64_t n = ebb_tap_slot_floats(tap->plan, s);
@@ -301,14 +279,14 @@ static bool video_is_finite(const ebb_tap *tap, int64_t b) {
 }
 
 /* Leaves out videos with values that are not finite and writes the shard of the rest. */
-static bool write_tap(job *j, const ebb_tap *tap, int set, int64_t count, const int64_t *videos, ebb_error *err) {
+static bool write_tap(job *j, const ebb_tap *tap, int set, int64_t count, const int64_t *videos,
+                      const ebb_error *failures, ebb_error *err) {
   int64_t kept = 0, *numbers = malloc((size_t)count * sizeof *numbers);
   if (!numbers)
     return ebb_fail(err, "no memory");
   for (int64_t b = 0; b < count; b++) {
-    if (!video_is_finite(tap, b)) {
-      ebb_store_fail(j->store, videos[b], "values that are not finite");
-      fprintf(j->options->log, "failed %s: values that are not finite\n", j->data.videos[videos[b]].id);
+    if ((failures && failures[b].text[0]) || !video_is_finite(tap, b)) {
+      fail_video(j, videos[b], failures && failures[b].text[0] ? failures[b].text : "values that are not finite");
       continue;
     }
     for (int s = 0; s < tap->plan->slot_count && kept != b; s++) {
@@ -324,44 +302,46 @@ static bool write_tap(job *j, const ebb_tap *tap, int set, int64_t count, const 
 
 typedef struct batch_progress {
   const job *j;
-  int player;
+  int model;
   int64_t videos; /* in the batch */
 } batch_progress;
 
 static void step_done(void *user, int step, int steps) {
   const batch_progress *p = user;
-  double share = ((double)p->player + (double)step / steps) / p->j->player_count;
+  double share = ((double)p->model + (double)step / steps) / p->j->model_count;
   if (p->j->options->progress)
     p->j->options->progress(p->j->options->progress_user, (double)p->j->done + share * (double)p->videos,
                             p->j->data.count);
 }
 
 /* Takes the latents [B,C,T,H,W] through one transformer and writes what its taps saw. */
-static bool run_player(job *j, int number, int64_t count, const int64_t *videos, const float *latents,
+static bool run_through(job *j, int number, int64_t count, const int64_t *videos, const float *latents,
                        ebb_error *err) {
   ebb_context *c = &j->context;
-  player *p = &j->players[number];
+  run_model *m = &j->models[number];
   bool guided = j->config->inversion.guidance != 1;
-  ebb_tap tap = {.plan = &p->plan}, negative = {.plan = &p->plan};
-  bool ok = ebb_tap_open(&tap, &p->plan, c, count, err) &&
-            (!guided || ebb_tap_open(&negative, &p->plan, c, count, err));
+  ebb_tap tap = {.plan = &m->plan}, negative = {.plan = &m->plan};
+  ebb_error *failures = calloc((size_t)count, sizeof *failures);
+  bool ok = (failures || ebb_fail(err, "no memory")) && ebb_tap_open(&tap, &m->plan, c, count, err) &&
+            (!guided || ebb_tap_open(&negative, &m->plan, c, count, err));
   if (ok) {
     batch_progress progress = {j, number, count};
     size_t mark = ebb_arena_mark(&c->activations);
     ebb_tensor x = EBB_ACTIVATION(c, "latents", count, j->shape.channels, j->shape.frames, j->shape.height,
                                   j->shape.width);
     ebb_upload(c, x, latents);
-    ebb_run run = {.model = &p->model, .plan = &j->plan, .text = &p->text, .negative = &p->negative,
+    ebb_run run = {.model = &m->model, .plan = &j->plan, .text = &m->text, .negative = &m->negative,
                    .guidance = j->config->inversion.guidance, .tap = &tap,
-                   .negative_tap = guided ? &negative : NULL,
+                   .negative_tap = guided ? &negative : NULL, .failures = failures,
                    .progress = c->counting ? NULL : step_done, .progress_user = &progress};
     ebb_invert(&run, x, NULL);
     ebb_arena_release(&c->activations, mark);
     ok = ebb_context_ok(c, err);
   }
   if (ok && !c->counting)
-    ok = write_tap(j, &tap, p->set, count, videos, err) &&
-         (!guided || write_tap(j, &negative, p->negative_set, count, videos, err));
+    ok = write_tap(j, &tap, m->set, count, videos, failures, err) &&
+         (!guided || write_tap(j, &negative, m->negative_set, count, videos, failures, err));
+  free(failures);
   ebb_tap_close(&negative);
   ebb_tap_close(&tap);
   return ok;
@@ -379,7 +359,7 @@ static bool run_vae_features(job *j, int64_t count, const int64_t *videos, const
   ebb_tap_step(&tap, 0);
   ebb_tap_latent(&tap, EBB_LATENT, x);
   ebb_arena_release(&c->activations, mark);
-  bool ok = ebb_context_ok(c, err) && (c->counting || write_tap(j, &tap, j->vae_set, count, videos, err));
+  bool ok = ebb_context_ok(c, err) && (c->counting || write_tap(j, &tap, j->vae_set, count, videos, NULL, err));
   ebb_tap_close(&tap);
   return ok;
 }
@@ -395,15 +375,14 @@ static bool run_batch(job *j, int64_t first, int64_t count, ebb_error *err) {
     if (encode_video(j, i, latents + read * n, &failure)) {
       videos[read++] = i;
     } else {
-      ebb_store_fail(j->store, i, failure.text);
-      fprintf(j->options->log, "failed %s: %s\n", j->data.videos[i].id, failure.text);
+      fail_video(j, i, failure.text);
     }
     ok = ebb_context_ok(&j->context, err);
   }
   if (ok && read > 0) {
     ok = run_vae_features(j, read, videos, latents, err);
-    for (int p = 0; ok && p < j->player_count; p++)
-      ok = run_player(j, p, read, videos, latents, err);
+    for (int p = 0; ok && p < j->model_count; p++)
+      ok = run_through(j, p, read, videos, latents, err);
   }
   free(videos);
   free(latents);
@@ -416,22 +395,35 @@ static double mib(double bytes) {
   return bytes / (1024.0 * 1024.0);
 }
 
+/* What happens to clips of each length that the data set has, shortest and longest first. */
+static void print_frame_notes(const job *j) {
+  int least = INT_MAX, most = 0;
+  for (int64_t i = 0; i < j->data.count; i++) {
+    int frames = j->data.videos[i].frames;
+    least = frames < least ? frames : least;
+    most = frames > most ? frames : most;
+  }
+  for (int frames = least; frames <= most; frames += most > least ? most - least : 1) {
+    char note[256];
+    ebb_frames_note(frames, (int)j->config->data.frames, j->used_frames, note, sizeof note);
+    fprintf(j->options->log, "frames       %s%s\n", least == most ? "" : frames == least ? "shortest: " : "longest: ", note);
+  }
+}
+
 static void print_plan(const job *j) {
   FILE *log = j->options->log;
-  char note[256];
-  ebb_frames_note(j->data.count ? j->data.videos[0].frames : 0, (int)j->config->data.frames, j->used_frames, note,
-                  sizeof note);
   int64_t floats = ebb_tap_plan_floats(&j->vae_plan);
-  for (int i = 0; i < j->player_count; i++)
-    floats += ebb_tap_plan_floats(&j->players[i].plan) * (j->config->inversion.guidance != 1 ? 2 : 1);
-  fprintf(log, "videos       %lld from %s: %s\n", (long long)j->data.count, j->data.root, note);
+  for (int i = 0; i < j->model_count; i++)
+    floats += ebb_tap_plan_floats(&j->models[i].plan) * (j->config->inversion.guidance != 1 ? 2 : 1);
+  fprintf(log, "videos       %lld from %s\n", (long long)j->data.count, j->data.root);
+  print_frame_notes(j);
   fprintf(log, "latent       %lld x %lld x %lld x %lld (channels, frames, height, width)\n",
           (long long)j->shape.channels, (long long)j->shape.frames, (long long)j->shape.height,
           (long long)j->shape.width);
-  for (int i = 0; i < j->player_count; i++)
-    fprintf(log, "transformer  %s: %.2f M parameters, %lld blocks, width %lld, %lld tokens\n", j->players[i].name,
-            (double)j->players[i].model.parameters / 1e6, (long long)j->players[i].model.blocks,
-            (long long)j->players[i].model.width, (long long)j->players[i].plan.sizes.tokens);
+  for (int i = 0; i < j->model_count; i++)
+    fprintf(log, "transformer  %s: %.2f M parameters, %lld blocks, width %lld, %lld tokens\n", j->models[i].name,
+            (double)j->models[i].model.parameters / 1e6, (long long)j->models[i].model.blocks,
+            (long long)j->models[i].model.width, (long long)j->models[i].plan.sizes.tokens);
   fprintf(log, "integration  %s, %d steps, labels %s, schedule %s with shift %g\n", j->config->inversion.solver,
           j->plan.steps, j->config->inversion.labels, ebb_schedule_name(j->schedule.kind), j->schedule.shift);
   fprintf(log, "memory       weights %.1f MiB, activations %.1f MiB for batches of %lld, on cpu\n",
@@ -478,6 +470,15 @@ static bool check_config(const ebb_config *k, ebb_error *err) {
   for (int i = 0; i < 3; i++)
     if (!needed[i].value[0])
       return ebb_fail(err, "%s: %s is not set: expected %s", k->path, needed[i].key, needed[i].what);
+  for (int i = 0; i < k->model.compare.count; i++) {
+    const char *name = k->model.compare.names[i];
+    bool taken = strcmp(name, "vae") == 0 || strcmp(name, k->model.transformer) == 0;
+    for (int n = 0; n < i; n++)
+      taken = taken || strcmp(name, k->model.compare.names[n]) == 0;
+    if (taken)
+      return ebb_fail(err, "%s: model.compare: '%s' is taken or listed twice: expected other transformers than '%s'",
+                      k->path, name, k->model.transformer);
+  }
   if (strcmp(k->model.dtype, "float32") != 0 || strcmp(k->model.vae_dtype, "float32") != 0)
     return ebb_fail(err, "%s: model.dtype and model.vae_dtype: the CPU backend computes in float32", k->path);
   return true;

@@ -141,3 +141,16 @@ bool ebb_schedule_read(const char *folder, ebb_schedule_kind *kind, double *shif
   free(path);
   return found.text[0] == '\0' || ebb_fail(err, "%s", found.text);
 }
+
+bool ebb_schedule_open(ebb_schedule *s, const char *model_folder, const char *name, int steps, double shift,
+                       ebb_error *err) {
+  ebb_schedule_kind kind = EBB_UNIPC;
+  double own_shift = shift;
+  char *folder = ebb_path_join(model_folder, "scheduler");
+  bool from_file = strcmp(name, "auto") == 0 || shift == 0;
+  bool ok = (!from_file || ebb_schedule_read(folder, &kind, &own_shift, err)) &&
+            ebb_schedule_named(name, &kind, err) &&
+            ebb_schedule_make(s, kind, steps, shift != 0 ? shift : own_shift, err);
+  free(folder);
+  return ok;
+}

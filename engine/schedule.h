@@ -26,5 +26,8 @@ const char *ebb_schedule_name(ebb_schedule_kind kind);
 bool ebb_schedule_read(const char *folder, ebb_schedule_kind *kind, double *shift, ebb_error *err);
 /* By name; "auto" leaves kind as it is. */
 bool ebb_schedule_named(const char *name, ebb_schedule_kind *kind, ebb_error *err);
+/* The schedule of a run: `name` as above, steps, shift; what is "auto" or 0 comes from model_folder/scheduler/scheduler_config.json. */
+bool ebb_schedule_open(ebb_schedule *s, const char *model_folder, const char *name, int steps, double shift,
+                       ebb_error *err);
 
 #endif

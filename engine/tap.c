@@ -111,6 +111,15 @@ bool ebb_tap_plan_make(ebb_tap_plan *plan, const ebb_config *config, int steps, 
         return false;
     }
   }
+  bool by_block = false;
+  for (int i = 0; i < plan->slot_count; i++)
+    by_block = by_block || plan->slots[i].feature.by_block;
+  if (plan->slot_count == 0)
+    return ebb_fail(err, "capture.points: nothing is listed: expected at least one point");
+  if (plan->step_count == 0)
+    return ebb_fail(err, "capture.steps: nothing is listed: expected at least one evaluation, or all");
+  if (by_block && plan->block_count == 0)
+    return ebb_fail(err, "capture.blocks: nothing is listed: expected at least one block, or all");
   return true;
 }
 

@@ -17,7 +17,7 @@ typedef enum ebb_point {
   EBB_ATTN_FRAMES,  /* self-attention, frame-to-frame mass      [B,N,T,T] */
   EBB_ATTN_ENTROPY, /* self-attention, row entropy per frame    [B,N,T] nats */
   EBB_LATENT,       /* the state itself                         [B,C,T,H,W], read as tokens [B,THW,C] */
-  EBB_VELOCITY,     /* the velocity at it, after guidance       likewise */
+  EBB_VELOCITY,     /* the branch's velocity at it, before guidance mixes the branches; likewise */
   EBB_POINTS
 } ebb_point;
 

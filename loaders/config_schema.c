@@ -26,17 +26,17 @@ const ebb_key ebb_keys[] = {
   {"data.unlabelled", EBB_KEY_BOOL, AT(data.unlabelled), "false", 0, 0, NULL, false, "", "accept videos without status.json"},
 
   {"prompt.embedding", EBB_KEY_TEXT, AT(prompt.embedding), "zeros", 0, 0, NULL, false, "", "safetensors file with `text` [1, tokens, width], or zeros"},
-  {"prompt.max_tokens", EBB_KEY_INT, AT(prompt.max_tokens), "512", 1, 4096, NULL, false, "tokens", "text tokens when the embedding is zeros"},
+  {"prompt.max_tokens", EBB_KEY_INT, AT(prompt.max_tokens), "512", 1, 4096, NULL, false, "tokens", "text tokens; an embedding file must have as many"},
   {"prompt.negative", EBB_KEY_TEXT, AT(prompt.negative), "zeros", 0, 0, NULL, false, "", "embedding of the unconditional branch, used when guidance > 1"},
 
   {"inversion.solver", EBB_KEY_TEXT, AT(inversion.solver), "euler", 0, 0, "euler|heun|midpoint|rk4|exact", false, "", "integrator; exact inverts the forward Euler step by fixed point"},
   {"inversion.labels", EBB_KEY_TEXT, AT(inversion.labels), "noisy", 0, 0, "noisy|matched", false, "", "time label of a step: of its noisy end (official code) or of its state"},
   {"inversion.schedule", EBB_KEY_TEXT, AT(inversion.schedule), "auto", 0, 0, "auto|unipc|unipc-old|flow-match-euler", false, "", "sigmas; auto goes by scheduler_config.json"},
   {"inversion.steps", EBB_KEY_INT, AT(inversion.steps), "100", 1, 10000, NULL, false, "steps", "integration steps from clean to noise"},
-  {"inversion.guidance", EBB_KEY_REAL, AT(inversion.guidance), "1.0", 0, 100, NULL, false, "", "classifier-free guidance; 1: none"},
+  {"inversion.guidance", EBB_KEY_REAL, AT(inversion.guidance), "1.0", 1, 100, NULL, false, "", "classifier-free guidance; 1: none"},
   {"inversion.shift", EBB_KEY_REAL, AT(inversion.shift), "0.0", 0, 1000, NULL, false, "", "flow shift; 0: from scheduler_config.json"},
 
-  {"capture.steps", EBB_KEY_INTS, AT(capture.steps), "all", 0, 10000, NULL, false, "", "states captured: 0 is the clean latent, inversion.steps pure noise"},
+  {"capture.steps", EBB_KEY_INTS, AT(capture.steps), "all", 0, 9999, NULL, false, "", "evaluations captured: 0 (at the clean latent) to inversion.steps - 1"},
   {"capture.blocks", EBB_KEY_INTS, AT(capture.blocks), "all", 0, 10000, NULL, false, "", "transformer blocks captured, from 0"},
   {"capture.points", EBB_KEY_NAMES, AT(capture.points), "[block_out]", 0, 0, "block_in|attn_out|cross_out|mlp_out|block_out|attn_frames|attn_entropy|latent|velocity", false, "", "where in a block, or latent and velocity"},
   {"capture.pool", EBB_KEY_NAMES, AT(capture.pool), "[mean]", 0, 0, "mean|frame_mean|moments|motion", false, "", "what is kept of the tokens"},

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <openssl/evp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -64,8 +65,25 @@ bool ebb_file_read(const char *path, size_t most, char **text, size_t *bytes, eb
   return true;
 }
 
+/* Where a file written at `path` belongs: behind a symbolic link, at what it points to; never in place of a device or a folder. */
+static char *place_of(const char *path, ebb_error *err) {
+  struct stat s;
+  if (stat(path, &s) != 0)
+    return ebb_format("%s", path);
+  if (!S_ISREG(s.st_mode)) {
+    ebb_fail(err, "%s: is there and is no regular file: expected a file, or a name that is free", path);
+    return NULL;
+  }
+  char *real = realpath(path, NULL);
+  return real ? real : ebb_format("%s", path);
+}
+
 bool ebb_file_create(ebb_file_writer *w, const char *path, ebb_error *err) {
-  *w = (ebb_file_writer){.path = ebb_format("%s", path), .temporary = ebb_format("%s.partial", path)};
+  char *place = place_of(path, err);
+  *w = (ebb_file_writer){0};
+  if (place == NULL)
+    return false;
+  *w = (ebb_file_writer){.path = place, .temporary = ebb_format("%s.partial", place)};
   int fd = open(w->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666);
   if (fd >= 0 && (w->stream = fdopen(fd, "wb")) != NULL)
     return true;
@@ -80,12 +98,17 @@ bool ebb_file_create(ebb_file_writer *w, const char *path, ebb_error *err) {
   return false;
 }
 
+static const char *hint(int code) {
+  bool full = code == 0 || code == ENOSPC || code == EDQUOT || code == EFBIG;
+  return full ? " (is the disk full?)" : "";
+}
+
 bool ebb_file_write(ebb_file_writer *w, const void *data, size_t bytes, ebb_error *err) {
   errno = 0;
   if (bytes == 0 || fwrite(data, 1, bytes, w->stream) == bytes)
     return true;
-  return ebb_fail(err, "%s: cannot write: %s (is the disk full?)", w->path,
-                  errno != 0 ? strerror(errno) : "a write failed");
+  return ebb_fail(err, "%s: cannot write: %s%s", w->path, errno != 0 ? strerror(errno) : "a write failed",
+                  hint(errno));
 }
 
 void ebb_file_abandon(ebb_file_writer *w) {
@@ -135,8 +158,8 @@ bool ebb_file_commit(ebb_file_writer *w, ebb_error *err) {
     code = errno;
   }
   if (what != NULL) {
-    ebb_fail(err, "%s: %s: %s; nothing was left behind (is the disk full?)", w->path, what,
-             code != 0 ? strerror(code) : "a write failed");
+    ebb_fail(err, "%s: %s: %s; nothing was left behind%s", w->path, what,
+             code != 0 ? strerror(code) : "a write failed", hint(code));
     ebb_file_abandon(w);
     return false;
   }
@@ -191,6 +214,21 @@ void *ebb_must(void *memory) {
     abort();
   }
   return memory;
+}
+
+static int remove_entry(const char *path, const struct stat *s, int kind, struct FTW *where) {
+  (void)s;
+  (void)kind;
+  (void)where;
+  return remove(path);
+}
+
+bool ebb_remove_folder(const char *path, ebb_error *err) {
+  struct stat s;
+  if (lstat(path, &s) != 0 && errno == ENOENT)
+    return true;
+  return nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS) == 0 ||
+         ebb_fail(err, "%s: cannot remove: %s", path, strerror(errno));
 }
 
 char *ebb_path_join(const char *folder, const char *name) {

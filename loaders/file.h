@@ -30,6 +30,7 @@ void ebb_file_abandon(ebb_file_writer *w); /* a zeroed or committed writer is fi
 const char *ebb_file_disguise(const char *head, size_t bytes);
 
 bool ebb_make_folders(const char *path, ebb_error *err); /* mkdir -p */
+bool ebb_remove_folder(const char *path, ebb_error *err); /* with all that is in it, following no links; absent is fine */
 /* `memory`, or an abort with a message when it is NULL: for small allocations whose failure nobody can handle. Sizes that a
  * file asks for are not small. */
 void *ebb_must(void *memory);

@@ -47,6 +47,8 @@ bool ebb_store_declare(ebb_store_writer *w, const ebb_feature_set *set, int *id,
 /* One shard; a video may come once per set: videos [V] are numbers in the data set; data[f] is f32 [V, steps, feature shape]. Written, synced, renamed, hashed. */
 bool ebb_store_write(ebb_store_writer *w, int set, int64_t count, const int64_t *videos, const float *const *data,
                      ebb_error *err);
+/* Records the SHA-256 of a video's decoded frames in the index. */
+void ebb_store_input(ebb_store_writer *w, int64_t video, const char *sha256);
 /* Marks a video as failed, with the reason; it is in the index and in no table. */
 void ebb_store_fail(ebb_store_writer *w, int64_t video, const char *reason);
 int64_t ebb_store_failed(const ebb_store_writer *w); /* how many videos are marked so */

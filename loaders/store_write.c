@@ -214,6 +214,10 @@ bool ebb_store_write(ebb_store_writer *w, int set, int64_t count, const int64_t 
   return ok;
 }
 
+void ebb_store_input(ebb_store_writer *w, int64_t video, const char *sha256) {
+  json_object_set_new(json_array_get(w->videos, (size_t)video), "sha256", json_string(sha256));
+}
+
 void ebb_store_fail(ebb_store_writer *w, int64_t video, const char *reason) {
   json_t *v = json_array_get(w->videos, (size_t)video);
   json_object_set_new(v, "status", json_string("failed"));

@@ -4,10 +4,10 @@
 #include "loaders/image.h"
 #include "loaders/synth_draw.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -115,22 +115,16 @@ static bool make_folder(const char *path, ebb_error *err) {
 }
 
 /* A folder that is not there is created, one that is must be empty. */
-static bool make_empty_folder(const char *path, ebb_error *err) {
-  if (mkdir(path, 0777) == 0)
+/* dir must be absent or an empty folder. */
+static bool check_free(const char *dir, ebb_error *err) {
+  char **names;
+  int64_t count = 0;
+  if (!ebb_is_there(dir))
     return true;
-  if (errno != EEXIST)
-    return ebb_fail(err, "%s: cannot create the folder: %s", path, strerror(errno));
-  DIR *dir = opendir(path);
-  if (!dir)
-    return ebb_fail(err, "%s: cannot open the folder: %s", path, strerror(errno));
-  int entries = 0;
-  for (struct dirent *e; (e = readdir(dir));)
-    if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-      entries++;
-  closedir(dir);
-  if (entries > 0)
-    return ebb_fail(err, "%s: the folder is not empty (%d entries); name a new one", path, entries);
-  return true;
+  if (!ebb_folder_list(dir, &names, &count, err))
+    return false;
+  ebb_names_free(names, count);
+  return count == 0 || ebb_fail(err, "%s: the folder is not empty (%lld entries); name a new one", dir, (long long)count);
 }
 
 static bool write_movie(const char *folder, ebb_synth_painter *painter, uint64_t seed, int movie,
@@ -190,18 +184,8 @@ static bool parse_categories(const char *text, bool wanted[CATEGORIES], ebb_erro
   }
 }
 
-bool ebb_synth_intphys(const char *dir, const char *categories, int quadruplets,
-                       const ebb_synth_options *options, ebb_error *err) {
-  bool wanted[CATEGORIES];
-  if (!check_options(options, err) || !parse_categories(categories, wanted, err))
-    return false;
-  if (quadruplets < 1 || quadruplets > QUADRUPLETS_MAX)
-    return ebb_fail(err, "synth: %d quadruplets; expected 1 to %d", quadruplets, QUADRUPLETS_MAX);
-  if (strlen(dir) == 0 || strlen(dir) > PATH_ROOM - 64)
-    return ebb_fail(err, "synth: the folder's name has %zu characters; expected 1 to %d", strlen(dir),
-                    PATH_ROOM - 64);
-  if (!make_empty_folder(dir, err))
-    return false;
+static bool write_quadruplets(const char *dir, const bool *wanted, int quadruplets, const ebb_synth_options *options,
+                              ebb_error *err) {
   json_object_seed(1); /* once, before threads: jansson's hash tables start lazily */
   bool ok = true;
   for (int category = 1; category <= CATEGORIES && ok; category++) {
@@ -228,6 +212,31 @@ bool ebb_synth_intphys(const char *dir, const char *categories, int quadruplets,
       }
     }
   }
+  return ok;
+}
+
+bool ebb_synth_intphys(const char *dir, const char *categories, int quadruplets,
+                       const ebb_synth_options *options, ebb_error *err) {
+  bool wanted[CATEGORIES];
+  if (!check_options(options, err) || !parse_categories(categories, wanted, err))
+    return false;
+  if (quadruplets < 1 || quadruplets > QUADRUPLETS_MAX)
+    return ebb_fail(err, "synth: %d quadruplets; expected 1 to %d", quadruplets, QUADRUPLETS_MAX);
+  if (strlen(dir) == 0 || strlen(dir) > PATH_ROOM - 64)
+    return ebb_fail(err, "synth: the folder's name has %zu characters; expected 1 to %d", strlen(dir),
+                    PATH_ROOM - 64);
+  /* Written beside its place and renamed: a data set is there whole or not at all. */
+  int length = (int)strlen(dir);
+  while (length > 1 && dir[length - 1] == '/')
+    length--;
+  char *partial = ebb_format("%.*s.partial", length, dir);
+  bool ok = check_free(dir, err) && ebb_remove_folder(partial, err) && ebb_make_folders(partial, err) &&
+            write_quadruplets(partial, wanted, quadruplets, options, err);
+  if (ok && rename(partial, dir) != 0)
+    ok = ebb_fail(err, "%s: cannot rename into place: %s", dir, strerror(errno));
+  if (!ok)
+    ebb_remove_folder(partial, NULL);
+  free(partial);
   return ok;
 }
 

@@ -10,7 +10,7 @@ run=build/demo/run
 quadruplets=16 # of each category
 
 mkdir -p build/demo
-made="quadruplets $quadruplets"
+made="quadruplets $quadruplets, $("$ebb" --version)"
 if [ ! -d "$data" ] || [ "$(cat "$data.made" 2>/dev/null)" != "$made" ]; then
   rm -rf "$data" "$data.made"
   "$ebb" synth "$data" --quadruplets "$quadruplets"

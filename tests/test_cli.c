@@ -54,7 +54,10 @@ static void test_usage(void **state) {
   expect(2, "synth x --quadruplets 0", "--quadruplets");
   expect(2, "eval velocity", "--model");
   expect(2, "eval velocty --model m --in i --out o", "velocty");
+  expect(2, "eval velocity --dtype int7", "float32|bfloat16");
+  expect(2, "eval invert --model m --in i --out o --guidance inf", "--guidance");
   expect(0, "doctor", "backends");
+  assert_int_equal(ebb_after("", "doctor >/dev/full"), 1);
 }
 
 static void test_info(void **state) {
@@ -83,6 +86,7 @@ static void test_eval_errors(void **state) {
          "float32");
   assert_int_equal(access(at("o"), F_OK), -1);
   expect(0, line("eval velocity --model tests/fixtures/models/wan-a --in %s --out %s", in, at("o")), "");
+  expect(1, line("eval velocity --model tests/fixtures/models/wan-a --in %s --out %s", in, "/dev/null"), "no regular file");
   /* a disk that is full: an error, and no file */
   char command[1024];
   snprintf(command, sizeof command, "eval velocity --model tests/fixtures/models/wan-a --in %s --out %s", in, at("p"));
@@ -127,8 +131,8 @@ static void test_config_errors(void **state) {
   write_experiment(at("bad.yaml"), at("data"), at("bad"), "invertion: {steps: 3}\n");
   expect(1, line("run %s%s", at("bad.yaml"), ""), "bad.yaml:9");
   write_experiment(at("bad.yaml"), at("data"), at("bad"), "");
-  expect(1, line("run %s --set inversion.steps=many%s", at("bad.yaml"), ""), "inversion.steps");
-  expect(1, line("run %s --set inversion.solver=elur%s", at("bad.yaml"), ""), "euler");
+  expect(2, line("run %s --set inversion.steps=many%s", at("bad.yaml"), ""), "inversion.steps");
+  expect(2, line("run %s --set inversion.solver=elur%s", at("bad.yaml"), ""), "euler");
   expect(1, line("run %s%s", at("none.yaml"), ""), "none.yaml");
   assert_int_equal(access(at("bad"), F_OK), -1);
 }

@@ -108,7 +108,7 @@ static void test_errors_in_files(void **state) {
   refuse("inversion: {steps: 99999999999999999999}\n", "expected an integer");
   refuse("inversion: {steps: [1]}\n", "found a list, expected an integer");
   refuse("inversion: {steps: }\n", "expected an integer");
-  refuse("inversion: {guidance: .inf}\n", "expected a number from 0 to 100");
+  refuse("inversion: {guidance: .inf}\n", "expected a number from 1 to 100");
   refuse("inversion: {guidance: 0x10}\n", "expected a number");
   refuse("inversion: {guidance: 1e999}\n", "expected a number");
   refuse("inversion: {solver: eular}\n", "one of euler, heun, midpoint, rk4, exact");
@@ -201,7 +201,7 @@ static void test_round_trip(void **state) {
   (void)state;
   ebb_config c, back;
   ebb_config_defaults(&c);
-  set(&c, "inversion.guidance=0.1");
+  set(&c, "inversion.guidance=1.1");
   set(&c, "inversion.shift=3.0000000000000004");
   set(&c, "capture.steps=[0, 3, 99]");
   set(&c, "capture.blocks=[]");
@@ -226,7 +226,7 @@ static void test_round_trip(void **state) {
                       "a \"b\" \\ : # {x} \xC3\xA9 \xE2\x80\xA8 \xF0\x9F\x99\x82 \xC2\x85 \t\n\x01 ~");
   assert_string_equal(back.model.path, "~");
   assert_string_equal(back.name, "null");
-  assert_true(back.inversion.guidance == 0.1);
+  assert_true(back.inversion.guidance == 1.1);
   assert_true(back.inversion.shift == 3.0000000000000004);
   assert_int_equal(back.capture.steps.count, 3);
   assert_int_equal(back.capture.blocks.count, 0);

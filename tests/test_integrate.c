@@ -75,7 +75,7 @@ static double error_of(ebb_solver solver, int steps, bool generate) {
   assert_true(ebb_integration_make(&plan, &s, solver, EBB_MATCHED, generate, &err));
   ebb_tensor state = EBB_TENSOR(x, EBB_F32, EBB_HOST, "x", N);
   for (int i = 0; i < steps; i++)
-    ebb_integrate(&context, &plan, i, state, told_by_label, &plan);
+    ebb_integrate(&context, &plan, i, state, told_by_label, &plan, NULL);
   if (!ebb_context_ok(&context, &err))
     fail_msg("%s", err.text);
   double worst = 0;
@@ -116,11 +116,11 @@ static void test_exact_inverts_euler(void **state) {
     path[0][i] = x[i] = 0.3f * (float)(i + 1) - 0.7f;
   ebb_tensor t = EBB_TENSOR(x, EBB_F32, EBB_HOST, "x", N);
   for (int i = 0; i < 40; i++) {
-    ebb_integrate(&context, &forward, i, t, told_by_label, &forward);
+    ebb_integrate(&context, &forward, i, t, told_by_label, &forward, NULL);
     memcpy(path[i + 1], x, sizeof x);
   }
   for (int i = 0; i < 40; i++) {
-    ebb_integrate(&context, &back, i, t, told_by_label, &back);
+    ebb_integrate(&context, &back, i, t, told_by_label, &back, NULL);
     for (int k = 0; k < N; k++)
       assert_true(fabsf(x[k] - path[39 - i][k]) <= 1e-5f * (1 + fabsf(x[k])));
   }
@@ -135,7 +135,7 @@ static void without_a_way_back(void *user, ebb_tensor v, ebb_tensor x, int momen
   (void)user;
   (void)moment;
   (void)stage;
-  for (int i = 0; i < N; i++)
+  for (int64_t i = 0; i < ebb_count(x); i++)
     ((float *)v.data)[i] = ((float *)x.data)[i] + 1;
 }
 
@@ -147,9 +147,15 @@ static void test_exact_that_does_not_converge(void **state) {
   ebb_integration plan;
   assert_true(ebb_integration_make(&plan, &s, EBB_EXACT, EBB_NOISY, false, &err));
   float x[N] = {1, 2, 3, 4, 5};
-  ebb_integrate(&context, &plan, 0, EBB_TENSOR(x, EBB_F32, EBB_HOST, "x", 1, N), without_a_way_back, NULL);
+  ebb_integrate(&context, &plan, 0, EBB_TENSOR(x, EBB_F32, EBB_HOST, "x", 1, N), without_a_way_back, NULL, NULL);
   assert_false(ebb_context_ok(&context, &err));
   assert_non_null(strstr(err.text, "no fixed point"));
+  float y[2 * N] = {1, 2, 3, 4, 5, -1, -1, -1, -1, -1}; /* -1 + (y + 1) = y for any y: the second sample has a way back */
+  ebb_error failures[2] = {0};
+  ebb_integrate(&context, &plan, 0, EBB_TENSOR(y, EBB_F32, EBB_HOST, "y", 2, N), without_a_way_back, NULL, failures);
+  assert_true(ebb_context_ok(&context, &err));
+  assert_non_null(strstr(failures[0].text, "no fixed point"));
+  assert_true(isnan(y[0]) && !failures[1].text[0] && isfinite(y[N]));
   ebb_integration_free(&plan);
   ebb_schedule_free(&s);
 }

@@ -4,6 +4,7 @@
 #include "engine/job.h"
 
 #include "loaders/file.h"
+#include "loaders/safetensors.h"
 #include "loaders/store.h"
 #include "loaders/synth.h"
 #include "tests/test_files.h"
@@ -175,6 +176,46 @@ static void test_a_broken_video_is_recorded_and_skipped(void **state) {
   free(aside);
 }
 
+/* A sample that a solver cannot carry through fails alone, with the reason, and the run goes on: a text so large that
+ * the velocity overflows leaves the exact step without a fixed point. */
+static void test_a_video_that_fails_numerically_is_recorded(void **state) {
+  (void)state;
+  ebb_config k = config_for("exact");
+  ebb_job_result result;
+  ebb_error err = {0};
+  float text[2 * 24];
+  for (int i = 0; i < 2 * 24; i++)
+    text[i] = 3e38f;
+  const ebb_st_declare declared = {"text", EBB_F32, 3, {1, 2, 24}};
+  ebb_st_writer *w;
+  snprintf(k.prompt.embedding, sizeof k.prompt.embedding, "%s/text.safetensors", scratch);
+  assert_true(ebb_st_writer_open(&w, k.prompt.embedding, &declared, 1, NULL, 0, &err) &&
+              ebb_st_writer_append(w, text, sizeof text, &err) && ebb_st_writer_finish(&w, &err));
+  strcpy(k.inversion.solver, "exact");
+  k.inversion.steps = 1;
+  k.capture.steps = (ebb_int_list){1, {0}};
+  k.model.compare.count = 0;
+  k.data.groups = 1;
+  run(&k, false, &result);
+  assert_true(result.failed > 0);
+  ebb_store s;
+  assert_true(ebb_store_open(&s, k.run.out, &err));
+  int64_t failed = 0;
+  for (int64_t v = 0; v < s.video_count; v++)
+    if (s.videos[v].failed) {
+      failed++;
+      assert_non_null(strstr(s.videos[v].failed, "no fixed point"));
+    }
+  assert_int_equal(failed, result.failed);
+  ebb_store_close(&s);
+  k = config_for("tokens"); /* a text of another length than the experiment says is another velocity field */
+  snprintf(k.prompt.embedding, sizeof k.prompt.embedding, "%s/text.safetensors", scratch);
+  k.prompt.max_tokens = 3;
+  const ebb_job_options options = {.version = "test", .log = quiet};
+  assert_false(ebb_job_invert(&k, &options, &result, &err));
+  assert_non_null(strstr(err.text, "expected [1, 3, 24]"));
+}
+
 static void test_a_dry_run_leaves_nothing(void **state) {
   (void)state;
   ebb_config k = config_for("dry");
@@ -220,6 +261,15 @@ static void test_errors_say_what_is_wrong(void **state) {
   k.capture.steps = (ebb_int_list){1, {3}};
   expect_error(&k, "capture.steps");
   k = config_for("error");
+  k.capture.blocks.count = 0;
+  expect_error(&k, "capture.blocks");
+  k = config_for("error");
+  k.capture.points.count = 0;
+  expect_error(&k, "capture.points");
+  k = config_for("error");
+  k.model.compare = (ebb_name_list){1, {"transformer"}};
+  expect_error(&k, "model.compare");
+  k = config_for("error");
   k.data.height = k.data.width = 40; /* latents of 5 x 5, patches of 2 x 2 */
   expect_error(&k, "patch");
   k = config_for("error");
@@ -240,6 +290,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_a_run_fills_the_store),        cmocka_unit_test(test_batches_do_not_matter),
       cmocka_unit_test(test_a_broken_video_is_recorded_and_skipped), cmocka_unit_test(test_a_dry_run_leaves_nothing),
+      cmocka_unit_test(test_a_video_that_fails_numerically_is_recorded),
       cmocka_unit_test(test_guidance_stores_both_branches), cmocka_unit_test(test_errors_say_what_is_wrong),
   };
   return cmocka_run_group_tests_name("job", tests, make_data, remove_data);
