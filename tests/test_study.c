@@ -370,7 +370,7 @@ static void wants(ebb_config *k, const char *feature) {
 
 static void checks_before_an_inversion(void **state) {
   (void)state;
-  static char ids[32][16], groups[32][16];
+  static char ids[32][32], groups[32][32];
   ebb_video videos[32];
   for (int v = 0; v < 32; v++) { /* 2 categories of 4 groups */
     snprintf(ids[v], sizeof ids[v], "O%d/%d/%d", v / 16 + 1, v / 4, v % 4);
