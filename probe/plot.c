@@ -319,10 +319,12 @@ bool ebb_plot_overview(const ebb_results *results, const char *dir, ebb_error *e
   char title[256], note[256];
   snprintf(title, sizeof title, "%s%sprobes on %s: possible or impossible?", results->name,
            results->name[0] ? ": " : "", first->feature);
-  snprintf(note, sizeof note,
-           "%lld videos in %lld groups in %s; %d x %d-fold nested cross-validation by group%s",
-           (long long)first->videos, (long long)first->groups, first->category, results->repeats,
-           results->folds, results->bootstrap > 0 ? "; whiskers: 95 % intervals over groups" : "");
+  snprintf(
+      note, sizeof note,
+      "%lld videos in %lld groups in %s; %d x %d-fold nested cross-validation by group%s; maps: means over "
+      "repeats, red: best cell and floor of the first repeat",
+      (long long)first->videos, (long long)first->groups, first->category, results->repeats, results->folds,
+      results->bootstrap > 0 ? "; whiskers: 95 % intervals over groups" : "");
   int bars_w = clamp(o.categories * o.bars * 34, 420, 900);
   heat h = {.row = first, .x = 70 + bars_w + 150, .y = 110, .top = 0.75};
   h.cell_w = clamp(520 / first->step_count, 6, 46);
