@@ -99,9 +99,9 @@ static bool newton_step(logistic *l) {
     l->hessian[k * side + k] += l->lambda;
   l->hessian[side * side - 1] += 1e-12; /* all curvatures may underflow when every margin is huge */
   memcpy(l->step, l->gradient, (size_t)side * sizeof *l->step);
-  dpotrf_("L", &n, l->hessian, &n, &info);
+  dpotrf_("L", &n, l->hessian, &n, &info, 1);
   if (info == 0)
-    dpotrs_("L", &n, &one, l->hessian, &n, l->step, &n, &info);
+    dpotrs_("L", &n, &one, l->hessian, &n, l->step, &n, &info, 1);
   return info == 0;
 }
 

@@ -142,10 +142,10 @@ bool ebb_plot_heat_map(const ebb_row *row, const char *dir, ebb_error *err) {
   h.cell_h = clamp(760 / row->block_count, 8, 26);
   char title[256], name[256], note[256], best[16], low[16];
   snprintf(title, sizeof title, "%s  %s  %s", row->category, row->model, row->feature);
-  snprintf(note, sizeof note, "accuracy of each cell, %lld videos; best %s (red) against a floor of %s",
-           (long long)row->videos,
-           hundredths(row->cell[EBB_ACCURACY][row->top_step * row->block_count + row->top_block], best),
-           hundredths(floor_of(row), low));
+  snprintf(note, sizeof note,
+           "accuracy of each cell, mean over repeats, %lld videos; red: best of the first repeat, there %s "
+           "against a floor of %s",
+           (long long)row->videos, hundredths(row->top_once, best), hundredths(floor_of(row), low));
   int grid_w = row->step_count * h.cell_w, grid_h = row->block_count * h.cell_h;
   int width = h.x + grid_w + 190, text_w = 24 + ebb_text_width(2, title),
       note_w = 24 + ebb_text_width(1, note);
@@ -252,15 +252,19 @@ static void draw_bars(ebb_canvas *c, const overview *o, const panel *p, ebb_metr
       if (!o->row[i][k])
         continue;
       const ebb_interval *v = &o->row[i][k]->metric[metric];
-      int x = left + k * step, top = at_value(p, v->value), base = at_value(p, 0.5);
+      if (!isfinite(v->value))
+        continue;
+      int x = left + k * step, top = at_value(p, v->value), base = at_value(p, 0.5), highest = top;
       ebb_fill(c, x, top < base ? top : base, bar, abs(base - top) + 1, o->colour[k]);
-      int high = at_value(p, v->high), low = at_value(p, v->low), middle = x + bar / 2;
+      int middle = x + bar / 2;
       if (isfinite(v->low) && isfinite(v->high)) {
+        int high = at_value(p, v->high), low = at_value(p, v->low);
+        highest = high < top ? high : top;
         ebb_fill(c, middle - 1, high, 2, low - high + 1, INK);
         ebb_fill(c, middle - 5, high, 10, 2, INK);
         ebb_fill(c, middle - 5, low, 10, 2, INK);
       }
-      ebb_text(c, middle, (high < top ? high : top) - 12, 1, EBB_CENTRE, INK, hundredths(v->value, text));
+      ebb_text(c, middle, highest - 12, 1, EBB_CENTRE, INK, hundredths(v->value, text));
     }
     ebb_text(c, p->x + i * cluster + cluster / 2, p->y + p->height + 10, 2, EBB_CENTRE, INK,
              o->row[i][0]->category);
@@ -315,11 +319,12 @@ bool ebb_plot_overview(const ebb_results *results, const char *dir, ebb_error *e
   char title[256], note[256];
   snprintf(title, sizeof title, "%s%sprobes on %s: possible or impossible?", results->name,
            results->name[0] ? ": " : "", first->feature);
-  snprintf(note, sizeof note,
-           "%lld videos in %lld groups in %s; %d x %d-fold nested cross-validation by group; bars: 95 %% "
-           "intervals over groups",
-           (long long)first->videos, (long long)first->groups, first->category, results->repeats,
-           results->folds);
+  snprintf(
+      note, sizeof note,
+      "%lld videos in %lld groups in %s; %d x %d-fold nested cross-validation by group%s; maps: means over "
+      "repeats, red: best cell and floor of the first repeat",
+      (long long)first->videos, (long long)first->groups, first->category, results->repeats, results->folds,
+      results->bootstrap > 0 ? "; whiskers: 95 % intervals over groups" : "");
   int bars_w = clamp(o.categories * o.bars * 34, 420, 900);
   heat h = {.row = first, .x = 70 + bars_w + 150, .y = 110, .top = 0.75};
   h.cell_w = clamp(520 / first->step_count, 6, 46);

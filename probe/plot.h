@@ -4,7 +4,8 @@
 
 #include "probe/results.h"
 
-/* dir/heat-<category>-<model>-<feature>.png: accuracy of every cell of a row, block by step; characters of
+/* dir/heat-<category>-<model>-<feature>.png: accuracy of every cell of a row, mean over repeats, block by step,
+ * with the best cell of the first repeat framed and its floor on the colour bar; characters of
  * the names other than letters, digits, '.', '_' and '-' become '_'. */
 bool ebb_plot_heat_map(const ebb_row *row, const char *dir, ebb_error *err);
 /* dir/overview.png: for each category the reported accuracy and pairwise accuracy of the trained model, its

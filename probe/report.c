@@ -9,16 +9,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const METHOD = "accuracy, auc, pairwise: logistic regression, nested cross-validation by "
-                                  "group; block, step and penalty are chosen by ridge "
-                                  "regression on inner folds of the training groups; low, high: 95 % BCa "
-                                  "intervals of a bootstrap over groups, widened by "
-                                  "sqrt(1 + folds/(folds-1)) for what the folds share (Nadeau & Bengio "
-                                  "2003); nested_p: accuracy of the same choice judged by ridge, labels "
-                                  "permuted within groups. best cell: ridge regression in every "
-                                  "cell, penalty chosen on the training groups; floor: mean of the same "
-                                  "maximum under labels permuted within groups (folds of the first "
-                                  "repeat); p = (1 + #{permuted >= observed}) / (permutations + 1).";
+static const char *const METHOD =
+    "accuracy, auc, pairwise: logistic regression, nested cross-validation by "
+    "group; block, step and penalty are chosen by ridge "
+    "regression on inner folds of the training groups; low, high: 95 % BCa "
+    "intervals of a bootstrap over groups (null when bootstrap is 0), widened by "
+    "sqrt(1 + folds/(folds-1)) for what the folds share (Nadeau & Bengio "
+    "2003), and where the value is 1 or 0 in every group the exact binomial "
+    "(Clopper-Pearson) limit over groups; nested_p: accuracy of the same choice judged by ridge, labels "
+    "permuted within groups. cells: ridge regression in every cell, penalty "
+    "chosen on the training groups, mean over repeats; top, floors and p: "
+    "best cell of the first repeat, its accuracy there (top_first_repeat), "
+    "the same maximum under labels permuted within groups, and p = (1 + #{permuted >= observed}) / "
+    "(permutations + 1).";
 
 /* ---- JSON ---- */
 
@@ -298,9 +301,8 @@ static void write_rows(const ebb_results *results, const ebb_store *store, FILE 
   (void)store;
   fputs("category,model,feature,videos,groups,width,accuracy,accuracy_lo,accuracy_hi,auc,auc_lo,auc_hi,"
         "pairwise,pairwise_lo,"
-        "pairwise_hi,balanced_accuracy,d_prime,nested_p,chosen_step,chosen_block,chosen_share,cells,best_"
-        "cell,best_step,best_block,"
-        "floor_independent,floor_permuted,floor_permuted_95,best_cell_first_repeat,p\n",
+        "pairwise_hi,balanced_accuracy,d_prime,nested_p,chosen_step,chosen_block,chosen_share,cells,"
+        "best_first_repeat,best_step,best_block,floor_independent,floor_permuted,floor_permuted_95,p\n",
         f);
   for (int i = 0; i < results->row_count; i++) {
     const ebb_row *r = &results->rows[i];
@@ -317,12 +319,11 @@ static void write_rows(const ebb_results *results, const ebb_store *store, FILE 
     csv_place(f, r, r->chosen_step, r->chosen_block);
     csv_number(f, r->selected[r->chosen_step * r->block_count + r->chosen_block]);
     fprintf(f, ",%d", ebb_row_cells(r));
-    csv_number(f, r->cell[EBB_ACCURACY][r->top_step * r->block_count + r->top_block]);
+    csv_number(f, r->top_once);
     csv_place(f, r, r->top_step, r->top_block);
     csv_number(f, r->independent.mean);
     csv_number(f, r->permuted.mean);
     csv_number(f, r->permuted.high);
-    csv_number(f, r->top_once);
     csv_number(f, r->p);
     fputc('\n', f);
   }

@@ -25,13 +25,14 @@ typedef struct ebb_row {
   double *selected; /* [step,block] share of the fits that chose the cell */
   int chosen_step, chosen_block; /* the cell chosen most often, as indices */
 
-  /* Every cell alone: ridge regression, penalty chosen inside the training groups. */
+  /* Every cell alone: ridge regression, penalty chosen inside the training groups; means over repeats. */
   double *cell[EBB_METRICS]; /* [step,block] */
-  int top_step, top_block;   /* cell of the highest accuracy, as indices */
-  /* How high the highest of so many cells reaches by chance, and how rarely by permuted labels. These use the
-   * folds of the first repeat, and `top_once` is the highest accuracy there. */
+  /* The best cell, how high the best of so many reaches by chance, and how rarely permuted labels reach it: one
+   * statistic throughout, the highest accuracy of the first repeat (refits under permuted labels have only
+   * that). In `cell` the best cell may be lower and another the highest. */
+  int top_step, top_block; /* as indices */
+  double top_once, p;      /* its accuracy in the first repeat; p of that */
   ebb_floor independent, permuted;
-  double top_once, p;
 
   /* Held-out margins of the reported numbers; not in results.json. */
   int repeats;

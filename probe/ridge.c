@@ -122,7 +122,7 @@ static bool leave_out(ridge *r, double lambda, int64_t first, int64_t count) {
   int n = (int)count, info = 0;
   if (rank > 0)
     cblas_dsyrk(CblasRowMajor, CblasUpper, CblasNoTrans, n, (int)rank, -1, half, (int)rank, 1, r->block, n);
-  dpotrf_("L", &n, r->block, &n, &info);
+  dpotrf_("L", &n, r->block, &n, &info, 1);
   if (info != 0)
     return false;
   double *e = r->e + first * m; /* block = l l', l row-major in the upper triangle as its transpose */

@@ -45,13 +45,13 @@ static void standardise(ebb_scores *s, const ebb_problem *p, const int64_t *orde
 static bool eigen(int n, double *a, double *w) {
   int info = 0, want = -1, liwork = 0;
   double size = 0;
-  dsyevd_("V", "L", &n, a, &n, w, &size, &want, &liwork, &want, &info);
+  dsyevd_("V", "L", &n, a, &n, w, &size, &want, &liwork, &want, &info, 1, 1);
   int lwork = (int)size;
   double *work = malloc(((size_t)lwork + 1) * sizeof *work);
   int *iwork = malloc(((size_t)liwork + 1) * sizeof *iwork);
   bool ok = work && iwork;
   if (ok)
-    dsyevd_("V", "L", &n, a, &n, w, work, &lwork, iwork, &liwork, &info);
+    dsyevd_("V", "L", &n, a, &n, w, work, &lwork, iwork, &liwork, &info, 1, 1);
   free(work);
   free(iwork);
   return ok && info == 0;

@@ -2,6 +2,7 @@
 #ifndef EBB_PROBE_SCORES_H
 #define EBB_PROBE_SCORES_H
 
+#include "kernels/lapack.h"
 #include "probe/solve.h"
 
 /* With z the standardised training rows, z = u v' where v has orthonormal columns: u = z v. A linear function
@@ -20,12 +21,5 @@ typedef struct ebb_scores {
  * false: out of memory or the decomposition failed; *scores is then empty. */
 bool ebb_scores_make(ebb_scores *scores, const ebb_problem *p, const int64_t *order, ebb_form form);
 void ebb_scores_free(ebb_scores *scores);
-
-/* LAPACK, column-major; a symmetric matrix reads the same either way. */
-void dsyevd_(const char *jobz, const char *uplo, const int *n, double *a, const int *lda, double *w,
-             double *work, const int *lwork, int *iwork, const int *liwork, int *info);
-void dpotrf_(const char *uplo, const int *n, double *a, const int *lda, int *info);
-void dpotrs_(const char *uplo, const int *n, const int *nrhs, const double *a, const int *lda, double *b,
-             const int *ldb, int *info);
 
 #endif

@@ -70,17 +70,19 @@ static double acceleration(int64_t groups, ebb_statistic *statistic, const void 
   return third / (6 * pow(second, 1.5));
 }
 
-/* BCa end points from the share of replicates below the value (ties half) and the acceleration. */
+/* BCa end points from the share of replicates below the value (ties half) and the acceleration; false, and p as
+ * it was, where one of them is undefined. */
 static bool bca(double below, double a, double p[2]) {
   if (!(below > 0 && below < 1) || !isfinite(a))
     return false;
-  double z0 = ebb_normal_quantile(below);
+  double z0 = ebb_normal_quantile(below), at[2];
   for (int i = 0; i < 2; i++) {
     double z = z0 + ebb_normal_quantile(i ? 0.975 : 0.025);
     if (a * z >= 1)
       return false;
-    p[i] = ebb_normal_cdf(z0 + z / (1 - a * z));
+    at[i] = ebb_normal_cdf(z0 + z / (1 - a * z));
   }
+  memcpy(p, at, sizeof at);
   return true;
 }
 
@@ -118,7 +120,7 @@ bool ebb_bootstrap(int64_t groups, int64_t replicates, uint64_t seed, ebb_statis
     below += values[b] < value ? 1 : values[b] == value ? 0.5 : 0;
     values[kept++] = values[b];
   }
-  if (kept > 0) {
+  if (kept > 0 && !isnan(value)) {
     double *weight = malloc((size_t)(groups + 1) * sizeof *weight), p[2] = {0.025, 0.975};
     double a = weight ? acceleration(groups, statistic, user, weight, values + replicates) : NAN;
     free(weight);
@@ -134,9 +136,19 @@ bool ebb_bootstrap(int64_t groups, int64_t replicates, uint64_t seed, ebb_statis
 }
 
 void ebb_widen(ebb_interval *i, int folds, double least, double most) {
+  if (!isfinite(i->value) || !isfinite(i->low) || !isfinite(i->high))
+    return; /* fmax and fmin would make numbers of NaN */
   double factor = sqrt(1 + (double)folds / (folds - 1));
   i->low = fmax(least, i->value - factor * (i->value - i->low));
   i->high = fmin(most, i->value + factor * (i->high - i->value));
+}
+
+void ebb_exact_ends(ebb_interval *i, int64_t groups) {
+  bool flat = i->percentile_low == i->value && i->percentile_high == i->value; /* false where undefined */
+  if (flat && i->value == 1)
+    i->low = pow(0.025, 1.0 / (double)groups);
+  if (flat && i->value == 0)
+    i->high = 1 - pow(0.025, 1.0 / (double)groups);
 }
 
 /* ---- best of K ---- */

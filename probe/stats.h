@@ -10,7 +10,7 @@
 
 typedef struct ebb_interval {
   double value;             /* the statistic of the sample */
-  double low, high;         /* 95 % as reported: BCa, or what ebb_widen made of it */
+  double low, high;         /* 95 % as reported: BCa, or what ebb_widen and ebb_exact_ends made of it */
   double bca_low, bca_high; /* Efron 1987; percentile where undefined */
   double percentile_low, percentile_high;
 } ebb_interval;
@@ -21,7 +21,7 @@ typedef double ebb_statistic(const void *user, const double *weight);
 
 /* Resamples whole groups `replicates` times. Replicate b of a given (groups, seed) is the same for every
  * statistic, so that intervals of two rows and of their difference speak of the same resamples. Does not
- * depend on the thread count. */
+ * depend on the thread count. All limits are NaN without replicates or where the statistic is undefined. */
 bool ebb_bootstrap(int64_t groups, int64_t replicates, uint64_t seed, ebb_statistic *statistic,
                    const void *user, ebb_interval *interval, ebb_error *err);
 
@@ -30,8 +30,15 @@ bool ebb_bootstrap(int64_t groups, int64_t replicates, uint64_t seed, ebb_statis
  * together and the bootstrap is too narrow. Nadeau & Bengio (2003): the variance of a mean over J folds is
  * (1/J + n_test/n_train) sigma^2, not sigma^2/J. Measured on planted runs (24 or 60 groups, 5 x 5 folds, with
  * and without signal) the deviation of the nested scores over data sets is 1.1 to 1.9 times that of the
- * bootstrap, and the plain interval covers 70 to 90 %; this factor is 1.5 at 5 folds. */
+ * bootstrap, and the plain interval covers 70 to 90 %; this factor is 1.5 at 5 folds. An interval with a NaN or
+ * infinite value or limit is left alone. */
 void ebb_widen(ebb_interval *interval, int folds, double least, double most);
+
+/* For a share that is exactly 1 or 0 in every group: no resample differs, and the bootstrap would report an
+ * interval of no width. low (of 1) or high (of 0) becomes the exact binomial limit (Clopper & Pearson 1934) with
+ * the group as the unit: `groups` right of `groups`, low = 0.025^(1/groups). Any other interval, also one of no
+ * width elsewhere or one that is undefined, is left alone; so are bca_* and percentile_*. Not for differences. */
+void ebb_exact_ends(ebb_interval *interval, int64_t groups);
 
 /* ---- best of K (REFERENCE 6.5) ---- */
 

@@ -137,7 +137,7 @@ static bool all_cells(study *s, ebb_error *err) {
   return ok;
 }
 
-/* Heat map and its maximum. */
+/* The heat map: means over repeats. */
 static bool map_cells(study *s, ebb_error *err) {
   ebb_row *row = s->row;
   const ebb_sample *sample = s->sample;
@@ -158,17 +158,11 @@ static bool map_cells(study *s, ebb_error *err) {
   }
   if (!ok)
     return ebb_fail(err, "not enough memory for a probe");
-  int top = 0;
-  for (int cell = 1; cell < s->cells; cell++)
-    if (row->cell[EBB_ACCURACY][cell] > row->cell[EBB_ACCURACY][top])
-      top = cell;
-  row->top_step = top / row->block_count;
-  row->top_block = top % row->block_count;
   return true;
 }
 
 /* Maximum over cells, then accuracy of the nested choice, under the true labels and each permutation: the
- * same statistic, so that p compares like with like. */
+ * same statistic, of the first repeat, so that p compares like with like. */
 static bool best_of_cells(study *s, ebb_error *err) {
   ebb_row *row = s->row;
   int64_t columns = 1 + s->permutations;
@@ -178,6 +172,12 @@ static bool best_of_cells(study *s, ebb_error *err) {
   for (int64_t k = 0; k < columns; k++)
     for (int cell = 0; cell < s->cells; cell++)
       highest[k] = fmax(highest[k], 0.5 * s->hits[cell * columns + k] / (double)s->sample->n);
+  int top = 0;
+  for (int cell = 1; cell < s->cells; cell++) /* the first of the highest */
+    if (s->hits[cell * columns] > s->hits[top * columns])
+      top = cell;
+  row->top_step = top / row->block_count;
+  row->top_block = top % row->block_count;
   row->top_once = highest[0];
   bool permuted = s->permutations > 0;
   row->p = permuted ? ebb_permutation_p(s->permutations, highest + 1, highest[0]) : NAN;
@@ -276,6 +276,8 @@ static bool intervals(const ebb_config *config, const ebb_tally *a, const ebb_ta
                        &to[m], err))
       return false;
     ebb_widen(&to[m], (int)config->probe.folds, b ? -1 : 0, 1);
+    if (!b)
+      ebb_exact_ends(&to[m], a->groups);
   }
   return true;
 }
@@ -471,6 +473,14 @@ static bool study_sample(study *s, int rows, ebb_results *results, ebb_error *er
   return ok;
 }
 
+bool ebb_study_settings(const ebb_config *config, ebb_error *err) {
+  if (strcmp(config->probe.preset, "strict") != 0)
+    return ebb_fail(err, "probe.preset: \"%s\" is not known; there is strict", config->probe.preset);
+  if (strcmp(config->probe.by, "category") != 0 && strcmp(config->probe.by, "all") != 0)
+    return ebb_fail(err, "probe.by: \"%s\" is not known; there are category and all", config->probe.by);
+  return true;
+}
+
 bool ebb_study_run(const ebb_store *store, const ebb_config *config, ebb_context *c, ebb_progress *progress,
                    void *user, ebb_results *results, ebb_error *err) {
   *results = (ebb_results){.folds = (int)config->probe.folds,
@@ -480,8 +490,8 @@ bool ebb_study_run(const ebb_store *store, const ebb_config *config, ebb_context
                            .permutations = config->probe.permutations,
                            .seed = config->probe.seed};
   snprintf(results->name, sizeof results->name, "%s", config->name);
-  if (strcmp(config->probe.preset, "strict") != 0)
-    return ebb_fail(err, "probe.preset: \"%s\" is not known; there is strict", config->probe.preset);
+  if (!ebb_study_settings(config, err))
+    return false;
   ebb_sample *samples = NULL;
   int sample_count = 0, rows = 0;
   double cells = 0;

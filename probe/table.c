@@ -54,8 +54,7 @@ static void print_row(const ebb_row *r, FILE *out) {
   fprintf(out, "%-19.19s %-20.20s %-13s %3s %-13s %4s %-8.8s %4s %3s %4s\n", r->model, r->feature,
           with_interval(&r->metric[EBB_ACCURACY], accuracy), short_number(r->metric[EBB_AUC].value, auc),
           with_interval(&r->metric[EBB_PAIRWISE], pairwise), probability(r->nested_p, nested_p),
-          place(r, r->chosen_step, r->chosen_block, chosen),
-          short_number(r->cell[EBB_ACCURACY][r->top_step * r->block_count + r->top_block], top),
+          place(r, r->chosen_step, r->chosen_block, chosen), short_number(r->top_once, top),
           short_number(have ? r->permuted.mean : r->independent.mean, low), probability(r->p, p));
 }
 
@@ -83,6 +82,37 @@ static void print_differences(const ebb_results *results, const char *category, 
   }
 }
 
+/* Whether some number is exactly 1 or 0, so that its interval is an exact one (ebb_exact_ends). */
+static bool any_exact(const ebb_results *results) {
+  for (int i = 0; i < results->row_count; i++)
+    for (int m = 0; m < EBB_METRICS; m++) {
+      double value = results->rows[i].metric[m].value;
+      if (value == 0 || value == 1)
+        return true;
+    }
+  return false;
+}
+
+static void print_footer(const ebb_results *results, FILE *out) {
+  fprintf(out,
+          "\naccuracy, AUC, pairwise: logistic regression on groups that chose nothing, %d x %d-fold nested\n"
+          "cross-validation by group; ",
+          results->repeats, results->folds);
+  if (results->bootstrap > 0)
+    fprintf(out, "[95 %% bootstrap over groups, widened by %.2f for what folds share%s];\n",
+            sqrt(1 + results->folds / (results->folds - 1.0)),
+            any_exact(results) ? ";\nat 1.0 and .00 exact binomial over groups" : "");
+  else
+    fprintf(out, "no intervals: probe.bootstrap is 0;\n");
+  fprintf(
+      out,
+      "p: of the same choice judged by ridge, labels permuted within groups. chosen: block and step that\n"
+      "training groups picked most often. best: highest of all cells, looked up on the data it is\n"
+      "reported on; flr: what such a highest reaches with labels %s; p\n"
+      "beside it: of best. best, flr and this p: of the first repeat.\n",
+      results->permutations > 0 ? "permuted within groups" : "tossed, cells independent");
+}
+
 void ebb_results_print(const ebb_results *results, FILE *out) {
   const char *trained = ebb_trained_model(results->rows, results->row_count);
   for (int i = 0; i < results->row_count; i++) {
@@ -101,13 +131,5 @@ void ebb_results_print(const ebb_results *results, FILE *out) {
       print_differences(results, r->category, out);
     }
   }
-  fprintf(
-      out,
-      "\naccuracy, AUC, pairwise: logistic regression on groups that chose nothing, %d x %d-fold nested\n"
-      "cross-validation by group; [95 %% bootstrap over groups, widened by %.2f for what folds share];\n"
-      "p: of the same choice judged by ridge, labels permuted within groups. chosen: block and step that\n"
-      "training groups picked most often. best: highest of all cells, looked up on the data it is reported\n"
-      "on; flr: what such a highest reaches with labels %s; p beside it: of best.\n",
-      results->repeats, results->folds, sqrt(1 + results->folds / (results->folds - 1.0)),
-      results->permutations > 0 ? "permuted within groups" : "tossed, cells independent");
+  print_footer(results, out);
 }

@@ -161,6 +161,59 @@ static void widening(void **state) {
   near(i.bca_low, 0.7, 0);
 }
 
+static double undefined(const void *user, const double *weight) {
+  (void)user;
+  return weight ? 0.5 : NAN;
+}
+
+/* No replicates, or no value: no interval, whatever is made of it later. */
+static void undefined_stays_undefined(void **state) {
+  (void)state;
+  const double value[4] = {0.5, 1, 1, 0.75};
+  sample s = {4, value};
+  ebb_interval i[2];
+  assert_true(ebb_bootstrap(4, 0, 1, mean_of, &s, &i[0], NULL));
+  assert_true(ebb_bootstrap(4, 100, 1, undefined, NULL, &i[1], NULL));
+  near(i[0].value, 0.8125, 1e-15);
+  assert_true(isnan(i[1].value));
+  for (int k = 0; k < 2; k++) {
+    ebb_widen(&i[k], 5, 0, 1);
+    ebb_exact_ends(&i[k], 4);
+    assert_true(isnan(i[k].low) && isnan(i[k].high) && isnan(i[k].bca_low) && isnan(i[k].bca_high));
+    assert_true(isnan(i[k].percentile_low) && isnan(i[k].percentile_high));
+  }
+  ebb_interval open = {.value = 0.8, .low = -INFINITY, .high = 0.9};
+  ebb_widen(&open, 5, 0, 1);
+  assert_true(isinf(open.low));
+  near(open.high, 0.9, 0);
+}
+
+/* All right or all wrong in 16 groups: 0.025^(1/16) = .7941; elsewhere an interval of no width stays one. */
+static void exact_at_the_ends(void **state) {
+  (void)state;
+  double value[16];
+  sample s = {16, value};
+  const double flat[3] = {1, 0, 0.5}, low[3] = {0.7941, 0, 0.5}, high[3] = {1, 0.2059, 0.5};
+  for (int k = 0; k < 3; k++) {
+    ebb_interval i;
+    for (int g = 0; g < 16; g++)
+      value[g] = flat[k];
+    assert_true(ebb_bootstrap(16, 200, 3, mean_of, &s, &i, NULL));
+    ebb_widen(&i, 4, 0, 1);
+    ebb_exact_ends(&i, 16);
+    near(i.low, low[k], 5e-5);
+    near(i.high, high[k], 5e-5);
+    near(i.bca_low, flat[k], 0);
+    near(i.percentile_high, flat[k], 0);
+  }
+  ebb_interval one = {1, 1, 1, 1, 1, 1, 1},
+               spread = {.value = 1, .low = 0.9, .high = 1, .percentile_low = 0.9};
+  ebb_exact_ends(&one, 1);
+  near(one.low, 0.025, 1e-15);
+  ebb_exact_ends(&spread, 16);
+  near(spread.low, 0.9, 0);
+}
+
 /* Skewed data: BCa moves the interval the right way (towards the long tail) relative to the percentile. */
 static void bca_follows_the_skew(void **state) {
   (void)state;
@@ -175,10 +228,16 @@ static void bca_follows_the_skew(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(normal_quantiles), cmocka_unit_test(floors_of_the_reference),
-      cmocka_unit_test(permutation_p),    cmocka_unit_test(labels_are_dealt_within_groups),
-      cmocka_unit_test(intervals_cover),  cmocka_unit_test(bootstrap_repeats),
-      cmocka_unit_test(widening),         cmocka_unit_test(bca_follows_the_skew),
+      cmocka_unit_test(normal_quantiles),
+      cmocka_unit_test(floors_of_the_reference),
+      cmocka_unit_test(permutation_p),
+      cmocka_unit_test(labels_are_dealt_within_groups),
+      cmocka_unit_test(intervals_cover),
+      cmocka_unit_test(bootstrap_repeats),
+      cmocka_unit_test(widening),
+      cmocka_unit_test(bca_follows_the_skew),
+      cmocka_unit_test(undefined_stays_undefined),
+      cmocka_unit_test(exact_at_the_ends),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -76,7 +76,7 @@ static void planted_truth_is_found(void **state) {
   assert_true(found->metric[EBB_PAIRWISE].low > 0.85);
   assert_true(abs(found->chosen_block - 3) <= 1 && abs(found->chosen_step - 1) <= 1);
   assert_true(found->p <= 0.011 && found->nested_p <= 0.011);
-  assert_true(found->cell[EBB_ACCURACY][found->top_step * 5 + found->top_block] > found->permuted.high);
+  assert_true(found->top_once > found->permuted.high);
   double selected = 0;
   for (int i = 0; i < 20; i++)
     selected += found->selected[i];
@@ -90,7 +90,7 @@ static void planted_truth_is_found(void **state) {
     assert_true(fabs(row->metric[EBB_ACCURACY].value - 0.5) < 0.12);
     assert_true(row->p > 0.011);
     /* the best cell is above chance although there is nothing to find: what the floor is for */
-    double top = row->cell[EBB_ACCURACY][row->top_step * 5 + row->top_block];
+    double top = row->top_once;
     assert_true(top > 0.53);
     assert_true(fabs(top - row->permuted.mean) < 0.08);
     assert_true(fabs(row->independent.mean - row->permuted.mean) < 0.03);
@@ -161,7 +161,7 @@ static void nested_is_unbiased(void **state) {
       double value = row->metric[EBB_ACCURACY].value;
       nested += value / (3 * worlds);
       square += (value - 0.5) * (value - 0.5) / (3 * worlds);
-      best += row->cell[EBB_ACCURACY][row->top_step * 4 + row->top_block] / (3 * worlds);
+      best += row->top_once / (3 * worlds);
       floors += row->permuted.mean / (3 * worlds);
       rejected += row->p <= 0.1;
       nested_rejected += row->nested_p <= 0.1;
@@ -264,6 +264,163 @@ static void errors_are_told(void **state) {
   free(dir);
 }
 
+static char *slurp(const char *dir, const char *name) {
+  char *path = ebb_path_join(dir, name), *text = calloc(1 << 20, 1);
+  FILE *f = fopen(path, "rb");
+  assert_non_null(f);
+  size_t n = fread(text, 1, (1 << 20) - 1, f);
+  assert_true(n > 0);
+  fclose(f);
+  free(path);
+  return text;
+}
+
+/* A signal that nothing misses, with and without a bootstrap: exact limits over 8 groups (.025^(1/8) = .6306), or no
+ * interval anywhere. */
+static void intervals_that_are_none(void **state) {
+  (void)state;
+  const planted p = {
+      .categories = 1, .groups = 8, .steps = 2, .blocks = 2, .width = 8, .signal = 200, .seed = 4};
+  char *dir = fresh("limits"), *probe = ebb_path_join(dir, "probe");
+  assert_true(planted_write(&p, dir, NULL));
+  for (int with = 0; with < 2; with++) {
+    ebb_config k = settings(1, 0);
+    k.probe.bootstrap = with ? 100 : 0;
+    snprintf(k.probe.features.names[0], sizeof k.probe.features.names[0], "block_out.mean");
+    k.probe.features.count = 1;
+    char *table = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&table, &bytes);
+    assert_true(ebb_probe_run(dir, &k, &c, NULL, NULL, out, NULL));
+    fclose(out);
+    ebb_results r;
+    assert_true(ebb_results_read(&r, probe, NULL));
+    const ebb_row *row = row_of(&r, "O1", "transformer", "block_out.mean");
+    char *json = slurp(probe, "results.json"), *csv = slurp(probe, "results.csv");
+    for (int m = 0; m < EBB_METRICS; m++) {
+      const ebb_interval *i = &row->metric[m];
+      assert_true(i->value == 1);
+      assert_true(with ? fabs(i->low - 0.6306) < 5e-5 && i->high == 1 : isnan(i->low) && isnan(i->high));
+      assert_true(with ? i->bca_low == 1 && i->percentile_low == 1 : isnan(i->bca_low));
+    }
+    assert_int_equal(strstr(json, "\"low\": null") != NULL, !with);
+    assert_int_equal(strstr(csv, ",1,,,1,,,1,,,") != NULL, !with);
+    assert_int_equal(strstr(csv, ",1,0.630") != NULL, with);
+    assert_int_equal(strstr(table, "[-,-]") != NULL, !with);
+    assert_int_equal(strstr(table, "bootstrap over groups") != NULL, with);
+    assert_int_equal(strstr(table, "exact binomial") != NULL, with);
+    for (char *line = strtok(table, "\n"); line; line = strtok(NULL, "\n"))
+      assert_true(strlen(line) <= 100);
+    free(json);
+    free(csv);
+    free(table);
+    ebb_results_free(&r);
+  }
+  free(probe);
+  free(dir);
+}
+
+/* Best cell, floor and p are one statistic, of the first repeat: more repeats change the map and leave them. */
+static void best_is_of_the_first_repeat(void **state) {
+  (void)state;
+  const planted p = {
+      .categories = 1, .groups = 12, .steps = 3, .blocks = 3, .width = 6, .signal = 0, .seed = 8};
+  char *dir = fresh("first");
+  assert_true(planted_write(&p, dir, NULL));
+  ebb_results one, three;
+  for (int i = 0; i < 2; i++) {
+    ebb_config k = settings(i ? 3 : 1, 19);
+    snprintf(k.probe.features.names[0], sizeof k.probe.features.names[0], "block_out.mean");
+    k.probe.features.count = 1;
+    k.probe.bootstrap = 50;
+    study(dir, &k, i ? &three : &one);
+  }
+  int moved = 0;
+  for (int i = 0; i < one.row_count; i++) {
+    const ebb_row *a = &one.rows[i], *b = &three.rows[i];
+    int top = a->top_step * a->block_count + a->top_block;
+    assert_true(a->top_once == b->top_once && a->p == b->p && a->permuted.mean == b->permuted.mean);
+    assert_int_equal(top, b->top_step * b->block_count + b->top_block);
+    assert_true(fabs(a->cell[EBB_ACCURACY][top] - a->top_once) <
+                1e-12); /* one repeat: the map is that repeat */
+    for (int cell = 0; cell < ebb_row_cells(a); cell++)
+      assert_true(a->cell[EBB_ACCURACY][cell] <= a->top_once + 1e-12);
+    moved += fabs(b->cell[EBB_ACCURACY][top] - b->top_once) > 1e-12;
+  }
+  assert_true(moved > 0);
+  ebb_results_free(&one);
+  ebb_results_free(&three);
+  free(dir);
+}
+
+/* ---- before an inversion ---- */
+
+static const char *checked(const ebb_dataset *set, const ebb_config *k) {
+  static ebb_error err;
+  err.text[0] = '\0';
+  bool ok = ebb_probe_check(set, k, &err);
+  assert_int_equal(ok, err.text[0] == '\0');
+  return err.text;
+}
+
+static void wants(ebb_config *k, const char *feature) {
+  k->probe.features.count = 1;
+  snprintf(k->probe.features.names[0], sizeof k->probe.features.names[0], "%s", feature);
+}
+
+static void checks_before_an_inversion(void **state) {
+  (void)state;
+  static char ids[32][32], groups[32][32];
+  ebb_video videos[32];
+  for (int v = 0; v < 32; v++) { /* 2 categories of 4 groups */
+    snprintf(ids[v], sizeof ids[v], "O%d/%d/%d", v / 16 + 1, v / 4, v % 4);
+    snprintf(groups[v], sizeof groups[v], "O%d/%d", v / 16 + 1, v / 4);
+    videos[v] = (ebb_video){.id = ids[v],
+                            .group = groups[v],
+                            .category = v < 16 ? "O1" : "O2",
+                            .label = v % 2 ? EBB_POSSIBLE : EBB_IMPOSSIBLE};
+  }
+  ebb_dataset set = {.root = "set", .videos = videos, .count = 32};
+  ebb_config k = settings(1, 0);
+  assert_non_null(strstr(checked(&set, &k), "O1: 4 groups with possible and impossible videos"));
+  assert_non_null(strstr(checked(&set, &k), "needs at least 5"));
+  strcpy(k.probe.by, "all");
+  assert_string_equal(checked(&set, &k), "");
+  strcpy(k.probe.by, "block");
+  assert_non_null(strstr(checked(&set, &k), "probe.by"));
+  strcpy(k.probe.by, "category");
+  k.probe.folds = k.probe.inner_folds = 2;
+  assert_string_equal(checked(&set, &k), "");
+  videos[17].label = videos[19].label = EBB_IMPOSSIBLE;
+  assert_non_null(strstr(checked(&set, &k), "O2: 3 groups"));
+  videos[21].label = videos[23].label = EBB_UNLABELLED;
+  assert_non_null(strstr(checked(&set, &k), "O2: 2 groups"));
+  set.count = 16;
+  assert_string_equal(checked(&set, &k), "");
+  strcpy(k.probe.preset, "loose");
+  assert_non_null(strstr(checked(&set, &k), "probe.preset"));
+  strcpy(k.probe.preset, "strict");
+  const char *const there[4] = {"block_out.mean", "latent.mean", "latent.frame_mean", "latent.motion"};
+  for (int i = 0; i < 4; i++) {
+    wants(&k, there[i]);
+    assert_string_equal(checked(&set, &k), "");
+  }
+  wants(&k, "attn_entropy");
+  assert_non_null(strstr(checked(&set, &k),
+                         "asks for attn_entropy; this run will have block_out.mean, latent.mean, "
+                         "latent.frame_mean, latent.motion ("));
+  assert_true(ebb_config_set(&k, "capture.points=[attn_entropy, latent]", NULL));
+  assert_true(ebb_config_set(&k, "capture.pool=[moments, mean]", NULL));
+  assert_string_equal(checked(&set, &k), "");
+  wants(&k, "latent.moments");
+  assert_string_equal(checked(&set, &k), "");
+  wants(&k, "attn_entropy.mean");
+  assert_non_null(strstr(checked(&set, &k), "attn_entropy, latent.moments, latent.mean, latent.frame_mean"));
+  set.count = 0;
+  wants(&k, "latent.mean");
+  assert_non_null(strstr(checked(&set, &k), "no labelled video"));
+}
+
 static int begin(void **state) {
   (void)state;
   return mkdtemp(folder) && ebb_context_open(&c, "cpu", NULL) ? 0 : -1;
@@ -279,9 +436,14 @@ static int end(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(planted_truth_is_found), cmocka_unit_test(additive_pairs_are_even),
-      cmocka_unit_test(nested_is_unbiased),     cmocka_unit_test(files_are_written_and_read_back),
+      cmocka_unit_test(planted_truth_is_found),
+      cmocka_unit_test(additive_pairs_are_even),
+      cmocka_unit_test(nested_is_unbiased),
+      cmocka_unit_test(files_are_written_and_read_back),
       cmocka_unit_test(errors_are_told),
+      cmocka_unit_test(intervals_that_are_none),
+      cmocka_unit_test(best_is_of_the_first_repeat),
+      cmocka_unit_test(checks_before_an_inversion),
   };
   return cmocka_run_group_tests(tests, begin, end);
 }

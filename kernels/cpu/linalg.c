@@ -1,14 +1,9 @@
 #include <cblas.h>
 
 #include "kernels/cpu/cpu.h"
+#include "kernels/lapack.h"
 
 #define TILE 128
-
-/* LAPACK, as OpenBLAS has it: column-major, every argument by reference, lengths of the characters last. */
-void dpotrf_(const char *uplo, const int *n, double *a, const int *lda, int *info, size_t uplo_length);
-void dsyevd_(const char *jobz, const char *uplo, const int *n, double *a, const int *lda, double *w,
-             double *work, const int *lwork, int *iwork, const int *liwork, int *info, size_t jobz_length,
-             size_t uplo_length);
 
 void cpu_gram(ebb_context *c, ebb_tensor g, ebb_tensor x) {
   int64_t n = x.shape[0], d = x.shape[1];

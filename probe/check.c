@@ -1,0 +1,77 @@
+#include "probe/probe.h"
+#include "probe/sample.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* The samples that a store of these videos would give; none has failed yet. */
+static bool check_samples(const ebb_dataset *set, const ebb_config *config, ebb_error *err) {
+  ebb_store store = {.dir = set->root, .video_count = set->count};
+  store.videos = calloc((size_t)set->count + 1, sizeof *store.videos);
+  if (!store.videos)
+    return ebb_fail(err, "not enough memory for a list of %lld videos", (long long)set->count);
+  for (int64_t i = 0; i < set->count; i++) {
+    const ebb_video *v = &set->videos[i];
+    store.videos[i] = (ebb_store_video){v->id, v->group, v->category, v->label, NULL};
+  }
+  ebb_sample *samples = NULL;
+  int count = 0;
+  bool ok = ebb_samples_make(&store, strcmp(config->probe.by, "all") != 0, (int)config->probe.folds,
+                             (int)config->probe.inner_folds, &samples, &count, err);
+  ebb_samples_free(samples, count);
+  free(store.videos);
+  return ok;
+}
+
+/* What the taps will call their features: the two statistics by their point, all else point.pool. */
+typedef struct names {
+  int count;
+  char name[3 + 16 * 16][136];
+} names;
+
+static void list_features(const ebb_config *config, names *to) {
+  static const char *const vae[3] = {"latent.mean", "latent.frame_mean", "latent.motion"};
+  const ebb_name_list *points = &config->capture.points, *pools = &config->capture.pool;
+  to->count = 0;
+  for (int i = 0; i < points->count; i++) {
+    const char *point = points->names[i];
+    bool statistic = strcmp(point, "attn_frames") == 0 || strcmp(point, "attn_entropy") == 0;
+    for (int j = 0; j < (statistic ? 1 : pools->count); j++)
+      snprintf(to->name[to->count++], sizeof to->name[0], "%s%s%s", point, statistic ? "" : ".",
+               statistic ? "" : pools->names[j]);
+  }
+  for (int i = 0; i < 3; i++)
+    snprintf(to->name[to->count++], sizeof to->name[0], "%s", vae[i]);
+}
+
+static bool listed(const names *list, int count, const char *name) {
+  for (int i = 0; i < count; i++)
+    if (strcmp(list->name[i], name) == 0)
+      return true;
+  return false;
+}
+
+static bool check_features(const ebb_config *config, ebb_error *err) {
+  names *have = malloc(sizeof *have);
+  if (!have)
+    return ebb_fail(err, "not enough memory for the names of features");
+  list_features(config, have);
+  bool ok = true;
+  for (int i = 0; ok && i < config->probe.features.count; i++) {
+    const char *wanted = config->probe.features.names[i];
+    ok = listed(have, have->count, wanted);
+    if (ok)
+      continue;
+    ebb_fail(err, "probe.features asks for %s; this run will have", wanted);
+    for (int k = 0; k < have->count; k++)
+      if (!listed(have, k, have->name[k]))
+        ebb_fail_also(err, "%s %s", k ? "," : "", have->name[k]);
+    ebb_fail_also(err, " (capture.points and capture.pool say what is kept)");
+  }
+  free(have);
+  return ok;
+}
+
+bool ebb_probe_check(const ebb_dataset *set, const ebb_config *config, ebb_error *err) {
+  return ebb_study_settings(config, err) && check_features(config, err) && check_samples(set, config, err);
+}
