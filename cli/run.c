@@ -4,6 +4,7 @@
 #include "cli/progress.h"
 #include "ebb_version.h"
 #include "engine/job.h"
+#include "loaders/dataset.h"
 #include "loaders/file.h"
 #include "probe/probe.h"
 
@@ -53,6 +54,24 @@ static bool invert(const ebb_config *config, bool dry_run, ebb_job_result *resul
   return ok;
 }
 
+static void nothing_to_say(void *user, const char *id, const char *reason) {
+  (void)user;
+  (void)id;
+  (void)reason; /* the inversion says it */
+}
+
+/* Before hours are spent on an inversion: can what it will leave be probed as the experiment asks? */
+static bool check_probe(const ebb_config *config, ebb_error *err) {
+  ebb_dataset set = {0};
+  if (!ebb_dataset_open(&set, config->data.format, config->data.path, config->data.unlabelled, nothing_to_say, NULL, err))
+    return false;
+  if (config->data.groups > 0)
+    ebb_dataset_keep(&set, config->data.groups);
+  bool ok = ebb_probe_check(&set, config, err);
+  ebb_dataset_close(&set);
+  return ok;
+}
+
 static bool probe(const ebb_config *config, const char *run, ebb_error *err) {
   ebb_context c = {0};
   ebb_progress_bar progress;
@@ -88,7 +107,8 @@ static int run_config(int argc, char **argv, bool with_probe) {
   ebb_config *config = malloc(sizeof *config);
   ebb_job_result result = {0};
   bool usage = false;
-  bool ok = config && read_config(config, path, &sets, out, &usage, &err) && invert(config, dry_run != 0, &result, &err) &&
+  bool ok = config && read_config(config, path, &sets, out, &usage, &err) && (!with_probe || check_probe(config, &err)) &&
+            invert(config, dry_run != 0, &result, &err) &&
             (!with_probe || dry_run || probe(config, config->run.out, &err));
   free(config);
   return !ok ? fail(&err, usage) : result.failed ? EBB_EXIT_SOME_FAILED : EBB_EXIT_OK;

@@ -134,6 +134,8 @@ static void test_config_errors(void **state) {
   expect(2, line("run %s --set inversion.steps=many%s", at("bad.yaml"), ""), "inversion.steps");
   expect(2, line("run %s --set inversion.solver=elur%s", at("bad.yaml"), ""), "euler");
   expect(1, line("run %s%s", at("none.yaml"), ""), "none.yaml");
+  expect(1, line("run %s --set probe.folds=50%s", at("bad.yaml"), ""), "probe.folds"); /* before anything is inverted */
+  expect(1, line("run %s --set probe.features=[block_out.men] --dry-run%s", at("bad.yaml"), ""), "block_out.mean");
   assert_int_equal(access(at("bad"), F_OK), -1);
 }
 
