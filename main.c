@@ -23,12 +23,14 @@ static const struct {
 };
 
 static void print_help(FILE *out) {
-  fprintf(out, "ebb %s: runs video diffusion transformers backward and reads what they knew on the way\n\n"
-               "usage: ebb COMMAND [arguments]\n\n",
+  fprintf(out,
+          "ebb %s: runs video diffusion transformers backward and reads what they knew on the way\n\n"
+          "usage: ebb COMMAND [arguments]\n\n",
           EBB_VERSION);
   for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
     fprintf(out, "  %-8s %s\n", commands[i].name, commands[i].help);
-  fprintf(out, "\n`ebb COMMAND --help` tells more. Exit codes: 0 ok, 1 error, 2 usage, 3 some videos failed.\n");
+  fprintf(out,
+          "\n`ebb COMMAND --help` tells more. Exit codes: 0 ok, 1 error, 2 usage, 3 some videos failed.\n");
 }
 
 /* What was printed has to have arrived: a table on a full disk is no success. */

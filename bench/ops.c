@@ -91,8 +91,10 @@ int bench_ops(const bench_options *options) {
       break;
     ran++;
     ebb_shape_text(k->t[0].rank, k->t[0].shape, shape);
-    printf(options->csv ? "%s,\"%s\",\"%s\",%d,%.3f,%.3f,%.3f\n" : "%-18s %-26s %-22s %6d %12.1f %9.2f %9.2f\n",
-           k->op, k->label, shape, calls, median * 1e6, counted.flops / median * 1e-9, counted.bytes / median * 1e-9);
+    printf(options->csv ? "%s,\"%s\",\"%s\",%d,%.3f,%.3f,%.3f\n"
+                        : "%-18s %-26s %-22s %6d %12.1f %9.2f %9.2f\n",
+           k->op, k->label, shape, calls, median * 1e6, counted.flops / median * 1e-9,
+           counted.bytes / median * 1e-9);
     fflush(stdout);
   }
   ebb_context_close(&c);

@@ -18,17 +18,26 @@ int ebb_synth_command(int argc, char **argv) {
       {"seed", EBB_OPTION_INT, &seed, "N", "another seed, other scenes (1)", 0, INT64_MAX, NULL},
       {"size", EBB_OPTION_INT, &size, "PIXELS", "height and width (64)", 32, 512, NULL},
       {"frames", EBB_OPTION_INT, &frames, "N", "length of a movie (33)", 9, 512, NULL},
-      {"bulk", EBB_OPTION_TEXT, &bulk, "FILE", "instead: training movies in one safetensors file", 0, 0, NULL},
-      {"first", EBB_OPTION_INT, &first, "N", "number of the first training movie (0)", 0, (int64_t)1 << 32, NULL},
+      {"bulk", EBB_OPTION_TEXT, &bulk, "FILE", "instead: training movies in one safetensors file", 0, 0,
+       NULL},
+      {"first", EBB_OPTION_INT, &first, "N", "number of the first training movie (0)", 0, (int64_t)1 << 32,
+       NULL},
       {"count", EBB_OPTION_INT, &count, "N", "how many training movies", 1, (int64_t)1 << 32, NULL},
       {"lawless", EBB_OPTION_FLAG, &lawless, NULL, "training movies of the lawless world", 0, 0, NULL},
   };
   const ebb_command command = {
       "synth DIR [--quadruplets N] | synth --bulk FILE --count N [--lawless]",
-      "Makes movies of bodies that move and bounce and pass behind an occluder: O1 object permanence, O2 shape constancy,\n"
-      "O3 spatio-temporal continuity, in the IntPhys layout, as quadruplets whose possible and impossible movies consist\n"
+      "Makes movies of bodies that move and bounce and pass behind an occluder: O1 object permanence, O2 "
+      "shape constancy,\n"
+      "O3 spatio-temporal continuity, in the IntPhys layout, as quadruplets whose possible and impossible "
+      "movies consist\n"
       "of the same frames; or training movies in bulk. The same seed gives the same bytes everywhere.",
-      options, COUNT(options), &dir, 0, 1, NULL};
+      options,
+      COUNT(options),
+      &dir,
+      0,
+      1,
+      NULL};
   int code = ebb_command_parse(&command, argc, argv);
   if (code >= 0)
     return code;
@@ -59,9 +68,15 @@ int ebb_data_command(int argc, char **argv) {
   };
   const ebb_command command = {
       "data check DIR [--format intphys]",
-      "Reads every frame and reports balance by label, category and group, and whether the possible and the impossible\n"
+      "Reads every frame and reports balance by label, category and group, and whether the possible and the "
+      "impossible\n"
       "movies of each quadruplet are made of the same frames. Exit code 3 when a group or a movie is broken.",
-      options, COUNT(options), words, 2, 2, NULL};
+      options,
+      COUNT(options),
+      words,
+      2,
+      2,
+      NULL};
   int code = ebb_command_parse(&command, argc, argv);
   if (code >= 0)
     return code;

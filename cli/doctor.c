@@ -79,8 +79,9 @@ int ebb_doctor(FILE *out) {
 }
 
 int ebb_doctor_command(int argc, char **argv) {
-  const ebb_command command = {"doctor", "What this build is, what it found, and what this machine can do.", NULL, 0,
-                               NULL, 0, 0, NULL};
+  const ebb_command command = {
+      "doctor", "What this build is, what it found, and what this machine can do.", NULL, 0, NULL, 0, 0,
+      NULL};
   int code = ebb_command_parse(&command, argc, argv);
   return code >= 0 ? code : ebb_doctor(stdout);
 }

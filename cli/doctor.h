@@ -4,8 +4,8 @@
 
 #include <stdio.h>
 
-/* Prints version, commit, compiler, backends, required and optional libraries. Returns the exit code: 0, or 1 when `out`
- * could not be written. */
+/* Prints version, commit, compiler, backends, required and optional libraries. Returns the exit code: 0, or 1
+ * when `out` could not be written. */
 int ebb_doctor(FILE *out);
 
 #endif

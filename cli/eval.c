@@ -7,34 +7,49 @@
 
 int ebb_eval_command(int argc, char **argv) {
   const char *op = NULL;
-  ebb_eval_options e = {.transformer = "transformer", .device = "auto", .dtype = "float32", .solver = "euler",
-                        .labels = "noisy", .schedule = "auto", .guidance = 1};
+  ebb_eval_options e = {.transformer = "transformer",
+                        .device = "auto",
+                        .dtype = "float32",
+                        .solver = "euler",
+                        .labels = "noisy",
+                        .schedule = "auto",
+                        .guidance = 1};
   int64_t steps = 50;
   const ebb_option options[] = {
       {"model", EBB_OPTION_TEXT, &e.model, "DIR", "diffusers folder", 0, 0, NULL},
-      {"transformer", EBB_OPTION_TEXT, &e.transformer, "NAME", "sub-folder with the transformer (transformer)", 0, 0, NULL},
+      {"transformer", EBB_OPTION_TEXT, &e.transformer, "NAME",
+       "sub-folder with the transformer (transformer)", 0, 0, NULL},
       {"in", EBB_OPTION_TEXT, &e.in, "FILE", "safetensors, float32", 0, 0, NULL},
       {"out", EBB_OPTION_TEXT, &e.out, "FILE", "safetensors, float32", 0, 0, NULL},
       {"device", EBB_OPTION_TEXT, &e.device, "NAME", "auto, cpu, cuda, cuda:N (auto)", 0, 0, NULL},
       {"dtype", EBB_OPTION_TEXT, &e.dtype, "NAME", "float32 or bfloat16 (float32)", 0, 0, "float32|bfloat16"},
       {"steps", EBB_OPTION_INT, &steps, "N", "invert, sample: steps (50)", 1, 10000, NULL},
-      {"solver", EBB_OPTION_TEXT, &e.solver, "NAME", "euler, heun, midpoint, rk4, exact (euler)", 0, 0, "euler|heun|midpoint|rk4|exact"},
-      {"labels", EBB_OPTION_TEXT, &e.labels, "NAME", "noisy (official) or matched (noisy)", 0, 0, "noisy|matched"},
+      {"solver", EBB_OPTION_TEXT, &e.solver, "NAME", "euler, heun, midpoint, rk4, exact (euler)", 0, 0,
+       "euler|heun|midpoint|rk4|exact"},
+      {"labels", EBB_OPTION_TEXT, &e.labels, "NAME", "noisy (official) or matched (noisy)", 0, 0,
+       "noisy|matched"},
       {"guidance", EBB_OPTION_REAL, &e.guidance, "G", "1 is the prompt alone (1)", 0, 0, NULL},
-      {"schedule", EBB_OPTION_TEXT, &e.schedule, "NAME", "auto, unipc, unipc-old, flow-match-euler (auto)", 0, 0, "auto|unipc|unipc-old|flow-match-euler"},
+      {"schedule", EBB_OPTION_TEXT, &e.schedule, "NAME", "auto, unipc, unipc-old, flow-match-euler (auto)", 0,
+       0, "auto|unipc|unipc-old|flow-match-euler"},
       {"shift", EBB_OPTION_REAL, &e.shift, "S", "flow shift (the model's)", 0, 0, NULL},
   };
   const ebb_command command = {
       "eval OP --model DIR --in X.safetensors --out Y.safetensors [options]",
       "OP, tensors in -> tensors out (all float32):\n"
-      "  velocity  latents [B,C,T,H,W], timestep [B], text [B,M,text_dim] -> velocity, and for every block i\n"
+      "  velocity  latents [B,C,T,H,W], timestep [B], text [B,M,text_dim] -> velocity, and for every block "
+      "i\n"
       "            block.i [B,S,D], attn_frames.i [B,N,T,T], attn_entropy.i [B,N,T] in nats\n"
       "  encode    video [B,3,F,H,W] in [-1,1] -> latents (posterior mode, normalised)\n"
       "  decode    latents -> video\n"
       "  invert    latents, text, text_negative (when guidance is not 1) -> trajectory [steps+1,B,C,T,H,W]\n"
       "            from clean to noise, sigmas [steps+1], timesteps [steps]\n"
       "  sample    noise, text, text_negative -> the same from noise to clean",
-      options, (int)(sizeof options / sizeof *options), &op, 1, 1, NULL};
+      options,
+      (int)(sizeof options / sizeof *options),
+      &op,
+      1,
+      1,
+      NULL};
   int code = ebb_command_parse(&command, argc, argv);
   if (code >= 0)
     return code;
@@ -43,8 +58,9 @@ int ebb_eval_command(int argc, char **argv) {
   for (int i = 0; i < 5; i++)
     known = known || strcmp(op, ops[i]) == 0;
   if (!known || !e.model || !e.in || !e.out) {
-    fprintf(stderr, known ? "ebb: eval needs --model, --in and --out (--help tells more)\n"
-                          : "ebb: eval '%s': expected velocity, encode, decode, invert or sample\n",
+    fprintf(stderr,
+            known ? "ebb: eval needs --model, --in and --out (--help tells more)\n"
+                  : "ebb: eval '%s': expected velocity, encode, decode, invert or sample\n",
             op);
     return EBB_EXIT_USAGE;
   }

@@ -44,9 +44,9 @@ static bool check_component(const char *folder, const char *class_name, ebb_erro
   if (strstr(class_name, "Transformer3DModel")) {
     ok = ebb_model_open(&model, &c, folder, NULL, err);
     if (ok)
-      printf("  family: %s; %lld blocks, width %lld, %lld heads, %lld latent channels, text width %lld\n", class_name,
-             (long long)model.blocks, (long long)model.width, (long long)model.heads, (long long)model.channels,
-             (long long)model.text_dim);
+      printf("  family: %s; %lld blocks, width %lld, %lld heads, %lld latent channels, text width %lld\n",
+             class_name, (long long)model.blocks, (long long)model.width, (long long)model.heads,
+             (long long)model.channels, (long long)model.text_dim);
     ebb_model_close(&model);
   } else if (strncmp(class_name, "AutoencoderKL", 13) == 0) {
     ok = ebb_vae_open(&vae, &c, folder, true, true, err);
@@ -100,9 +100,11 @@ static bool info_folder(const char *path, ebb_error *err) {
     json_t *value;
     ok = object != NULL;
     if (ok)
-      printf("model folder: %s\n", ebb_json_text_or((ebb_json){object, index, err}, "_class_name", "of no class"));
+      printf("model folder: %s\n",
+             ebb_json_text_or((ebb_json){object, index, err}, "_class_name", "of no class"));
     json_object_foreach(object, key, value) {
-      if (!ok || key[0] == '_' || strchr(key, '/') || !json_is_array(value) || !json_is_string(json_array_get(value, 1)))
+      if (!ok || key[0] == '_' || strchr(key, '/') || !json_is_array(value) ||
+          !json_is_string(json_array_get(value, 1)))
         continue;
       char *folder = ebb_path_join(path, key), *inner = ebb_path_join(folder, "config.json");
       if (exists(inner))
@@ -118,8 +120,11 @@ static bool info_folder(const char *path, ebb_error *err) {
   } else if (exists(config)) {
     ok = info_component(path, err);
   } else {
-    ok = ebb_fail(err, "%s: neither model_index.json nor config.json: expected a diffusers model folder, one of its "
-                       "components, or a safetensors file", path);
+    ok = ebb_fail(
+        err,
+        "%s: neither model_index.json nor config.json: expected a diffusers model folder, one of its "
+        "components, or a safetensors file",
+        path);
   }
   free(index);
   free(config);
@@ -129,9 +134,15 @@ static bool info_folder(const char *path, ebb_error *err) {
 int ebb_info_command(int argc, char **argv) {
   const char *path = NULL;
   const ebb_command command = {"info PATH",
-                               "What is in a safetensors file, a diffusers model folder or one component of it: names, shapes, dtypes,\n"
+                               "What is in a safetensors file, a diffusers model folder or one component of "
+                               "it: names, shapes, dtypes,\n"
                                "parameter count, family. Exit code 1 with the reason when it is not valid.",
-                               NULL, 0, &path, 1, 1, NULL};
+                               NULL,
+                               0,
+                               &path,
+                               1,
+                               1,
+                               NULL};
   int code = ebb_command_parse(&command, argc, argv);
   if (code >= 0)
     return code;

@@ -11,7 +11,8 @@ static void print_help(const ebb_command *c, FILE *out) {
     fprintf(out, "\noptions:\n");
   for (int i = 0; i < c->option_count; i++) {
     char left[64];
-    snprintf(left, sizeof left, "--%s %s", c->options[i].name, c->options[i].argument ? c->options[i].argument : "");
+    snprintf(left, sizeof left, "--%s %s", c->options[i].name,
+             c->options[i].argument ? c->options[i].argument : "");
     fprintf(out, "  %-26s %s\n", left, c->options[i].help);
   }
   fprintf(out, "  %-26s %s\n", "--help", "this text");
@@ -20,8 +21,8 @@ static void print_help(const ebb_command *c, FILE *out) {
 }
 
 static int usage_error(const ebb_command *c, const char *what, const char *which) {
-  fprintf(stderr, "ebb: %s%s%s%s\nusage: ebb %s\n(--help tells more)\n", what, which ? " '" : "", which ? which : "",
-          which ? "'" : "", c->usage);
+  fprintf(stderr, "ebb: %s%s%s%s\nusage: ebb %s\n(--help tells more)\n", what, which ? " '" : "",
+          which ? which : "", which ? "'" : "", c->usage);
   return EBB_EXIT_USAGE;
 }
 

@@ -21,7 +21,8 @@ static const char *duration(double seconds, char text[32]) {
 }
 
 void ebb_progress_start(ebb_progress_bar *p, const char *what, const char *unit, int64_t total) {
-  *p = (ebb_progress_bar){.what = what, .unit = unit, .total = total, .started = now(), .terminal = isatty(2)};
+  *p =
+      (ebb_progress_bar){.what = what, .unit = unit, .total = total, .started = now(), .terminal = isatty(2)};
 }
 
 void ebb_progress_show(ebb_progress_bar *p, double done) {
@@ -50,8 +51,8 @@ void ebb_progress_end(ebb_progress_bar *p) {
   if (p->shown && p->terminal)
     fprintf(stderr, "\r\033[K");
   if (p->unit)
-    fprintf(stderr, "%s: %lld %s in %s, %.2f/s\n", p->what, (long long)p->total, p->unit, duration(spent, text),
-            (double)p->total / (spent > 0 ? spent : 1));
+    fprintf(stderr, "%s: %lld %s in %s, %.2f/s\n", p->what, (long long)p->total, p->unit,
+            duration(spent, text), (double)p->total / (spent > 0 ? spent : 1));
   else
     fprintf(stderr, "%s: %s\n", p->what, duration(spent, text));
 }

@@ -15,6 +15,6 @@ typedef struct ebb_progress_bar {
 
 void ebb_progress_start(ebb_progress_bar *p, const char *what, const char *unit, int64_t total);
 void ebb_progress_show(ebb_progress_bar *p, double done); /* of total, with a fraction */
-void ebb_progress_end(ebb_progress_bar *p);               /* a last line with rate and time; nothing when never shown */
+void ebb_progress_end(ebb_progress_bar *p); /* a last line with rate and time; nothing when never shown */
 
 #endif

@@ -27,8 +27,8 @@ static void show_fraction(void *user, double fraction) {
 }
 
 /* *usage is set when it is the command line that is wrong, not the file. */
-static bool read_config(ebb_config *config, const char *path, const ebb_text_list *sets, const char *out, bool *usage,
-                        ebb_error *err) {
+static bool read_config(ebb_config *config, const char *path, const ebb_text_list *sets, const char *out,
+                        bool *usage, ebb_error *err) {
   ebb_config_defaults(config);
   if (!ebb_config_read(config, path, err))
     return false;
@@ -44,7 +44,10 @@ static bool read_config(ebb_config *config, const char *path, const ebb_text_lis
 
 static bool invert(const ebb_config *config, bool dry_run, ebb_job_result *result, ebb_error *err) {
   ebb_progress_bar progress;
-  ebb_job_options options = {.version = EBB_VERSION " " EBB_COMMIT, .dry_run = dry_run, .log = stderr, .progress = show_inversion,
+  ebb_job_options options = {.version = EBB_VERSION " " EBB_COMMIT,
+                             .dry_run = dry_run,
+                             .log = stderr,
+                             .progress = show_inversion,
                              .progress_user = &progress};
   ebb_progress_start(&progress, "inverting", "videos", 0);
   bool ok = ebb_job_invert(config, &options, result, err);
@@ -63,7 +66,8 @@ static void nothing_to_say(void *user, const char *id, const char *reason) {
 /* Before hours are spent on an inversion: can what it will leave be probed as the experiment asks? */
 static bool check_probe(const ebb_config *config, ebb_error *err) {
   ebb_dataset set = {0};
-  if (!ebb_dataset_open(&set, config->data.format, config->data.path, config->data.unlabelled, nothing_to_say, NULL, err))
+  if (!ebb_dataset_open(&set, config->data.format, config->data.path, config->data.unlabelled, nothing_to_say,
+                        NULL, err))
     return false;
   if (config->data.groups > 0)
     ebb_dataset_keep(&set, config->data.groups);
@@ -89,17 +93,24 @@ static int run_config(int argc, char **argv, bool with_probe) {
   ebb_text_list sets = {0};
   int dry_run = 0;
   const ebb_option options[] = {
-      {"set", EBB_OPTION_LIST, &sets, "KEY=VALUE", "overrides a key of the file; again and again", 0, 0, NULL},
+      {"set", EBB_OPTION_LIST, &sets, "KEY=VALUE", "overrides a key of the file; again and again", 0, 0,
+       NULL},
       {"out", EBB_OPTION_TEXT, &out, "DIR", "run folder (run.out)", 0, 0, NULL},
       {"dry-run", EBB_OPTION_FLAG, &dry_run, NULL, "print memory, features and disk, and stop", 0, 0, NULL},
   };
   const ebb_command command = {
       with_probe ? "run CONFIG [--set KEY=VALUE] [--out DIR] [--dry-run]"
                  : "invert CONFIG [--set KEY=VALUE] [--out DIR] [--dry-run]",
-      with_probe ? "Takes every video through the VAE and backward through the transformers, keeps what the taps saw, and fits\n"
+      with_probe ? "Takes every video through the VAE and backward through the transformers, keeps what the "
+                   "taps saw, and fits\n"
                    "the probes. Exit code 3 when some videos failed; they are named, recorded and left out."
                  : "The first half of `ebb run`: videos to the feature store. `ebb probe RUN` does the rest.",
-      options, 3, &path, 1, 1, ebb_config_help};
+      options,
+      3,
+      &path,
+      1,
+      1,
+      ebb_config_help};
   int code = ebb_command_parse(&command, argc, argv);
   if (code >= 0)
     return code;
@@ -107,8 +118,8 @@ static int run_config(int argc, char **argv, bool with_probe) {
   ebb_config *config = malloc(sizeof *config);
   ebb_job_result result = {0};
   bool usage = false;
-  bool ok = config && read_config(config, path, &sets, out, &usage, &err) && (!with_probe || check_probe(config, &err)) &&
-            invert(config, dry_run != 0, &result, &err) &&
+  bool ok = config && read_config(config, path, &sets, out, &usage, &err) &&
+            (!with_probe || check_probe(config, &err)) && invert(config, dry_run != 0, &result, &err) &&
             (!with_probe || dry_run || probe(config, config->run.out, &err));
   free(config);
   return !ok ? fail(&err, usage) : result.failed ? EBB_EXIT_SOME_FAILED : EBB_EXIT_OK;
@@ -125,11 +136,17 @@ int ebb_invert_command(int argc, char **argv) {
 int ebb_probe_command(int argc, char **argv) {
   const char *run = NULL;
   ebb_text_list sets = {0};
-  const ebb_option options[] = {
-      {"set", EBB_OPTION_LIST, &sets, "KEY=VALUE", "overrides a key of the run's config, e.g. probe.seed=2", 0, 0, NULL}};
-  const ebb_command command = {"probe RUN [--set probe.KEY=VALUE]",
-                               "Fits the probes on a finished run's features; writes RUN/probe and prints the table.",
-                               options, 1, &run, 1, 1, NULL};
+  const ebb_option options[] = {{"set", EBB_OPTION_LIST, &sets, "KEY=VALUE",
+                                 "overrides a key of the run's config, e.g. probe.seed=2", 0, 0, NULL}};
+  const ebb_command command = {
+      "probe RUN [--set probe.KEY=VALUE]",
+      "Fits the probes on a finished run's features; writes RUN/probe and prints the table.",
+      options,
+      1,
+      &run,
+      1,
+      1,
+      NULL};
   int code = ebb_command_parse(&command, argc, argv);
   if (code >= 0)
     return code;
@@ -145,8 +162,14 @@ int ebb_probe_command(int argc, char **argv) {
 
 int ebb_report_command(int argc, char **argv) {
   const char *run = NULL;
-  const ebb_command command = {"report RUN", "Prints the tables of a probed run again and draws its pictures again.",
-                               NULL, 0, &run, 1, 1, NULL};
+  const ebb_command command = {"report RUN",
+                               "Prints the tables of a probed run again and draws its pictures again.",
+                               NULL,
+                               0,
+                               &run,
+                               1,
+                               1,
+                               NULL};
   int code = ebb_command_parse(&command, argc, argv);
   if (code >= 0)
     return code;

@@ -94,7 +94,7 @@ static ebb_st_declare declare(const char *name, int rank, const int64_t *shape) 
   return d;
 }
 
-/* ---- velocity ---------------------------------------------------------------------------------------------------- */
+/* ---- velocity ---------------------------------------------------------------------------------------- */
 
 static bool write_velocity(evaluation *e, const float *velocity, const ebb_tap *tap, ebb_error *err) {
   const ebb_tap_plan *plan = tap->plan;
@@ -119,7 +119,8 @@ static bool write_velocity(evaluation *e, const float *velocity, const ebb_tap *
     int64_t width = ebb_store_width(f);
     for (int64_t l = 0; ok && l < L; l++)
       for (int64_t b = 0; ok && b < B; b++)
-        ok = ebb_st_writer_append(e->writer, tap->data[s] + (b * L + l) * width, (size_t)width * sizeof(float), err);
+        ok = ebb_st_writer_append(e->writer, tap->data[s] + (b * L + l) * width,
+                                  (size_t)width * sizeof(float), err);
   }
   for (int64_t i = 0; names && i < n; i++)
     free(names[i]);
@@ -157,7 +158,8 @@ static bool evaluate_velocity(evaluation *e, ebb_error *err) {
        plan_everything(&plan, ebb_model_tap_sizes(&model, cond.shape), err) &&
        ebb_tap_open(&tap, &plan, c, B, err);
   if (ok) {
-    ebb_tensor x = activation_like(c, "latents", &e->latents), v = activation_like(c, "velocity", &e->latents);
+    ebb_tensor x = activation_like(c, "latents", &e->latents),
+               v = activation_like(c, "velocity", &e->latents);
     ebb_upload(c, x, e->latents.data);
     ebb_tap_step(&tap, 0);
     ebb_model_velocity(&model, v, x, &cond, 0, &tap);
@@ -175,7 +177,7 @@ static bool evaluate_velocity(evaluation *e, ebb_error *err) {
   return ok;
 }
 
-/* ---- encode, decode ------------------------------------------------------------------------------------------------ */
+/* ---- encode, decode ---------------------------------------------------------------------------------- */
 
 static bool write_one(evaluation *e, const char *name, int rank, const int64_t *shape, const float *data,
                       ebb_error *err) {
@@ -205,7 +207,8 @@ static bool evaluate_encode(evaluation *e, ebb_error *err) {
   ok = ok && ((clip && result) || ebb_fail(err, "no memory for the video"));
   if (ok) {
     for (int64_t i = 0; i < in[0] * 3; i++)
-      memcpy(clip + i * used * plane, e->video.data + i * in[2] * plane, (size_t)(used * plane) * sizeof *clip);
+      memcpy(clip + i * used * plane, e->video.data + i * in[2] * plane,
+             (size_t)(used * plane) * sizeof *clip);
     ebb_tensor video = EBB_ACTIVATION(c, "video", in[0], 3, used, in[3], in[4]);
     ebb_tensor latents = ebb_tensor_new(c, EBB_ACTIVATIONS, EBB_F32, "latents", 5, shape);
     ebb_upload(c, video, clip);
@@ -233,7 +236,8 @@ static bool evaluate_decode(evaluation *e, ebb_error *err) {
     ok = ebb_fail(err, "%s: 'latents' has %lld channels, expected %lld", e->options->in, (long long)z[1],
                   (long long)vae.channels);
   if (ok) {
-    int64_t shape[] = {z[0], 3, vae.time_stride * (z[2] - 1) + 1, vae.space_stride * z[3], vae.space_stride * z[4]};
+    int64_t shape[] = {z[0], 3, vae.time_stride * (z[2] - 1) + 1, vae.space_stride * z[3],
+                       vae.space_stride * z[4]};
     ebb_tensor latents = activation_like(c, "latents", &e->latents);
     ebb_tensor video = ebb_tensor_new(c, EBB_ACTIVATIONS, EBB_F32, "video", 5, shape);
     ebb_upload(c, latents, e->latents.data);
@@ -252,7 +256,7 @@ static bool evaluate_decode(evaluation *e, ebb_error *err) {
   return ok;
 }
 
-/* ---- invert, sample ------------------------------------------------------------------------------------------------- */
+/* ---- invert, sample ---------------------------------------------------------------------------------- */
 
 static bool make_plan(const ebb_eval_options *o, ebb_integration *plan, ebb_error *err) {
   ebb_schedule schedule = {0};
@@ -262,7 +266,8 @@ static bool make_plan(const ebb_eval_options *o, ebb_integration *plan, ebb_erro
   return ok;
 }
 
-static bool write_trajectory(evaluation *e, const ebb_integration *plan, const float *trajectory, ebb_error *err) {
+static bool write_trajectory(evaluation *e, const ebb_integration *plan, const float *trajectory,
+                             ebb_error *err) {
   int64_t n = plan->steps, shape[6] = {n + 1};
   memcpy(shape + 1, e->latents.shape, 5 * sizeof *shape);
   ebb_st_declare out[] = {declare("trajectory", 6, shape), declare("sigmas", 1, (int64_t[]){n + 1}),
@@ -291,9 +296,11 @@ static bool evaluate_trajectory(evaluation *e, ebb_error *err) {
   ebb_condition text = {0}, negative = {0};
   float *trajectory = NULL;
   bool ok = make_plan(e->options, &plan, err) && ebb_model_open(&model, c, folder, NULL, err) &&
-            ebb_model_condition(&model, &text, shape_of(&e->latents), text_of(&e->text), plan.labels, plan.moments, 1, err);
+            ebb_model_condition(&model, &text, shape_of(&e->latents), text_of(&e->text), plan.labels,
+                                plan.moments, 1, err);
   if (ok && e->options->guidance != 1)
-    ok = ebb_model_condition(&model, &negative, text.shape, text_of(&e->negative), plan.labels, plan.moments, 1, err);
+    ok = ebb_model_condition(&model, &negative, text.shape, text_of(&e->negative), plan.labels, plan.moments,
+                             1, err);
   if (ok) {
     trajectory = malloc((size_t)((plan.steps + 1) * e->latents.count) * sizeof *trajectory);
     ok = trajectory != NULL || ebb_fail(err, "no memory for a trajectory of %d states", plan.steps + 1);
@@ -301,7 +308,10 @@ static bool evaluate_trajectory(evaluation *e, ebb_error *err) {
   if (ok) {
     ebb_tensor x = activation_like(c, "latents", &e->latents);
     ebb_upload(c, x, e->latents.data);
-    ebb_run run = {.model = &model, .plan = &plan, .text = &text, .negative = &negative,
+    ebb_run run = {.model = &model,
+                   .plan = &plan,
+                   .text = &text,
+                   .negative = &negative,
                    .guidance = e->options->guidance};
     ebb_invert(&run, x, trajectory);
     ok = ebb_context_ok(c, err);
@@ -317,7 +327,7 @@ static bool evaluate_trajectory(evaluation *e, ebb_error *err) {
   return ok;
 }
 
-/* ---- all --------------------------------------------------------------------------------------------------------------- */
+/* ---- all --------------------------------------------------------------------------------------------- */
 
 static bool evaluate(void *user, ebb_error *err) {
   evaluation *e = user;
@@ -333,7 +343,8 @@ static bool evaluate(void *user, ebb_error *err) {
 bool ebb_eval(const ebb_eval_options *options, ebb_error *err) {
   evaluation e = {.options = options};
   if (strcmp(options->dtype, "float32") != 0)
-    return ebb_fail(err, "dtype '%s': the CPU backend computes in float32; use --dtype float32", options->dtype);
+    return ebb_fail(err, "dtype '%s': the CPU backend computes in float32; use --dtype float32",
+                    options->dtype);
   bool ok = ebb_context_open(&e.context, options->device, err) && read_inputs(&e, err) &&
             ebb_context_sized(&e.context, evaluate, &e, err);
   ebb_st_writer_abandon(&e.writer);

@@ -5,8 +5,8 @@
 #include "kernels/error.h"
 
 typedef struct ebb_eval_options {
-  const char *op;    /* velocity | encode | decode | invert | sample */
-  const char *model; /* diffusers folder */
+  const char *op;          /* velocity | encode | decode | invert | sample */
+  const char *model;       /* diffusers folder */
   const char *transformer; /* its sub-folder, "transformer" */
   const char *in, *out;    /* safetensors, all float32 */
   const char *device, *dtype;
@@ -17,12 +17,16 @@ typedef struct ebb_eval_options {
 } ebb_eval_options;
 
 /* Tensors in and out:
- *   velocity  latents [B,C,T,H,W], timestep [B], text [1 or B,M,text_dim] -> velocity [B,C,T,H,W] and for every block i block.i [B,S,D],
- *             attn_frames.i [B,N,T,T], attn_entropy.i [B,N,T] (nats)
- *   encode    video [B,3,F,H,W] in [-1,1] (the first 4k+1 frames are used) -> latents [B,C,T,h,w]: posterior mode, normalised
+ *   velocity  latents [B,C,T,H,W], timestep [B], text [1 or B,M,text_dim] -> velocity [B,C,T,H,W] and for every
+ *             block i block.i [B,S,D], attn_frames.i [B,N,T,T], attn_entropy.i [B,N,T] (nats)
+ *   encode    video [B,3,F,H,W] in [-1,1] (the first 4k+1 frames are used) -> latents [B,C,T,h,w]: posterior
+ *             mode, normalised
  *   decode    latents -> video
- *   invert    latents, text, text_negative (when guidance != 1) -> trajectory [steps+1,B,C,T,H,W], sigmas [steps+1], timesteps [steps]
- *   sample    noise, text, text_negative -> the same, from noise to clean */
+ *   invert    latents, text, text_negative (when guidance is above 1) -> trajectory [steps+1,B,C,T,H,W],
+ *             sigmas [steps+1], timesteps [steps]
+ *   sample    noise, text, text_negative -> the same, from noise to clean
+ * Errors: tensors missing or of another shape, the model's own, a step that does not converge; nothing is
+ * written then. */
 bool ebb_eval(const ebb_eval_options *options, ebb_error *err);
 
 #endif

@@ -15,8 +15,9 @@ static const struct {
   int stages;
   double at[EBB_STAGES];
 } tableau[] = {
-    [EBB_EULER] = {1, {0}},           [EBB_HEUN] = {2, {0, 1}}, [EBB_MIDPOINT] = {2, {0, 0.5}},
-    [EBB_RK4] = {4, {0, 0.5, 0.5, 1}}, [EBB_EXACT] = {1, {0}},
+    [EBB_EULER] = {1, {0}},         [EBB_HEUN] = {2, {0, 1}},
+    [EBB_MIDPOINT] = {2, {0, 0.5}}, [EBB_RK4] = {4, {0, 0.5, 0.5, 1}},
+    [EBB_EXACT] = {1, {0}},
 };
 
 bool ebb_solver_named(const char *name, ebb_solver *solver, ebb_error *err) {
@@ -62,9 +63,10 @@ static int moment_of(ebb_integration *plan, double label) {
   return plan->moments++;
 }
 
-bool ebb_integration_make(ebb_integration *plan, const ebb_schedule *s, ebb_solver solver, ebb_labels labels, bool generate,
-                   ebb_error *err) {
-  *plan = (ebb_integration){.solver = generate && solver == EBB_EXACT ? EBB_EULER : solver, .steps = s->steps};
+bool ebb_integration_make(ebb_integration *plan, const ebb_schedule *s, ebb_solver solver, ebb_labels labels,
+                          bool generate, ebb_error *err) {
+  *plan =
+      (ebb_integration){.solver = generate && solver == EBB_EXACT ? EBB_EULER : solver, .steps = s->steps};
   size_t n = (size_t)s->steps;
   plan->step = calloc(n, sizeof *plan->step);
   plan->sigma = calloc(n + 1, sizeof *plan->sigma);
@@ -116,14 +118,16 @@ static ebb_tensor scratch_like(ebb_context *c, const char *name, ebb_tensor x) {
   return ebb_tensor_new(c, EBB_ACTIVATIONS, EBB_F32, name, x.rank, x.shape);
 }
 
-static int euler(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, ebb_velocity_fn *velocity, void *user) {
+static int euler(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, ebb_velocity_fn *velocity,
+                 void *user) {
   ebb_tensor v = scratch_like(c, "velocity", x);
   velocity(user, v, x, s->moment[0], 0);
   ebb_axpby(c, x, 1, x, (float)(s->to - s->from), v);
   return 1;
 }
 
-static int heun(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, ebb_velocity_fn *velocity, void *user) {
+static int heun(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, ebb_velocity_fn *velocity,
+                void *user) {
   float h = (float)(s->to - s->from);
   ebb_tensor v1 = scratch_like(c, "velocity 1", x), v2 = scratch_like(c, "velocity 2", x);
   ebb_tensor y = scratch_like(c, "predicted state", x);
@@ -146,7 +150,8 @@ static int midpoint(ebb_context *c, const ebb_integration_step *s, ebb_tensor x,
   return 2;
 }
 
-static int rk4(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, ebb_velocity_fn *velocity, void *user) {
+static int rk4(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, ebb_velocity_fn *velocity,
+               void *user) {
   static const float advance[] = {0, 0.5f, 0.5f, 1}, weight[] = {1.0f / 6, 1.0f / 3, 1.0f / 3, 1.0f / 6};
   float h = (float)(s->to - s->from);
   ebb_tensor v = scratch_like(c, "velocity", x), y = scratch_like(c, "stage state", x);
@@ -183,7 +188,8 @@ static void iterate(fixed_point *p, float *y, const float *g, int64_t n) {
   p->last = relative_residual(y, g, n);
   p->stalled = p->last < p->best ? 0 : p->stalled + 1;
   p->best = p->last < p->best ? p->last : p->best;
-  p->done = !isfinite(p->last) || p->last <= EBB_EXACT_FLOOR || (p->last <= EBB_EXACT_TOLERANCE && p->stalled >= 5);
+  p->done =
+      !isfinite(p->last) || p->last <= EBB_EXACT_FLOOR || (p->last <= EBB_EXACT_TOLERANCE && p->stalled >= 5);
   if (p->done)
     memcpy(y, g, (size_t)n * sizeof *y);
   else
@@ -191,11 +197,12 @@ static void iterate(fixed_point *p, float *y, const float *g, int64_t n) {
 }
 
 /* A sample without a fixed point: its state becomes NaN and its failure is recorded, or it is the context's error. */
-static void give_up(ebb_context *c, const ebb_integration_step *s, int64_t sample, const fixed_point *p, float *y,
-                    int64_t n, ebb_error *failures) {
+static void give_up(ebb_context *c, const ebb_integration_step *s, int64_t sample, const fixed_point *p,
+                    float *y, int64_t n, ebb_error *failures) {
   ebb_error why = {0};
   ebb_fail(&why,
-           "exact step from sigma %.5g to %.5g: no fixed point (relative residual %.3g, expected <= %.1g); take more "
+           "exact step from sigma %.5g to %.5g: no fixed point (relative residual %.3g, expected <= %.1g); "
+           "take more "
            "steps, or another solver",
            s->from, s->to, (double)p->last, (double)EBB_EXACT_TOLERANCE);
   for (int64_t i = 0; i < n; i++)
@@ -207,8 +214,9 @@ static void give_up(ebb_context *c, const ebb_integration_step *s, int64_t sampl
 }
 
 /* Samples are iterated each for itself, so that none depends on the batch around it. host: two states. */
-static int exact_samples(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, ebb_velocity_fn *velocity,
-                         void *user, fixed_point *points, float *host, ebb_error *failures) {
+static int exact_samples(ebb_context *c, const ebb_integration_step *s, ebb_tensor x,
+                         ebb_velocity_fn *velocity, void *user, fixed_point *points, float *host,
+                         ebb_error *failures) {
   int64_t samples = x.shape[0], n = ebb_count(x) / samples, undone = samples;
   ebb_tensor v = scratch_like(c, "velocity", x), state = scratch_like(c, "next state", x);
   float *y = host, *g = host + samples * n;
@@ -233,8 +241,8 @@ static int exact_samples(ebb_context *c, const ebb_integration_step *s, ebb_tens
   return spent;
 }
 
-static int exact(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, ebb_velocity_fn *velocity, void *user,
-                 ebb_error *failures) {
+static int exact(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, ebb_velocity_fn *velocity,
+                 void *user, ebb_error *failures) {
   if (c->counting) { /* the same scratch and one evaluation: what a real step takes at most */
     ebb_tensor v = scratch_like(c, "velocity", x), state = scratch_like(c, "next state", x);
     velocity(user, v, state, s->moment[0], 0);

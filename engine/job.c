@@ -47,7 +47,7 @@ static int64_t latent_count(const job *j) {
   return j->shape.channels * j->shape.frames * j->shape.height * j->shape.width;
 }
 
-/* ---- the data set --------------------------------------------------------------------------------------------------- */
+/* ---- the data set ------------------------------------------------------------------------------------ */
 
 static void note_skipped(void *user, const char *id, const char *reason) {
   job *j = user;
@@ -65,16 +65,17 @@ static bool open_data(job *j, ebb_error *err) {
   return true;
 }
 
-/* ---- models ------------------------------------------------------------------------------------------------------------ */
+/* ---- models ------------------------------------------------------------------------------------------ */
 
 static bool condition(job *j, run_model *m, const char *embedding, ebb_condition *cond, char sha256[65],
                       ebb_error *err) {
   ebb_prompt prompt = {0};
-  bool ok = ebb_prompt_read(&prompt, embedding, j->config->prompt.max_tokens, m->model.text_dim, err) &&
-            (ebb_model_condition(&m->model, cond, j->shape, prompt.text, j->plan.labels, j->plan.moments, 1, err) ||
-             ebb_fail_also(err, " (data.size %lldx%lld, data.frames %lld, the VAE's stride %d and %d)",
-                           (long long)j->config->data.height, (long long)j->config->data.width,
-                           (long long)j->config->data.frames, j->vae.space_stride, j->vae.time_stride));
+  bool ok =
+      ebb_prompt_read(&prompt, embedding, j->config->prompt.max_tokens, m->model.text_dim, err) &&
+      (ebb_model_condition(&m->model, cond, j->shape, prompt.text, j->plan.labels, j->plan.moments, 1, err) ||
+       ebb_fail_also(err, " (data.size %lldx%lld, data.frames %lld, the VAE's stride %d and %d)",
+                     (long long)j->config->data.height, (long long)j->config->data.width,
+                     (long long)j->config->data.frames, j->vae.space_stride, j->vae.time_stride));
   memcpy(sha256, prompt.sha256, 65);
   ebb_prompt_free(&prompt);
   return ok;
@@ -91,8 +92,8 @@ static bool open_run_model(job *j, const char *name, ebb_error *err) {
   bool ok = ebb_model_open(&m->model, &j->context, folder, random ? &k->model.seed : NULL, err);
   free(folder);
   if (ok && m->model.channels != j->shape.channels)
-    ok = ebb_fail(err, "%s: the transformer '%s' takes latents of %lld channels, the VAE gives %lld", k->model.path,
-                  name, (long long)m->model.channels, (long long)j->shape.channels);
+    ok = ebb_fail(err, "%s: the transformer '%s' takes latents of %lld channels, the VAE gives %lld",
+                  k->model.path, name, (long long)m->model.channels, (long long)j->shape.channels);
   ok = ok && condition(j, m, k->prompt.embedding, &m->text, j->prompt_sha256, err);
   if (ok && k->inversion.guidance != 1)
     ok = condition(j, m, k->prompt.negative, &m->negative, j->negative_sha256, err);
@@ -146,7 +147,7 @@ static void close_models(job *j) {
   ebb_vae_close(&j->vae);
 }
 
-/* ---- the store ---------------------------------------------------------------------------------------------------------- */
+/* ---- the store --------------------------------------------------------------------------------------- */
 
 static bool declare_set(job *j, const char *name, const char *suffix, const ebb_tap_plan *plan, int *id,
                         ebb_error *err) {
@@ -188,7 +189,8 @@ static bool open_store(job *j, ebb_error *err) {
     run_model *m = &j->models[i];
     if (!declare_set(j, m->name, "", &m->plan, &m->set, err))
       return false;
-    if (j->config->inversion.guidance != 1 && !declare_set(j, m->name, ".negative", &m->plan, &m->negative_set, err))
+    if (j->config->inversion.guidance != 1 &&
+        !declare_set(j, m->name, ".negative", &m->plan, &m->negative_set, err))
       return false;
   }
   return true;
@@ -220,19 +222,19 @@ static json_t *provenance(const job *j) {
                       json_pack("{s:s, s:s, s:I}", "class", "AutoencoderKLWan", "sha256", j->vae.sha256,
                                 "parameters", (json_int_t)j->vae.parameters));
   json_t *run = json_pack(
-      "{s:s, s:s, s:o, s:s, s:s, s:s, s:f, s:o, s:o, s:s, s:i, s:s, s:i, s:i, s:s, s:s, s:I, s:I, s:O}", "version", j->options->version,
-      "config", text ? text : "", "models", models, "schedule", ebb_schedule_name(j->schedule.kind), "solver",
-      k->inversion.solver, "labels", k->inversion.labels, "guidance", k->inversion.guidance, "sigmas",
-      reals(j->plan.sigma, j->plan.steps + 1), "timesteps", reals(j->plan.timestep, j->plan.steps), "device", "cpu", "threads", ebb_context_threads(),
-      "dtype", k->model.dtype, "frames_asked", (int)k->data.frames, "frames_used", j->used_frames, "prompt_sha256", j->prompt_sha256,
-      "negative_sha256", j->negative_sha256, "prompt_tokens", (json_int_t)k->prompt.max_tokens, "random_seed",
-      (json_int_t)k->model.seed, "skipped",
-      j->skipped);
+      "{s:s, s:s, s:o, s:s, s:s, s:s, s:f, s:o, s:o, s:s, s:i, s:s, s:i, s:i, s:s, s:s, s:I, s:I, s:O}",
+      "version", j->options->version, "config", text ? text : "", "models", models, "schedule",
+      ebb_schedule_name(j->schedule.kind), "solver", k->inversion.solver, "labels", k->inversion.labels,
+      "guidance", k->inversion.guidance, "sigmas", reals(j->plan.sigma, j->plan.steps + 1), "timesteps",
+      reals(j->plan.timestep, j->plan.steps), "device", "cpu", "threads", ebb_context_threads(), "dtype",
+      k->model.dtype, "frames_asked", (int)k->data.frames, "frames_used", j->used_frames, "prompt_sha256",
+      j->prompt_sha256, "negative_sha256", j->negative_sha256, "prompt_tokens",
+      (json_int_t)k->prompt.max_tokens, "random_seed", (json_int_t)k->model.seed, "skipped", j->skipped);
   free(text);
   return run;
 }
 
-/* ---- one batch ------------------------------------------------------------------------------------------------------------ */
+/* ---- one batch --------------------------------------------------------------------------------------- */
 
 /* Reads and encodes one video; false with err filled: this video fails, the run goes on. */
 static bool encode_video(job *j, int64_t number, float *latent, ebb_error *err) {
@@ -242,8 +244,9 @@ static bool encode_video(job *j, int64_t number, float *latent, ebb_error *err) 
   ebb_clip clip = {0};
   float *pixels = malloc((size_t)(3 * F * H * W) * sizeof *pixels);
   bool ok = pixels != NULL || ebb_fail(err, "no memory for a clip");
-  ok = ok && (c->counting || (ebb_video_read(&j->data.videos[number], &clip, err) &&
-                              ebb_frames_prepare(&clip, (int)k->data.frames, (int)F, (int)H, (int)W, pixels, err)));
+  ok = ok &&
+       (c->counting || (ebb_video_read(&j->data.videos[number], &clip, err) &&
+                        ebb_frames_prepare(&clip, (int)k->data.frames, (int)F, (int)H, (int)W, pixels, err)));
   if (ok && !c->counting) {
     char sha256[65];
     ebb_sha256(clip.rgb, (size_t)clip.frames * (size_t)clip.height * (size_t)clip.width * 3, sha256);
@@ -252,7 +255,8 @@ static bool encode_video(job *j, int64_t number, float *latent, ebb_error *err) 
   if (ok) {
     size_t mark = ebb_arena_mark(&c->activations);
     ebb_tensor video = EBB_ACTIVATION(c, "video", 1, 3, F, H, W);
-    ebb_tensor z = EBB_ACTIVATION(c, "latent", 1, j->shape.channels, j->shape.frames, j->shape.height, j->shape.width);
+    ebb_tensor z =
+        EBB_ACTIVATION(c, "latent", 1, j->shape.channels, j->shape.frames, j->shape.height, j->shape.width);
     ebb_upload(c, video, pixels);
     ebb_vae_encode(&j->vae, z, video);
     ebb_download(c, latent, z);
@@ -286,7 +290,8 @@ static bool write_tap(job *j, const ebb_tap *tap, int set, int64_t count, const 
     return ebb_fail(err, "no memory");
   for (int64_t b = 0; b < count; b++) {
     if ((failures && failures[b].text[0]) || !video_is_finite(tap, b)) {
-      fail_video(j, videos[b], failures && failures[b].text[0] ? failures[b].text : "values that are not finite");
+      fail_video(j, videos[b],
+                 failures && failures[b].text[0] ? failures[b].text : "values that are not finite");
       continue;
     }
     for (int s = 0; s < tap->plan->slot_count && kept != b; s++) {
@@ -316,7 +321,7 @@ static void step_done(void *user, int step, int steps) {
 
 /* Takes the latents [B,C,T,H,W] through one transformer and writes what its taps saw. */
 static bool run_through(job *j, int number, int64_t count, const int64_t *videos, const float *latents,
-                       ebb_error *err) {
+                        ebb_error *err) {
   ebb_context *c = &j->context;
   run_model *m = &j->models[number];
   bool guided = j->config->inversion.guidance != 1;
@@ -330,10 +335,16 @@ static bool run_through(job *j, int number, int64_t count, const int64_t *videos
     ebb_tensor x = EBB_ACTIVATION(c, "latents", count, j->shape.channels, j->shape.frames, j->shape.height,
                                   j->shape.width);
     ebb_upload(c, x, latents);
-    ebb_run run = {.model = &m->model, .plan = &j->plan, .text = &m->text, .negative = &m->negative,
-                   .guidance = j->config->inversion.guidance, .tap = &tap,
-                   .negative_tap = guided ? &negative : NULL, .failures = failures,
-                   .progress = c->counting ? NULL : step_done, .progress_user = &progress};
+    ebb_run run = {.model = &m->model,
+                   .plan = &j->plan,
+                   .text = &m->text,
+                   .negative = &m->negative,
+                   .guidance = j->config->inversion.guidance,
+                   .tap = &tap,
+                   .negative_tap = guided ? &negative : NULL,
+                   .failures = failures,
+                   .progress = c->counting ? NULL : step_done,
+                   .progress_user = &progress};
     ebb_invert(&run, x, NULL);
     ebb_arena_release(&c->activations, mark);
     ok = ebb_context_ok(c, err);
@@ -347,7 +358,8 @@ static bool run_through(job *j, int number, int64_t count, const int64_t *videos
   return ok;
 }
 
-static bool run_vae_features(job *j, int64_t count, const int64_t *videos, const float *latents, ebb_error *err) {
+static bool run_vae_features(job *j, int64_t count, const int64_t *videos, const float *latents,
+                             ebb_error *err) {
   ebb_context *c = &j->context;
   ebb_tap tap = {.plan = &j->vae_plan};
   if (!ebb_tap_open(&tap, &j->vae_plan, c, count, err))
@@ -359,7 +371,8 @@ static bool run_vae_features(job *j, int64_t count, const int64_t *videos, const
   ebb_tap_step(&tap, 0);
   ebb_tap_latent(&tap, EBB_LATENT, x);
   ebb_arena_release(&c->activations, mark);
-  bool ok = ebb_context_ok(c, err) && (c->counting || write_tap(j, &tap, j->vae_set, count, videos, NULL, err));
+  bool ok =
+      ebb_context_ok(c, err) && (c->counting || write_tap(j, &tap, j->vae_set, count, videos, NULL, err));
   ebb_tap_close(&tap);
   return ok;
 }
@@ -369,7 +382,8 @@ static bool run_batch(job *j, int64_t first, int64_t count, ebb_error *err) {
   int64_t n = latent_count(j), read = 0;
   float *latents = malloc((size_t)(count * n) * sizeof *latents);
   int64_t *videos = malloc((size_t)count * sizeof *videos);
-  bool ok = (latents && videos) || ebb_fail(err, "no memory for the latents of %lld videos", (long long)count);
+  bool ok =
+      (latents && videos) || ebb_fail(err, "no memory for the latents of %lld videos", (long long)count);
   for (int64_t i = first; ok && i < first + count; i++) {
     ebb_error failure = {0};
     if (encode_video(j, i, latents + read * n, &failure)) {
@@ -389,7 +403,7 @@ static bool run_batch(job *j, int64_t first, int64_t count, ebb_error *err) {
   return ok;
 }
 
-/* ---- the run --------------------------------------------------------------------------------------------------------------- */
+/* ---- the run ----------------------------------------------------------------------------------------- */
 
 static double mib(double bytes) {
   return bytes / (1024.0 * 1024.0);
@@ -406,7 +420,11 @@ static void print_frame_notes(const job *j) {
   for (int frames = least; frames <= most; frames += most > least ? most - least : 1) {
     char note[256];
     ebb_frames_note(frames, (int)j->config->data.frames, j->used_frames, note, sizeof note);
-    fprintf(j->options->log, "frames       %s%s\n", least == most ? "" : frames == least ? "shortest: " : "longest: ", note);
+    fprintf(j->options->log, "frames       %s%s\n",
+            least == most     ? ""
+            : frames == least ? "shortest: "
+                              : "longest: ",
+            note);
   }
 }
 
@@ -421,11 +439,13 @@ static void print_plan(const job *j) {
           (long long)j->shape.channels, (long long)j->shape.frames, (long long)j->shape.height,
           (long long)j->shape.width);
   for (int i = 0; i < j->model_count; i++)
-    fprintf(log, "transformer  %s: %.2f M parameters, %lld blocks, width %lld, %lld tokens\n", j->models[i].name,
-            (double)j->models[i].model.parameters / 1e6, (long long)j->models[i].model.blocks,
-            (long long)j->models[i].model.width, (long long)j->models[i].plan.sizes.tokens);
-  fprintf(log, "integration  %s, %d steps, labels %s, schedule %s with shift %g\n", j->config->inversion.solver,
-          j->plan.steps, j->config->inversion.labels, ebb_schedule_name(j->schedule.kind), j->schedule.shift);
+    fprintf(log, "transformer  %s: %.2f M parameters, %lld blocks, width %lld, %lld tokens\n",
+            j->models[i].name, (double)j->models[i].model.parameters / 1e6,
+            (long long)j->models[i].model.blocks, (long long)j->models[i].model.width,
+            (long long)j->models[i].plan.sizes.tokens);
+  fprintf(log, "integration  %s, %d steps, labels %s, schedule %s with shift %g\n",
+          j->config->inversion.solver, j->plan.steps, j->config->inversion.labels,
+          ebb_schedule_name(j->schedule.kind), j->schedule.shift);
   fprintf(log, "memory       weights %.1f MiB, activations %.1f MiB for batches of %lld, on cpu\n",
           mib((double)j->context.weights.peak), mib((double)j->context.activations.peak),
           (long long)j->config->run.batch);
@@ -476,8 +496,9 @@ static bool check_config(const ebb_config *k, ebb_error *err) {
     for (int n = 0; n < i; n++)
       taken = taken || strcmp(name, k->model.compare.names[n]) == 0;
     if (taken)
-      return ebb_fail(err, "%s: model.compare: '%s' is taken or listed twice: expected other transformers than '%s'",
-                      k->path, name, k->model.transformer);
+      return ebb_fail(
+          err, "%s: model.compare: '%s' is taken or listed twice: expected other transformers than '%s'",
+          k->path, name, k->model.transformer);
   }
   if (strcmp(k->model.dtype, "float32") != 0 || strcmp(k->model.vae_dtype, "float32") != 0)
     return ebb_fail(err, "%s: model.dtype and model.vae_dtype: the CPU backend computes in float32", k->path);

@@ -1,4 +1,5 @@
-/* One inversion run: a data set through the VAE and through every transformer of the experiment, into the feature store. */
+/* One inversion run: a data set through the VAE and through every transformer of the experiment, into the
+ * feature store. */
 #ifndef EBB_ENGINE_JOB_H
 #define EBB_ENGINE_JOB_H
 
@@ -8,9 +9,10 @@
 
 typedef struct ebb_job_options {
   const char *version; /* of the program, for provenance */
-  bool dry_run;        /* print the plan - memory, features, disk - and stop before the first byte is computed */
-  FILE *log;           /* plain lines: the plan, what is dropped, every video that fails */
-  void (*progress)(void *user, double done, int64_t videos); /* videos done, with the share of those under way */
+  bool dry_run; /* print the plan - memory, features, disk - and stop before the first byte is computed */
+  FILE *log;    /* plain lines: the plan, what is dropped, every video that fails */
+  void (*progress)(void *user, double done,
+                   int64_t videos); /* videos done, with the share of those under way */
   void *progress_user;
 } ebb_job_options;
 
@@ -18,8 +20,9 @@ typedef struct ebb_job_result {
   int64_t videos, failed; /* failed: recorded in the store with the reason */
 } ebb_job_result;
 
-/* Runs config and writes config->run.out. Errors: anything that keeps the run as a whole from going on; a video that cannot be read or gives
- * values that are not finite is recorded, skipped and counted. */
-bool ebb_job_invert(const ebb_config *config, const ebb_job_options *options, ebb_job_result *result, ebb_error *err);
+/* Runs config and writes config->run.out. Errors: anything that keeps the run as a whole from going on; a
+ * video that cannot be read or gives values that are not finite is recorded, skipped and counted. */
+bool ebb_job_invert(const ebb_config *config, const ebb_job_options *options, ebb_job_result *result,
+                    ebb_error *err);
 
 #endif

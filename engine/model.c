@@ -94,7 +94,8 @@ bool ebb_model_condition(ebb_model *m, ebb_condition *cond, ebb_latent_shape sha
     return false;
   if (text.tokens < 1 || text.width != m->text_dim)
     return ebb_fail(err, "the text is [%lld, %lld, %lld], the model expects at least one token of width %lld",
-                    (long long)text.batch, (long long)text.tokens, (long long)text.width, (long long)m->text_dim);
+                    (long long)text.batch, (long long)text.tokens, (long long)text.width,
+                    (long long)m->text_dim);
   float *narrow = malloc((size_t)n * sizeof *narrow);
   if (!narrow)
     return ebb_fail(err, "no memory for %lld time labels", (long long)n);

@@ -62,9 +62,10 @@ typedef struct ebb_text {
 } ebb_text;
 
 /* Prepares the constants of a run. labels [moments * labels_per_moment]: moment j of
- * sample b has label labels[j*labels_per_moment + min(b, labels_per_moment-1)]. text.batch and labels_per_moment are 1 or the batch of
- * velocity. Errors: a latent of other channels, sides that the patches do not divide or beyond what positions reach, a text of another
- * width. The weight arena keeps the constants (see open). */
+ * sample b has label labels[j*labels_per_moment + min(b, labels_per_moment-1)]. text.batch and
+ * labels_per_moment are 1 or the batch of velocity. Errors: a latent of other channels, sides that the
+ * patches do not divide or beyond what positions reach, a text of another width. The weight arena keeps the
+ * constants (see open). */
 bool ebb_model_condition(ebb_model *m, ebb_condition *cond, ebb_latent_shape shape, ebb_text text,
                          const double *labels, int64_t moments, int64_t labels_per_moment, ebb_error *err);
 void ebb_condition_free(ebb_condition *cond); /* a zeroed condition is fine */

@@ -15,10 +15,12 @@ static bool read_file(ebb_prompt *p, const char *path, ebb_error *err) {
   const ebb_st_entry *e = ebb_safetensors_find(&st, "text");
   bool ok;
   if (!e)
-    ok = ebb_fail(err, "%s: no tensor 'text' [1, %lld, %lld]", path, (long long)t->tokens, (long long)t->width);
+    ok = ebb_fail(err, "%s: no tensor 'text' [1, %lld, %lld]", path, (long long)t->tokens,
+                  (long long)t->width);
   else if (e->rank != 3 || e->shape[0] != 1 || e->shape[1] != t->tokens || e->shape[2] != t->width)
     ok = ebb_fail(err,
-                  "%s: 'text' is %s, expected [1, %lld, %lld]: one text of prompt.max_tokens states as wide as the model's "
+                  "%s: 'text' is %s, expected [1, %lld, %lld]: one text of prompt.max_tokens states as wide "
+                  "as the model's "
                   "text_dim",
                   path, ebb_shape_text(e->rank, e->shape, shape), (long long)t->tokens, (long long)t->width);
   else

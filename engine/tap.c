@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const point_names[EBB_POINTS] = {"block_in",    "attn_out",     "cross_out", "mlp_out",
-                                                    "block_out",   "attn_frames",  "attn_entropy",
-                                                    "latent",      "velocity"};
+static const char *const point_names[EBB_POINTS] = {"block_in",     "attn_out",  "cross_out",
+                                                    "mlp_out",      "block_out", "attn_frames",
+                                                    "attn_entropy", "latent",    "velocity"};
 static const char *const pool_names[EBB_POOLS] = {"mean", "frame_mean", "moments", "motion", "tokens"};
 
 static bool is_statistic(ebb_point p) {
@@ -31,14 +31,15 @@ static int index_of(const char *name, const char *const *names, int count, const
 static bool compile_list(const ebb_int_list *list, const char *what, int limit, int *to, int *count,
                          ebb_error *err) {
   if (list->count < 0 && limit > EBB_LIST)
-    return ebb_fail(err, "capture.%ss: all %d are more than the %d that one run can keep: list the ones you want",
+    return ebb_fail(err,
+                    "capture.%ss: all %d are more than the %d that one run can keep: list the ones you want",
                     what, limit, EBB_LIST);
   *count = list->count < 0 ? limit : list->count;
   for (int i = 0; i < *count; i++) {
     int64_t n = list->count < 0 ? i : list->values[i];
     if (n < 0 || n >= limit)
-      return ebb_fail(err, "capture.%ss: %lld does not exist: expected numbers from 0 to %d", what, (long long)n,
-                      limit - 1);
+      return ebb_fail(err, "capture.%ss: %lld does not exist: expected numbers from 0 to %d", what,
+                      (long long)n, limit - 1);
     if (i > 0 && n <= to[i - 1])
       return ebb_fail(err, "capture.%ss: %lld comes after %d: expected ascending numbers, each once", what,
                       (long long)n, to[i - 1]);
@@ -91,7 +92,8 @@ bool ebb_tap_plan_make(ebb_tap_plan *plan, const ebb_config *config, int steps, 
     return ebb_fail(err, "capture: the model has %lld blocks, expected at most %d", (long long)sizes.blocks,
                     EBB_TAP_BLOCKS);
   if (!compile_list(&config->capture.steps, "step", steps, plan->steps, &plan->step_count, err) ||
-      !compile_list(&config->capture.blocks, "block", (int)sizes.blocks, plan->blocks, &plan->block_count, err))
+      !compile_list(&config->capture.blocks, "block", (int)sizes.blocks, plan->blocks, &plan->block_count,
+                    err))
     return false;
   for (int i = 0; i < config->capture.points.count; i++) {
     int point = index_of(config->capture.points.names[i], point_names, EBB_POINTS, "point", err);
@@ -103,7 +105,8 @@ bool ebb_tap_plan_make(ebb_tap_plan *plan, const ebb_config *config, int steps, 
       continue;
     }
     if (config->capture.pool.count == 0)
-      return ebb_fail(err, "capture: point '%s' needs at least one entry in capture.pool (mean, frame_mean, ...)",
+      return ebb_fail(err,
+                      "capture: point '%s' needs at least one entry in capture.pool (mean, frame_mean, ...)",
                       point_names[point]);
     for (int j = 0; j < config->capture.pool.count; j++) {
       int pool = index_of(config->capture.pool.names[j], pool_names, EBB_POOLS, "pool", err);
@@ -163,8 +166,10 @@ bool ebb_tap_open(ebb_tap *tap, const ebb_tap_plan *plan, ebb_context *c, int64_
   tap->landing = malloc((size_t)(batch * widest) * sizeof(float));
   if (!ok || !tap->landing) {
     ebb_tap_close(tap);
-    return ebb_fail(err, "no memory for %lld captured numbers of each of %lld videos: capture fewer steps, blocks or points",
-                    (long long)ebb_tap_plan_floats(plan), (long long)batch);
+    return ebb_fail(
+        err,
+        "no memory for %lld captured numbers of each of %lld videos: capture fewer steps, blocks or points",
+        (long long)ebb_tap_plan_floats(plan), (long long)batch);
   }
   return true;
 }

@@ -1,6 +1,6 @@
-/* Taps: what a forward lets out on the way. The plan (steps x blocks x points x poolings) is fixed before the run and turned into
- * bit masks; a point that is off costs one bit test, one that is on is reduced on the device and lands in a host buffer. Outputs with
- * taps on and off are bitwise equal. */
+/* Taps: what a forward lets out on the way. The plan (steps x blocks x points x poolings) is fixed before the
+ * run and turned into bit masks; a point that is off costs one bit test, one that is on is reduced on the
+ * device and lands in a host buffer. Outputs with taps on and off are bitwise equal. */
 #ifndef EBB_ENGINE_TAP_H
 #define EBB_ENGINE_TAP_H
 
@@ -34,7 +34,7 @@ typedef enum ebb_pool {
 
 /* What a transformer gives at each tap, besides its blocks: sizes that shapes follow from. */
 typedef struct ebb_tap_sizes {
-  int64_t blocks, width, heads, tokens, frames; /* L, D, N, S, T (in tokens) */
+  int64_t blocks, width, heads, tokens, frames;   /* L, D, N, S, T (in tokens) */
   int64_t channels, latent_tokens, latent_frames; /* C, THW, T of the latent */
 } ebb_tap_sizes;
 
@@ -54,9 +54,10 @@ typedef struct ebb_tap_plan {
   uint32_t points; /* bit p: point p is wanted at all */
 } ebb_tap_plan;
 
-/* Compiles `capture` for a run of `steps` evaluations. Errors: a step or block that does not exist, an unknown point or pool (all known
- * ones are listed). */
-bool ebb_tap_plan_make(ebb_tap_plan *plan, const ebb_config *config, int steps, ebb_tap_sizes sizes, ebb_error *err);
+/* Compiles `capture` for a run of `steps` evaluations. Errors: a step or block that does not exist, an
+ * unknown point or pool (all known ones are listed). */
+bool ebb_tap_plan_make(ebb_tap_plan *plan, const ebb_config *config, int steps, ebb_tap_sizes sizes,
+                       ebb_error *err);
 /* Floats that one video fills in one slot (all its steps and blocks), and in all. */
 int64_t ebb_tap_slot_floats(const ebb_tap_plan *plan, int slot);
 int64_t ebb_tap_plan_floats(const ebb_tap_plan *plan);
@@ -67,8 +68,8 @@ typedef struct ebb_tap {
   ebb_context *context;
   int64_t batch;
   float **data;
-  float *landing;   /* host scratch for one download */
-  int step;         /* index into plan->steps, -1: this evaluation is not captured */
+  float *landing;                       /* host scratch for one download */
+  int step;                             /* index into plan->steps, -1: this evaluation is not captured */
   uint64_t blocks[EBB_TAP_BLOCKS / 64]; /* bit l: block l is wanted */
 } ebb_tap;
 
@@ -88,7 +89,8 @@ static inline void ebb_tap_tokens(ebb_tap *tap, ebb_point point, int block, ebb_
   if (ebb_tap_wants(tap, point, block))
     ebb_tap_take(tap, point, block, tokens);
 }
-/* The statistics that the self-attention of `block` shall write (in the activation arena), or NULL; afterwards take them out. */
+/* The statistics that the self-attention of `block` shall write (in the activation arena), or NULL;
+ * afterwards take them out. */
 const ebb_attention_stats *ebb_tap_stats(ebb_tap *tap, int block, ebb_attention_stats *stats);
 void ebb_tap_take_stats(ebb_tap *tap, int block, const ebb_attention_stats *stats); /* stats NULL: nothing */
 /* Latent or velocity [B,C,T,H,W]. */

@@ -55,7 +55,7 @@ typedef struct wan_vae {
   ebb_tensor from_unit_scale, from_unit_shift; /* [z]: latent * std + mean */
 } wan_vae;
 
-/* ---- structure ------------------------------------------------------------------------------ */
+/* ---- structure --------------------------------------------------------------------------------------- */
 
 /* Where the stages and their parameters are being listed. */
 typedef struct builder {
@@ -199,7 +199,7 @@ static void build(wan_vae *v) {
     v->encoder.stages[v->encoder.count - 1].out = k->z;
 }
 
-/* ---- opening -------------------------------------------------------------------------------- */
+/* ---- opening ----------------------------------------------------------------------------------------- */
 
 static void read_statistics(ebb_json j, const char *key, int64_t z, double *to) {
   int n = ebb_json_reals(j, key, false, 4096, to);
@@ -311,7 +311,7 @@ void ebb_vae_close(ebb_vae *vae) {
   *vae = (ebb_vae){0};
 }
 
-/* ---- shapes --------------------------------------------------------------------------------- */
+/* ---- shapes ------------------------------------------------------------------------------------------ */
 
 static ebb_latent_shape after(const stage *s, ebb_latent_shape x) {
   x.channels = s->out;
@@ -343,7 +343,7 @@ bool ebb_vae_latent_shape(const ebb_vae *vae, int64_t frames, int64_t height, in
   return true;
 }
 
-/* ---- running -------------------------------------------------------------------------------- */
+/* ---- running ----------------------------------------------------------------------------------------- */
 
 static ebb_tensor like(ebb_context *c, const char *name, ebb_tensor x) {
   return ebb_tensor_new(c, EBB_ACTIVATIONS, EBB_F32, name, x.rank, x.shape);
@@ -446,13 +446,14 @@ static void run(ebb_context *c, const coder *half, ebb_tensor y, ebb_tensor x) {
     at = after(&half->stages[i], at);
     most[i & 1] = numbers(at) > most[i & 1] ? numbers(at) : most[i & 1];
   }
-  ebb_tensor buffers[2] = {EBB_ACTIVATION(c, "even stages", most[0]), EBB_ACTIVATION(c, "odd stages", most[1])};
+  ebb_tensor buffers[2] = {EBB_ACTIVATION(c, "even stages", most[0]),
+                           EBB_ACTIVATION(c, "odd stages", most[1])};
   for (int i = 0; i < half->count; i++) {
     shape = after(&half->stages[i], shape);
     ebb_tensor to = y;
     if (i + 1 < half->count)
-      to = EBB_VIEW(ebb_slice(buffers[i & 1], 0, numbers(shape)), 1, shape.channels, shape.frames, shape.height,
-                    shape.width);
+      to = EBB_VIEW(ebb_slice(buffers[i & 1], 0, numbers(shape)), 1, shape.channels, shape.frames,
+                    shape.height, shape.width);
     run_stage(c, &half->stages[i], to, x);
     x = to;
   }

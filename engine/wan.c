@@ -52,7 +52,7 @@ typedef struct constants {
   } blocks[];
 } constants;
 
-/* ---- opening -------------------------------------------------------------------------------- */
+/* ---- opening ----------------------------------------------------------------------------------------- */
 
 static void list_layer(ebb_parameters *list, layer *l, int64_t out, int64_t in, const char *name) {
   ebb_parameters_add(list, &l->w, EBB_SHAPE(out, in), EBB_INIT_LINEAR, in, "%s.weight", name);
@@ -162,7 +162,7 @@ static void wan_close(ebb_model *m) {
   m->state = NULL;
 }
 
-/* ---- constants of a run --------------------------------------------------------------------- */
+/* ---- constants of a run ------------------------------------------------------------------------------ */
 
 void ebb_wan_rope(float *cosine, float *sine, const int64_t grid[3], int64_t head_width) {
   const int64_t side = 2 * (head_width / 6), widths[3] = {head_width - 2 * side, side, side};
@@ -261,7 +261,7 @@ static bool wan_condition(ebb_model *m, ebb_condition *cond, ebb_tensor text, eb
   return true;
 }
 
-/* ---- the forward ---------------------------------------------------------------------------- */
+/* ---- the forward ------------------------------------------------------------------------------------- */
 
 /* One forward's tensors. The feed-forward's hidden layer lies over q, k, v and a: they are never needed
  * together. */

@@ -40,8 +40,9 @@ void ebb_context_count(ebb_context *c);
  * what it held. Errors: not enough memory, with the amount asked for. */
 bool ebb_context_reserve(ebb_context *c, ebb_arena_kind which, size_t bytes, ebb_error *err);
 
-/* Runs `work` twice: first counting, then for real with arenas of just the size that the first run needed. `work` opens what it
- * needs, computes and closes it again; it can ask c->counting where only the second run has results. Errors: work's own, not enough memory. */
+/* Runs `work` twice: first counting, then for real with arenas of just the size that the first run needed.
+ * `work` opens what it needs, computes and closes it again; it can ask c->counting where only the second run
+ * has results. Errors: work's own, not enough memory. */
 bool ebb_context_sized(ebb_context *c, bool (*work)(void *user, ebb_error *err), void *user, ebb_error *err);
 
 /* A tensor in the arena, uninitialised. A full arena is an error of the context and gives a tensor that no op

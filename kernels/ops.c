@@ -4,8 +4,7 @@
 
 #include "kernels/backend.h"
 
-/* ---- checks: every op lists its tensors, states their shapes, and is counted
- * ------------------------------------ */
+/* ---- checks: every op lists its tensors, states their shapes, and is counted ------------------------- */
 
 enum {
   OUT = 1,      /* written */
@@ -163,8 +162,7 @@ static double numel(ebb_tensor t) {
   return (double)ebb_count(t);
 }
 
-/* ---- products, norms, position
- * ---------------------------------------------------------------------------------- */
+/* ---- products, norms, position ----------------------------------------------------------------------- */
 
 void ebb_linear(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, ebb_activation act) {
   const arg args[] = {{"y", y, OUT}, {"x", x, 0}, {"w", w, 0}, {"b", b, OPTIONAL}};
@@ -232,8 +230,7 @@ void ebb_timestep_embedding(ebb_context *c, ebb_tensor y, ebb_tensor t) {
     c->backend->timestep_embedding(c, y, t);
 }
 
-/* ---- attention
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- attention --------------------------------------------------------------------------------------- */
 
 void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *stats, ebb_tensor q,
                    ebb_tensor k, ebb_tensor v, int heads) {
@@ -263,8 +260,7 @@ void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *st
     c->backend->attention(c, out, wanted, q, k, v, heads);
 }
 
-/* ---- between blocks
- * ------------------------------------------------------------------------------------------------ */
+/* ---- between blocks ---------------------------------------------------------------------------------- */
 
 void ebb_gate_add(ebb_context *c, ebb_tensor x, ebb_tensor y, ebb_tensor gate) {
   const arg args[] = {{"x", x, INOUT}, {"y", y, 0}, {"gate", gate, OPTIONAL}};
@@ -341,8 +337,7 @@ void ebb_unpatchify(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[
     c->backend->unpatchify(c, x, y, patch);
 }
 
-/* ---- video convolutions
- * -------------------------------------------------------------------------------------------- */
+/* ---- video convolutions ------------------------------------------------------------------------------ */
 
 /* x must be a video whose frames, rows and columns together can be indexed by BLAS. */
 static bool want_video(const call *k, int i) {
@@ -409,8 +404,7 @@ void ebb_upsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w,
     c->backend->upsample_time(c, y, x, w, b);
 }
 
-/* ---- pooling over tokens
- * ------------------------------------------------------------------------------------------- */
+/* ---- pooling over tokens ----------------------------------------------------------------------------- */
 
 void ebb_pool_mean(ebb_context *c, ebb_tensor y, ebb_tensor x) {
   const arg args[] = {{"y", y, OUT}, {"x", x, 0}};
@@ -452,8 +446,7 @@ void ebb_pool_motion(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames)
     c->backend->pool_motion(c, y, x, frames);
 }
 
-/* ---- dense linear algebra
- * ------------------------------------------------------------------------------------------ */
+/* ---- dense linear algebra ---------------------------------------------------------------------------- */
 
 void ebb_gram(ebb_context *c, ebb_tensor g, ebb_tensor x) {
   const arg args[] = {{"g", g, OUT}, {"x", x, 0}};

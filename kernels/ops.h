@@ -14,8 +14,7 @@
 
 typedef enum ebb_activation { EBB_IDENTITY, EBB_SILU, EBB_GELU_TANH } ebb_activation;
 
-/* ---- products: linear.c
- * ---------------------------------------------------------------------------------------- */
+/* ---- products: linear.c ------------------------------------------------------------------------------ */
 
 /* y[..., n] = act( sum_k x[..., k] w[n, k] + b[n] ). y [..., n_out], x [..., n_in] (same leading dimensions),
  * w [n_out, n_in], b [n_out] or absent. Samples are the outermost dimension; with rank 1 or 2 every row is
@@ -23,8 +22,7 @@ typedef enum ebb_activation { EBB_IDENTITY, EBB_SILU, EBB_GELU_TANH } ebb_activa
  * gelu_tanh(a) = a/2 (1 + tanh(sqrt(2/pi) (a + 0.044715 a^3))), silu(a) = a / (1 + e^-a). */
 void ebb_linear(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, ebb_activation act);
 
-/* ---- norms: norm.c
- * ---------------------------------------------------------------------------------------------- */
+/* ---- norms: norm.c ----------------------------------------------------------------------------------- */
 
 /* y = (x - mean)/sqrt(var + eps) * w + b over the last dimension, var biased. x, y [..., D]; w, b [D], both
  * or neither absent. In place allowed. */
@@ -46,16 +44,14 @@ void ebb_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos
  * at every (b,t,h,w). x, y [B,C,T,H,W], w [C]. In place allowed. */
 void ebb_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act);
 
-/* ---- position: rope.c
- * -------------------------------------------------------------------------------------------- */
+/* ---- position: rope.c -------------------------------------------------------------------------------- */
 
 /* Sinusoidal embedding of time labels: y[b, :] = [cos(t_b f_i) for i < F/2, sin(t_b f_i) for i < F/2], f_i =
  * 10000^(-2i/F) (diffusers get_timestep_embedding with flip_sin_to_cos, downscale_freq_shift 0). y [B,F], t
  * [B]; F even. */
 void ebb_timestep_embedding(ebb_context *c, ebb_tensor y, ebb_tensor t);
 
-/* ---- attention: attention.c
- * --------------------------------------------------------------------------------------- */
+/* ---- attention: attention.c -------------------------------------------------------------------------- */
 
 /* What the map of a self- or cross-attention was like, without the map ever existing. Queries fall into Tq
  * frames of S/Tq tokens, keys into Tk frames. Each tensor may be absent. p is the softmax row of a query. */
@@ -70,8 +66,7 @@ typedef struct ebb_attention_stats {
 void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *stats, ebb_tensor q,
                    ebb_tensor k, ebb_tensor v, int heads);
 
-/* ---- between blocks: pointwise.c
- * ---------------------------------------------------------------------------------- */
+/* ---- between blocks: pointwise.c --------------------------------------------------------------------- */
 
 /* x <- x + gate * y. x, y [B,S,D]; gate [B,D] or [1,D], the same for all samples; absent: 1. */
 void ebb_gate_add(ebb_context *c, ebb_tensor x, ebb_tensor y, ebb_tensor gate);
@@ -92,8 +87,7 @@ void ebb_patchify(ebb_context *c, ebb_tensor y, ebb_tensor x, const int patch[3]
 /* The way back as Wan has it: x [B,C,T,H,W] from y [B, S, pt*ph*pw*C], feature order (pt, ph, pw, c). */
 void ebb_unpatchify(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[3]);
 
-/* ---- video convolutions: conv3d.c
- * --------------------------------------------------------------------------------- */
+/* ---- video convolutions: conv3d.c -------------------------------------------------------------------- */
 
 /* Causal 3-D convolution, stride 1, cross-correlation as torch has it: zeros for kt-1 frames before the first
  * and none after, and (kh-1)/2, (kw-1)/2 zeros around; kh, kw odd. x [B,Ci,T,H,W], w [Co,Ci,kt,kh,kw], b [Co]
@@ -112,8 +106,7 @@ void ebb_upsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x);
  * u_t, y frame 2t = the other C. x [B,C,T,H,W], w [2C,C,3,1,1], b [2C], y [B,C,2T-1,H,W]. */
 void ebb_upsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
 
-/* ---- pooling over tokens: pool.c
- * ---------------------------------------------------------------------------------- */
+/* ---- pooling over tokens: pool.c --------------------------------------------------------------------- */
 
 /* Sums run in double in token order. x [B,S,D], S a multiple of T, tokens of a frame together. */
 void ebb_pool_mean(ebb_context *c, ebb_tensor y, ebb_tensor x); /* y [B,D]: mean over tokens */
@@ -126,8 +119,7 @@ void ebb_pool_moments(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames
  * frames. Zero for no motion, and not additive over frames. */
 void ebb_pool_motion(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames);
 
-/* ---- dense linear algebra for probes, float64: linalg.c
- * ------------------------------------------------------------ */
+/* ---- dense linear algebra for probes, float64: linalg.c ---------------------------------------------- */
 
 /* g[i,j] = sum_k x[i,k] x[j,k]. x [n,d], g [n,n], symmetric, both triangles written. */
 void ebb_gram(ebb_context *c, ebb_tensor g, ebb_tensor x);

@@ -71,8 +71,7 @@ static bool next(reader *r, yaml_event_t *e) {
   return false;
 }
 
-/* ---- values
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- values ------------------------------------------------------------------------------------------ */
 
 /* One scalar: its text, whether it was written without quotes, and its place. */
 typedef struct scalar {
@@ -262,8 +261,7 @@ static bool read_value(reader *r, const ebb_key *k, const yaml_event_t *e) {
                   event_name(e->type), ebb_key_expected(k, expected, sizeof expected));
 }
 
-/* ---- keys
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- keys -------------------------------------------------------------------------------------------- */
 
 static bool fail_unknown(const reader *r, const yaml_mark_t *mark, const char *name) {
   const char *near = ebb_key_nearest(name);
@@ -346,8 +344,7 @@ static bool read_mapping(reader *r, const char *section, uint64_t *sections) {
   }
 }
 
-/* ---- files and --set
- * --------------------------------------------------------------------------------------------- */
+/* ---- files and --set --------------------------------------------------------------------------------- */
 
 /* Takes the next event, which has to be of this type. */
 static bool expect(reader *r, yaml_event_type_t type, const char *expected) {

@@ -1,5 +1,6 @@
-/* An experiment as a file (configs/NAME.yaml). One schema table (config_schema.c) gives every key its type, default, range, unit and help;
- * reading, --set, the resolved copy written with each run, and the help text all come from it. */
+/* An experiment as a file (configs/NAME.yaml). One schema table (config_schema.c) gives every key its type,
+ * default, range, unit and help; reading, --set, the resolved copy written with each run, and the help text
+ * all come from it. */
 #ifndef EBB_LOADERS_CONFIG_H
 #define EBB_LOADERS_CONFIG_H
 
@@ -25,12 +26,13 @@ typedef struct ebb_config {
   char path[EBB_TEXT]; /* the file it came from; not a key */
   char name[64];
   struct {
-    char path[EBB_TEXT];   /* diffusers folder */
-    char transformer[64];  /* its sub-folder: "transformer" */
-    char dtype[16];        /* float32 | bfloat16 */
+    char path[EBB_TEXT];  /* diffusers folder */
+    char transformer[64]; /* its sub-folder: "transformer" */
+    char dtype[16];       /* float32 | bfloat16 */
     char vae_dtype[16];
-    ebb_name_list compare; /* other transformers taken through the same videos: "random" or sub-folder names */
-    int64_t seed;          /* of "random" */
+    ebb_name_list
+        compare;  /* other transformers taken through the same videos: "random" or sub-folder names */
+    int64_t seed; /* of "random" */
   } model;
   struct {
     char format[16]; /* intphys */
@@ -42,26 +44,28 @@ typedef struct ebb_config {
   } data;
   struct {
     char embedding[EBB_TEXT]; /* safetensors with `text` [1,M,text_dim], or "zeros" */
-    int64_t max_tokens;       /* M when zeros: 512 for Wan as trained, 226 for the official inversion */
+    int64_t max_tokens;       /* M, also of a file: 512 for Wan as trained, 226 for the official inversion */
     char negative[EBB_TEXT];  /* the same for the unconditional branch when guidance > 1 */
   } prompt;
   struct {
-    char solver[16]; /* euler | heun | midpoint | rk4 | exact */
-    char labels[16]; /* noisy (official) | matched */
+    char solver[16];   /* euler | heun | midpoint | rk4 | exact */
+    char labels[16];   /* noisy (official) | matched */
     char schedule[24]; /* auto (scheduler_config.json) | unipc | unipc-old | flow-match-euler */
     int64_t steps;
     double guidance;
     double shift; /* 0: from scheduler_config.json */
   } inversion;
   struct {
-    ebb_int_list steps;   /* evaluations captured, 0 .. steps-1: number i sees the state at sigma[i]; 0 is the clean latent */
+    ebb_int_list steps; /* evaluations captured, 0 .. steps-1: number i sees the state at sigma[i]; 0 is the
+                           clean latent */
     ebb_int_list blocks;
-    ebb_name_list points; /* block_in attn_out cross_out mlp_out block_out attn_frames attn_entropy latent velocity */
-    ebb_name_list pool;   /* mean frame_mean moments motion */
+    ebb_name_list
+        points; /* block_in attn_out cross_out mlp_out block_out attn_frames attn_entropy latent velocity */
+    ebb_name_list pool; /* mean frame_mean moments motion */
   } capture;
   struct {
-    char preset[16];       /* strict */
-    char by[16];           /* category | all */
+    char preset[16];        /* strict */
+    char by[16];            /* category | all */
     ebb_name_list features; /* which stored features to probe; empty: all */
     int64_t folds, repeats; /* outer folds by group, repeated with other fold seeds */
     int64_t inner_folds;
@@ -77,8 +81,8 @@ typedef struct ebb_config {
 
 /* All keys at their defaults. */
 void ebb_config_defaults(ebb_config *config);
-/* Reads a file over the defaults. Errors give file and line, the key, what was found and what was expected; an unknown key names the
- * nearest known one. Relative paths stay as written. */
+/* Reads a file over the defaults. Errors give file and line, the key, what was found and what was expected;
+ * an unknown key names the nearest known one. Relative paths stay as written. */
 bool ebb_config_read(ebb_config *config, const char *path, ebb_error *err);
 /* The same from memory (what the fuzzer calls). */
 bool ebb_config_parse(ebb_config *config, const char *path, const char *text, size_t bytes, ebb_error *err);

@@ -1,5 +1,5 @@
-/* Data sets: labelled videos in matched groups. A format is one file (intphys.c; others follow) that lists the videos;
- * reading the frames is common. */
+/* Data sets: labelled videos in matched groups. A format is one file (intphys.c; others follow) that lists
+ * the videos; reading the frames is common. */
 #ifndef EBB_LOADERS_DATASET_H
 #define EBB_LOADERS_DATASET_H
 
@@ -25,9 +25,11 @@ typedef struct ebb_dataset {
   int64_t count;
 } ebb_dataset;
 
-/* format "intphys": root/O*\/NN/{1,2,3,4}/{scene/scene_001.png.., status.json}; also with a dev/ folder between. status.json minimal
- * ({"header": {"is_possible": b}}) or full. A video without frames or without a valid status.json is reported through `report` (may
- * be NULL) with its id and reason and left out; a set without any video is an error. unlabelled: status.json may be absent. */
+/* format "intphys": root/O*\/NN/{1,2,3,4}/{scene/scene_001.png.., status.json}; also with a dev/ folder
+ * between. status.json minimal
+ * ({"header": {"is_possible": b}}) or full. A video without frames or without a valid status.json is reported
+ * through `report` (may be NULL) with its id and reason and left out; a set without any video is an error.
+ * unlabelled: status.json may be absent. */
 typedef void ebb_dataset_report(void *user, const char *id, const char *reason);
 bool ebb_dataset_open(ebb_dataset *set, const char *format, const char *root, bool unlabelled,
                       ebb_dataset_report *report, void *user, ebb_error *err);
@@ -36,7 +38,8 @@ void ebb_dataset_close(ebb_dataset *set);
 void ebb_dataset_keep(ebb_dataset *set, int64_t groups);
 
 /* What ebb_dataset_open calls for "intphys"; leaves the videos in no order. */
-bool ebb_intphys_list(ebb_dataset *set, bool unlabelled, ebb_dataset_report *report, void *user, ebb_error *err);
+bool ebb_intphys_list(ebb_dataset *set, bool unlabelled, ebb_dataset_report *report, void *user,
+                      ebb_error *err);
 
 /* is_possible of an IntPhys status.json in memory (what the fuzzer calls). `path` is for messages. */
 bool ebb_intphys_status(const char *path, const char *text, size_t bytes, bool *possible, ebb_error *err);
@@ -54,10 +57,11 @@ typedef struct ebb_clip {
 bool ebb_video_read(const ebb_video *video, ebb_clip *clip, ebb_error *err);
 void ebb_clip_free(ebb_clip *clip); /* frees and zeroes; a zeroed clip is fine */
 
-/* `ebb data check`: reads every frame; checks that each group is a quadruplet with two possible and two impossible movies made of the
- * same multiset of frames (SHA-256 of decoded pixels), reports counts by label, category and group, frame counts and sizes,
- * and the null-by-construction note (additive features are at chance, REFERENCE 6.9). Prints to `out`; `broken` counts the groups that fail.
- * Errors only for what keeps it from checking. */
+/* `ebb data check`: reads every frame; checks that each group is a quadruplet with two possible and two
+ * impossible movies made of the same multiset of frames (SHA-256 of decoded pixels), reports counts by label,
+ * category and group, frame counts and sizes, and the null-by-construction note (additive features are at
+ * chance, REFERENCE 6.9). Prints to `out`; `broken` counts the groups that fail. Errors only for what keeps
+ * it from checking. */
 bool ebb_dataset_check(const ebb_dataset *set, FILE *out, int64_t *broken, ebb_error *err);
 
 #endif

@@ -1,5 +1,5 @@
-/* What every reader and writer of files needs: whole small files, and writing that leaves either the whole new file or
- * the old state. */
+/* What every reader and writer of files needs: whole small files, and writing that leaves either the whole
+ * new file or the old state. */
 #ifndef EBB_LOADERS_FILE_H
 #define EBB_LOADERS_FILE_H
 
@@ -9,11 +9,12 @@
 #include <stdint.h>
 #include <stdio.h>
 
-/* The bytes of a regular file, NUL-terminated (not counted), malloc'ed. Errors: missing, unreadable, over `most`. */
+/* The bytes of a regular file, NUL-terminated (not counted), malloc'ed. Errors: missing, unreadable, over
+ * `most`. */
 bool ebb_file_read(const char *path, size_t most, char **text, size_t *bytes, ebb_error *err);
 
-/* A file being written under a temporary name beside `path` ("<path>.partial": what a killed run leaves is replaced
- * by the next). One writer per path at a time. */
+/* A file being written under a temporary name beside `path` ("<path>.partial": what a killed run leaves is
+ * replaced by the next). One writer per path at a time. */
 typedef struct ebb_file_writer {
   FILE *stream; /* write here; errors are found at commit */
   char *path, *temporary;
@@ -21,28 +22,32 @@ typedef struct ebb_file_writer {
 bool ebb_file_create(ebb_file_writer *w, const char *path, ebb_error *err);
 bool ebb_file_write(ebb_file_writer *w, const void *data, size_t bytes,
                     ebb_error *err); /* fwrite with a message */
-/* Flushes, syncs the file, renames it into place, syncs the folder. On failure nothing is left. Closes w in any case. */
+/* Flushes, syncs the file, renames it into place, syncs the folder. On failure nothing is left. Closes w in
+ * any case. */
 bool ebb_file_commit(ebb_file_writer *w, ebb_error *err);
 void ebb_file_abandon(ebb_file_writer *w); /* a zeroed or committed writer is fine */
 
-/* What the first bytes of a file are when they are what people have in place of weights, images and configs: "a Git LFS
- * pointer, not the file itself (fetch it with `git lfs pull`)", an HTML page, a pickle or zip (.bin, .pt). NULL: none of these. */
+/* What the first bytes of a file are when they are what people have in place of weights, images and configs:
+ * "a Git LFS pointer, not the file itself (fetch it with `git lfs pull`)", an HTML page, a pickle or zip
+ * (.bin, .pt). NULL: none of these. */
 const char *ebb_file_disguise(const char *head, size_t bytes);
 
 bool ebb_make_folders(const char *path, ebb_error *err); /* mkdir -p */
-bool ebb_remove_folder(const char *path, ebb_error *err); /* with all that is in it, following no links; absent is fine */
-/* `memory`, or an abort with a message when it is NULL: for small allocations whose failure nobody can handle. Sizes that a
- * file asks for are not small. */
+bool ebb_remove_folder(const char *path,
+                       ebb_error *err); /* with all that is in it, following no links; absent is fine */
+/* `memory`, or an abort with a message when it is NULL: for small allocations whose failure nobody can
+ * handle. Sizes that a file asks for are not small. */
 void *ebb_must(void *memory);
 /* "a/b" from parts, malloc'ed; never fails (aborts when memory is out). */
 char *ebb_path_join(const char *folder, const char *name);
 /* malloc'ed printf. */
 __attribute__((format(printf, 1, 2))) char *ebb_format(const char *format, ...);
 
-/* Order of names with numbers in them: "O1/2" before "O1/10"; equal numbers of other lengths ("1", "01") by their bytes. */
+/* Order of names with numbers in them: "O1/2" before "O1/10"; equal numbers of other lengths ("1", "01") by
+ * their bytes. */
 int ebb_compare_natural(const char *a, const char *b);
-/* The names in a folder in natural order, without those that start with a dot (".", "..", "._scene_001.png"). At most 10^6. Free with
- * ebb_names_free. */
+/* The names in a folder in natural order, without those that start with a dot (".", "..", "._scene_001.png").
+ * At most 10^6. Free with ebb_names_free. */
 bool ebb_folder_list(const char *path, char ***names, int64_t *count, ebb_error *err);
 void ebb_names_free(char **names, int64_t count);
 bool ebb_is_folder(const char *path);

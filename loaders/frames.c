@@ -38,8 +38,7 @@ void ebb_frames_note(int have, int want, int used, char *text, size_t size) {
            used, lost);
 }
 
-/* ---- resize
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- resize ------------------------------------------------------------------------------------------ */
 
 /* One axis of the antialiased triangle filter in fixed point, as torch's uint8 kernel has it (which took it
  * from Pillow): out = (sum_j weight[j] in[first + j] + half) >> precision, clamped to 8 bits. */
@@ -118,8 +117,7 @@ void ebb_frames_resize(const uint8_t *from, int height, int width, uint8_t *to, 
   filter_free(&down);
 }
 
-/* ---- the whole way
- * ----------------------------------------------------------------------------------------------- */
+/* ---- the whole way ----------------------------------------------------------------------------------- */
 
 /* Python's round((have - want) / 2.0): halves go to the even number. */
 static int crop_start(int have, int want) {

@@ -1,9 +1,11 @@
 /* The feature store: what `ebb invert` leaves and `ebb probe` reads. A run folder holds
- *   index.json             videos (id, label, group, category, status), models, features with shapes, shards with hashes, provenance
- *   features/<model>/shard-00000.safetensors ...   one per batch of videos
- * A shard holds for each feature one F32 tensor [V, steps, ...] and "video" I64 [V], the numbers of its videos in the index. Python:
- *   index = json.load(open(run + "/index.json")); x = load_file(run + "/" + index["shards"][0]["file"])["block_out.mean"]
- * index.json is written last, through a temporary name: a run without it is not finished. */
+ *   index.json    videos (id, label, group, category, status, hash), models, features with shapes, shards with
+ *                 hashes, provenance; written last, through a temporary name: a run without it is not finished
+ *   features/<model>/shard-00000.safetensors ...    one per batch of videos
+ * A shard holds for each feature one F32 tensor [V, steps, ...] and "video" I64 [V], the numbers of its videos
+ * in the index. Python:
+ *   index = json.load(open(run + "/index.json"))
+ *   x = load_file(run + "/" + index["shards"][0]["file"])["block_out.mean"] */
 #ifndef EBB_LOADERS_STORE_H
 #define EBB_LOADERS_STORE_H
 
@@ -15,8 +17,8 @@
 #define EBB_STORE_LIST 4096 /* most steps, blocks or features of a set */
 #define EBB_STORE_SETS 64   /* most sets of a run */
 
-/* One kind of number kept for every video: "block_out.mean" [L,D], "attn_frames" [L,N,T,T], "latent.mean" [C] ... at each captured step.
- * `blocks` tells whether the first dimension after the step is the block. */
+/* One kind of number kept for every video: "block_out.mean" [L,D], "attn_frames" [L,N,T,T], "latent.mean" [C]
+ * ... at each captured step. `blocks` tells whether the first dimension after the step is the block. */
 typedef struct ebb_feature {
   char name[64];
   bool by_block;
@@ -38,15 +40,16 @@ typedef struct ebb_feature_set {
 
 /* ---- writing ---- */
 typedef struct ebb_store_writer ebb_store_writer;
-/* dir is created; one that holds an index.json already is an error (a finished run is never overwritten). Shards found of an unfinished run are
- * replaced. */
+/* dir is created; one that holds an index.json already is an error (a finished run is never overwritten).
+ * Shards found of an unfinished run are replaced. */
 bool ebb_store_create(ebb_store_writer **w, const char *dir, const ebb_dataset *set, ebb_error *err);
-/* Copies the set's description; returns its number in *id. Feature order is fixed from here. model becomes a folder's name:
- * letters, digits, '_', '-' and '.' (not first). */
+/* Copies the set's description; returns its number in *id. Feature order is fixed from here. model becomes a
+ * folder's name: letters, digits, '_', '-' and '.' (not first). */
 bool ebb_store_declare(ebb_store_writer *w, const ebb_feature_set *set, int *id, ebb_error *err);
-/* One shard; a video may come once per set: videos [V] are numbers in the data set; data[f] is f32 [V, steps, feature shape]. Written, synced, renamed, hashed. */
-bool ebb_store_write(ebb_store_writer *w, int set, int64_t count, const int64_t *videos, const float *const *data,
-                     ebb_error *err);
+/* One shard; a video may come once per set: videos [V] are numbers in the data set; data[f] is f32 [V, steps,
+ * feature shape]. Written, synced, renamed, hashed. */
+bool ebb_store_write(ebb_store_writer *w, int set, int64_t count, const int64_t *videos,
+                     const float *const *data, ebb_error *err);
 /* Records the SHA-256 of a video's decoded frames in the index. */
 void ebb_store_input(ebb_store_writer *w, int64_t video, const char *sha256);
 /* Marks a video as failed, with the reason; it is in the index and in no table. */
@@ -71,17 +74,18 @@ typedef struct ebb_store {
   json_t *index; /* the whole of index.json */
   struct ebb_store_shards *shards;
 } ebb_store;
-/* Errors: no index (an unfinished run: with what to do), a shard missing, of another size or hash, a feature of another shape.
- * Reads every shard once for its hash. */
+/* Errors: no index (an unfinished run: with what to do), a shard missing, of another size or hash, a feature
+ * of another shape. Reads every shard once for its hash. */
 bool ebb_store_open(ebb_store *store, const char *dir, ebb_error *err);
 void ebb_store_close(ebb_store *store);
-int ebb_store_find(const ebb_store *store, const char *model);                    /* -1: not there */
-int ebb_store_feature(const ebb_feature_set *set, const char *name);              /* -1: not there */
-bool ebb_store_has(const ebb_store *store, int set, int64_t video);               /* is it in a table of the set? */
+int ebb_store_find(const ebb_store *store, const char *model);       /* -1: not there */
+int ebb_store_feature(const ebb_feature_set *set, const char *name); /* -1: not there */
+bool ebb_store_has(const ebb_store *store, int set, int64_t video);  /* is it in a table of the set? */
 /* Numbers of one video at one step (and block when by_block). */
 int64_t ebb_store_width(const ebb_feature *feature);
-/* x f32 [n, width]: the feature of videos[0..n) at step index `step` and, when by_block, block index `block` (indices into the set's lists). Errors: a
- * video that the set does not have, a shard that cannot be read. Any number of threads may gather from one store. */
+/* x f32 [n, width]: the feature of videos[0..n) at step index `step` and, when by_block, block index `block`
+ * (indices into the set's lists). Errors: a video that the set does not have, a shard that cannot be read.
+ * Any number of threads may gather from one store. */
 bool ebb_store_gather(const ebb_store *store, int set, int feature, int step, int block, int64_t n,
                       const int64_t *videos, float *x, ebb_error *err);
 

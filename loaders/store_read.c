@@ -26,8 +26,7 @@ struct ebb_store_shards {
   row **rows; /* [sets][videos] */
 };
 
-/* ---- the index
- * --------------------------------------------------------------------------------------------------- */
+/* ---- the index --------------------------------------------------------------------------------------- */
 
 static bool read_videos(ebb_store *s, const char *path, ebb_error *err) {
   const json_t *list = json_object_get(s->index, "videos");
@@ -136,8 +135,7 @@ static bool read_sets(ebb_store *s, const char *path, ebb_error *err) {
   return true;
 }
 
-/* ---- shards
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- shards ------------------------------------------------------------------------------------------ */
 
 /* Does the tensor look as the index says? [count, steps, shape of the feature] */
 static bool check_tensor(const ebb_safetensors *st, const ebb_feature_set *set, const ebb_feature *x,
@@ -308,8 +306,7 @@ void ebb_store_close(ebb_store *store) {
   *store = (ebb_store){0};
 }
 
-/* ---- looking things up
- * ------------------------------------------------------------------------------------------- */
+/* ---- looking things up ------------------------------------------------------------------------------- */
 
 int ebb_store_find(const ebb_store *store, const char *model) {
   for (int i = 0; i < store->set_count; i++)

@@ -21,8 +21,7 @@ struct ebb_store_writer {
   int set_count;
 };
 
-/* ---- opening
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- opening ----------------------------------------------------------------------------------------- */
 
 static json_t *describe_video(const ebb_video *v) {
   json_t *label = v->label == EBB_UNLABELLED ? json_null() : json_boolean(v->label == EBB_POSSIBLE);
@@ -57,8 +56,7 @@ bool ebb_store_create(ebb_store_writer **out, const char *dir, const ebb_dataset
   return true;
 }
 
-/* ---- declaring
- * --------------------------------------------------------------------------------------------------- */
+/* ---- declaring --------------------------------------------------------------------------------------- */
 
 static bool is_folder_name(const char *name) {
   static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";
@@ -146,8 +144,7 @@ bool ebb_store_declare(ebb_store_writer *w, const ebb_feature_set *set, int *id,
   return true;
 }
 
-/* ---- writing
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------------------------- */
 
 static bool check_videos(ebb_store_writer *w, kept_set *s, int64_t count, const int64_t *videos,
                          ebb_error *err) {
@@ -233,8 +230,7 @@ int64_t ebb_store_failed(const ebb_store_writer *w) {
   return failed;
 }
 
-/* ---- the index
- * --------------------------------------------------------------------------------------------------- */
+/* ---- the index --------------------------------------------------------------------------------------- */
 
 static json_t *describe_set(const ebb_feature_set *s) {
   json_t *steps = json_array(), *sigmas = json_array(), *blocks = json_array(), *features = json_array();

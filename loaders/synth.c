@@ -124,7 +124,8 @@ static bool check_free(const char *dir, ebb_error *err) {
   if (!ebb_folder_list(dir, &names, &count, err))
     return false;
   ebb_names_free(names, count);
-  return count == 0 || ebb_fail(err, "%s: the folder is not empty (%lld entries); name a new one", dir, (long long)count);
+  return count == 0 ||
+         ebb_fail(err, "%s: the folder is not empty (%lld entries); name a new one", dir, (long long)count);
 }
 
 static bool write_movie(const char *folder, ebb_synth_painter *painter, uint64_t seed, int movie,
@@ -184,8 +185,8 @@ static bool parse_categories(const char *text, bool wanted[CATEGORIES], ebb_erro
   }
 }
 
-static bool write_quadruplets(const char *dir, const bool *wanted, int quadruplets, const ebb_synth_options *options,
-                              ebb_error *err) {
+static bool write_quadruplets(const char *dir, const bool *wanted, int quadruplets,
+                              const ebb_synth_options *options, ebb_error *err) {
   json_object_seed(1); /* once, before threads: jansson's hash tables start lazily */
   bool ok = true;
   for (int category = 1; category <= CATEGORIES && ok; category++) {

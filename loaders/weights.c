@@ -45,8 +45,7 @@ void ebb_parameters_free(ebb_parameters *list) {
   *list = (ebb_parameters){0};
 }
 
-/* ---- findings of one kind, listed at once
- * ------------------------------------------------------------------------ */
+/* ---- findings of one kind, listed at once ------------------------------------------------------------ */
 
 typedef struct findings {
   int64_t count;
@@ -73,8 +72,7 @@ static void tell(const findings *f, const char *title, ebb_error *text) {
     ebb_fail_also(text, "\n    and %lld more", (long long)(f->count - f->shown_max));
 }
 
-/* ---- opening
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- opening ----------------------------------------------------------------------------------------- */
 
 static bool is_there(const char *folder, const char *name) {
   char *path = ebb_path_join(folder, name);
@@ -307,8 +305,7 @@ bool ebb_weights_sha256(const ebb_weights *w, char hex[65], ebb_error *err) {
   return ok;
 }
 
-/* ---- loading
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- loading ----------------------------------------------------------------------------------------- */
 
 static bool agrees(const ebb_parameter *p, const ebb_st_entry *e) {
   return p->rank == e->rank && memcmp(p->shape, e->shape, (size_t)p->rank * sizeof *p->shape) == 0;

@@ -1,21 +1,24 @@
-/* The weights of one component of a diffusers model folder (transformer/, vae/): one safetensors file or a sharded set
- * with its index, seen as one list of tensors, checked against what the model expects, and loaded as float32. */
+/* The weights of one component of a diffusers model folder (transformer/, vae/): one safetensors file or a
+ * sharded set with its index, seen as one list of tensors, checked against what the model expects, and loaded
+ * as float32. */
 #ifndef EBB_LOADERS_WEIGHTS_H
 #define EBB_LOADERS_WEIGHTS_H
 
 #include "kernels/context.h"
 #include "loaders/safetensors.h"
 
-typedef enum ebb_init { /* how a parameter starts when there is no file: torch's defaults */
-  EBB_INIT_LINEAR,      /* weights and biases of linear and conv layers: uniform(-1/sqrt(fan_in), 1/sqrt(fan_in)) */
-  EBB_INIT_ONES,        /* norm weights */
-  EBB_INIT_ZEROS,       /* norm biases */
-  EBB_INIT_TABLE        /* scale_shift_table: normal / sqrt(D), D the last dimension */
+/* How a parameter starts when there is no file: torch's defaults. */
+typedef enum ebb_init {
+  EBB_INIT_LINEAR, /* weights and biases of linear and conv layers: uniform(-1/sqrt(fan_in), 1/sqrt(fan_in)) */
+  EBB_INIT_ONES,   /* norm weights */
+  EBB_INIT_ZEROS,  /* norm biases */
+  EBB_INIT_TABLE   /* scale_shift_table: normal / sqrt(D), D the last dimension */
 } ebb_init;
 
 /* One parameter that a model expects. */
 typedef struct ebb_parameter {
-  ebb_tensor *to; /* filled by load or initialise; NULL: checked against the file, but neither loaded nor given memory */
+  ebb_tensor *to; /* filled by load or initialise; NULL: checked against the file, but neither loaded nor
+                     given memory */
   char name[112]; /* in the file */
   int rank;
   int64_t shape[EBB_DIMS];
@@ -23,22 +26,26 @@ typedef struct ebb_parameter {
   int64_t fan_in; /* for EBB_INIT_LINEAR */
 } ebb_parameter;
 
-/* A growing list of parameters: what a family fills in while it walks through its own structure. The names of the loaded tensors
- * live in it: it is freed after the last use of the tensors. */
+/* A growing list of parameters: what a family fills in while it walks through its own structure. The names of
+ * the loaded tensors live in it: it is freed after the last use of the tensors. */
 typedef struct ebb_parameters {
   ebb_parameter *items;
   int64_t count, capacity;
 } ebb_parameters;
 /* Adds one; `name` is printf-formatted. Aborts when memory is out. */
-#define EBB_SHAPE(...) (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]){__VA_ARGS__}
+#define EBB_SHAPE(...)                                                                                       \
+  (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]) {                             \
+    __VA_ARGS__                                                                                              \
+  }
 __attribute__((format(printf, 7, 8))) void ebb_parameters_add(ebb_parameters *list, ebb_tensor *to, int rank,
-                                                              const int64_t *shape, ebb_init init, int64_t fan_in,
-                                                              const char *name, ...);
+                                                              const int64_t *shape, ebb_init init,
+                                                              int64_t fan_in, const char *name, ...);
 void ebb_parameters_free(ebb_parameters *list);
 
 typedef struct ebb_weights ebb_weights;
-/* folder: ".../transformer". Looks for diffusion_pytorch_model.safetensors, diffusion_pytorch_model.safetensors.index.json,
- * model.safetensors and its index. Shards named by an index may not leave the folder. */
+/* folder: ".../transformer". Looks for diffusion_pytorch_model.safetensors,
+ * diffusion_pytorch_model.safetensors.index.json, model.safetensors and its index. Shards named by an index
+ * may not leave the folder. */
 bool ebb_weights_open(ebb_weights **w, const char *folder, ebb_error *err);
 void ebb_weights_close(ebb_weights **w);
 int64_t ebb_weights_count(const ebb_weights *w);
@@ -46,9 +53,10 @@ const ebb_st_entry *ebb_weights_entry(const ebb_weights *w, int64_t i);
 /* SHA-256 over the shards' SHA-256, in order of name: the identity written into every run. */
 bool ebb_weights_sha256(const ebb_weights *w, char hex[65], ebb_error *err);
 
-/* Finds every parameter (shapes must agree, counting dimensions of size 1 as written), lists all that are missing, all of
- * another shape and all tensors of the file that the model does not know at once; then takes memory from the context's weight arena and
- * reads. When the context is counting, memory is counted and nothing is read. */
+/* Finds every parameter (shapes must agree, counting dimensions of size 1 as written), lists all that are
+ * missing, all of another shape and all tensors of the file that the model does not know at once; then takes
+ * memory from the context's weight arena and reads. When the context is counting, memory is counted and
+ * nothing is read. */
 bool ebb_weights_load(const ebb_weights *w, ebb_context *c, ebb_parameters *list, ebb_error *err);
 /* The same memory, filled with torch's default initialisation from the seed (parameter i uses stream i). */
 bool ebb_weights_initialise(ebb_context *c, ebb_parameters *list, uint64_t seed, ebb_error *err);

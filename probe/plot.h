@@ -4,9 +4,9 @@
 
 #include "probe/results.h"
 
-/* dir/heat-<category>-<model>-<feature>.png: accuracy of every cell of a row, mean over repeats, block by step,
- * with the best cell of the first repeat framed and its floor on the colour bar; characters of
- * the names other than letters, digits, '.', '_' and '-' become '_'. */
+/* dir/heat-<category>-<model>-<feature>.png: accuracy of every cell of a row, mean over repeats, block by
+ * step, with the best cell of the first repeat framed and its floor on the colour bar; characters of the
+ * names other than letters, digits, '.', '_' and '-' become '_'. */
 bool ebb_plot_heat_map(const ebb_row *row, const char *dir, ebb_error *err);
 /* dir/overview.png: for each category the reported accuracy and pairwise accuracy of the trained model, its
  * comparisons and the VAE, with intervals; beside it the heat maps of the trained model. The feature is

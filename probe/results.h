@@ -27,9 +27,9 @@ typedef struct ebb_row {
 
   /* Every cell alone: ridge regression, penalty chosen inside the training groups; means over repeats. */
   double *cell[EBB_METRICS]; /* [step,block] */
-  /* The best cell, how high the best of so many reaches by chance, and how rarely permuted labels reach it: one
-   * statistic throughout, the highest accuracy of the first repeat (refits under permuted labels have only
-   * that). In `cell` the best cell may be lower and another the highest. */
+  /* The best cell, how high the best of so many reaches by chance, and how rarely permuted labels reach it:
+   * one statistic throughout, the highest accuracy of the first repeat (refits under permuted labels have
+   * only that). In `cell` the best cell may be lower and another the highest. */
   int top_step, top_block; /* as indices */
   double top_once, p;      /* its accuracy in the first repeat; p of that */
   ebb_floor independent, permuted;

@@ -5,9 +5,9 @@
  * a constant column counts as zero), then fits f(x) = w.z + b with a penalty on w, b free:
  *   ridge      1/2 sum (y - f)^2       + lambda/2 |w|^2
  *   logistic   sum log(1 + e^(-y f))   + lambda/8 |w|^2
- * The factor 1/4 makes one lambda mean one amount of shrinkage for both: the logistic loss has a quarter of the
- * curvature at f = 0. Penalties are relative: lambda = rho * mean over training rows of |z|^2 (= rho times the
- * columns that vary), so that one grid serves every width.
+ * The factor 1/4 makes one lambda mean one amount of shrinkage for both: the logistic loss has a quarter of
+ * the curvature at f = 0. Penalties are relative: lambda = rho * mean over training rows of |z|^2 (= rho
+ * times the columns that vary), so that one grid serves every width.
  *
  * Both rotate z to its principal axes once, [train, rank] scores with rank <= min(train, d), from the d x d
  * covariance when d <= train and from the train x train Gram matrix otherwise; all penalties, label sets and

@@ -30,14 +30,15 @@ bool ebb_bootstrap(int64_t groups, int64_t replicates, uint64_t seed, ebb_statis
  * together and the bootstrap is too narrow. Nadeau & Bengio (2003): the variance of a mean over J folds is
  * (1/J + n_test/n_train) sigma^2, not sigma^2/J. Measured on planted runs (24 or 60 groups, 5 x 5 folds, with
  * and without signal) the deviation of the nested scores over data sets is 1.1 to 1.9 times that of the
- * bootstrap, and the plain interval covers 70 to 90 %; this factor is 1.5 at 5 folds. An interval with a NaN or
- * infinite value or limit is left alone. */
+ * bootstrap, and the plain interval covers 70 to 90 %; this factor is 1.5 at 5 folds. An interval with a NaN
+ * or infinite value or limit is left alone. */
 void ebb_widen(ebb_interval *interval, int folds, double least, double most);
 
 /* For a share that is exactly 1 or 0 in every group: no resample differs, and the bootstrap would report an
- * interval of no width. low (of 1) or high (of 0) becomes the exact binomial limit (Clopper & Pearson 1934) with
- * the group as the unit: `groups` right of `groups`, low = 0.025^(1/groups). Any other interval, also one of no
- * width elsewhere or one that is undefined, is left alone; so are bca_* and percentile_*. Not for differences. */
+ * interval of no width. low (of 1) or high (of 0) becomes the exact binomial limit (Clopper & Pearson 1934)
+ * with the group as the unit: `groups` right of `groups`, low = 0.025^(1/groups). Any other interval, also
+ * one of no width elsewhere or one that is undefined, is left alone; so are bca_* and percentile_*. Not for
+ * differences. */
 void ebb_exact_ends(ebb_interval *interval, int64_t groups);
 
 /* ---- best of K (REFERENCE 6.5) ---- */

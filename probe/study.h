@@ -8,13 +8,14 @@
  * permutations of a cell share one decomposition (probe/solve.h).
  *
  * The heat map shows every cell alone: out-of-fold ridge margins at the penalty its own training groups
- * chose, as means over repeats. The best cell is selected on the data it is reported on, so it stands beside the
- * best-of-K floor: the same maximum under labels permuted within groups, all refitted, penalties chosen anew. Best
- * cell, floor and p are all of the first repeat: refits of every repeat would cost that many times as much.
+ * chose, as means over repeats. The best cell is selected on the data it is reported on, so it stands beside
+ * the best-of-K floor: the same maximum under labels permuted within groups, all refitted, penalties chosen
+ * anew. Best cell, floor and p are all of the first repeat: refits of every repeat would cost that many times
+ * as much.
  *
- * Folds are as the config says, also below 20 groups, where REFERENCE 6.1 asks to leave one group out at a time:
- * with one group a fold the AUC, which compares only videos judged by the same fit, would be the pairwise accuracy
- * again, and repeats would differ in their inner folds alone. */
+ * Folds are as the config says, also below 20 groups, where REFERENCE 6.1 asks to leave one group out at a
+ * time: with one group a fold the AUC, which compares only videos judged by the same fit, would be the
+ * pairwise accuracy again, and repeats would differ in their inner folds alone. */
 #ifndef EBB_PROBE_STUDY_H
 #define EBB_PROBE_STUDY_H
 

@@ -7,8 +7,7 @@
 #include "kernels/random.h"
 #include "tests/op_truth.h"
 
-/* ---- running a case
- * ---------------------------------------------------------------------------------------- */
+/* ---- running a case ---------------------------------------------------------------------------------- */
 
 #define GUARD 64 /* elements of sentinel on each side of a tensor */
 
@@ -94,7 +93,8 @@ void op_case_tensors(ebb_context *c, const op_case *k, ebb_tensor t[OP_TENSORS])
     t[i] = EBB_NO_TENSOR;
     if (k->t[i].rank == 0)
       continue;
-    t[i] = ebb_tensor_new(c, EBB_ACTIVATIONS, k->f64 ? EBB_F64 : EBB_F32, k->t[i].name, k->t[i].rank, k->t[i].shape);
+    t[i] = ebb_tensor_new(c, EBB_ACTIVATIONS, k->f64 ? EBB_F64 : EBB_F32, k->t[i].name, k->t[i].rank,
+                          k->t[i].shape);
     if (c->counting)
       continue;
     char *block = malloc(block_bytes(k, i));
@@ -165,8 +165,7 @@ double op_relative_error(const double *a, const double *b, int64_t n) {
   return difference == 0 ? 0 : sqrt(difference / size);
 }
 
-/* ---- one call per op: tensors in the order of kernels/ops.h
- * -------------------------------------------------- */
+/* ---- one call per op: tensors in the order of kernels/ops.h ------------------------------------------ */
 
 #define RUN(name, call)                                                                                      \
   static void run_##name(ebb_context *c, const op_case *k, const ebb_tensor *t) {                            \
@@ -202,8 +201,7 @@ RUN(matmul, ebb_matmul(c, t[0], t[1], t[2], k->i[0]))
 RUN(cholesky_solve, ebb_cholesky_solve(c, t[0], t[1]))
 RUN(eigh, ebb_eigh(c, t[0], t[1]))
 
-/* ---- the table
- * -------------------------------------------------------------------------------------------------- */
+/* ---- the table --------------------------------------------------------------------------------------- */
 
 #define CASE(name, label_, seed_, tolerance_)                                                                \
   .op = #name, .label = label_, .run = run_##name, .truth = truth_##name, .seed = seed_,                     \

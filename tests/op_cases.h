@@ -46,7 +46,8 @@ int64_t op_tensor_count(const op_tensor *t); /* elements; 0 when absent */
 /* The drawn input value of an element, already rounded to the case's dtype. Outputs start as NaN. */
 double op_case_value(const op_case *k, int tensor, int64_t element);
 
-/* The case's tensors in the activation arena with the drawn inputs, outputs NaN; for timing. Works when counting. */
+/* The case's tensors in the activation arena with the drawn inputs, outputs NaN; for timing. Works when
+ * counting. */
 void op_case_tensors(ebb_context *c, const op_case *k, ebb_tensor t[OP_TENSORS]);
 
 /* Runs a case on a context: tensors with sentinels around them, then everything back as float64 in results[i]

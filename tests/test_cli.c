@@ -10,7 +10,8 @@ static char output[65536]; /* stdout and stderr of the last command */
 static int ebb_after(const char *before, const char *arguments) {
   char command[2048];
   const char *bin = getenv("EBB_BIN");
-  snprintf(command, sizeof command, "%s %s/ebb %s 2>&1", before, bin ? bin : "build/cpu-release/bin", arguments);
+  snprintf(command, sizeof command, "%s %s/ebb %s 2>&1", before, bin ? bin : "build/cpu-release/bin",
+           arguments);
   FILE *p = popen(command, "r");
   assert_non_null(p);
   size_t n = fread(output, 1, sizeof output - 1, p);
@@ -38,7 +39,8 @@ static const char *line(const char *format, const char *a, const char *b) {
 
 static void test_usage(void **state) {
   (void)state;
-  static const char *const commands[] = {"run", "invert", "probe", "report", "eval", "info", "synth", "data", "doctor"};
+  static const char *const commands[] = {"run",  "invert", "probe", "report", "eval",
+                                         "info", "synth",  "data",  "doctor"};
   expect(2, "", "usage: ebb COMMAND");
   expect(0, "--help", "usage: ebb COMMAND");
   expect(0, "--version", "ebb ");
@@ -77,33 +79,40 @@ static void test_info(void **state) {
 static void test_eval_errors(void **state) {
   (void)state;
   const char *in = "tests/fixtures/velocity-a-t5/in.safetensors";
-  expect(1, line("eval velocity --model tests/fixtures/models/wan-a --in none --out %s%s", at("o"), ""), "none");
+  expect(1, line("eval velocity --model tests/fixtures/models/wan-a --in none --out %s%s", at("o"), ""),
+         "none");
   expect(1, line("eval encode --model tests/fixtures/models/wan-a --in %s --out %s", in, at("o")), "'video'");
-  expect(1, line("eval velocity --model tests/fixtures/models/wan-b --in %s --out %s", in, at("o")), "channels");
-  expect(1, line("eval velocity --device cuda --model tests/fixtures/models/wan-a --in %s --out %s", in, at("o")),
-         "CUDA");
-  expect(1, line("eval velocity --dtype bfloat16 --model tests/fixtures/models/wan-a --in %s --out %s", in, at("o")),
+  expect(1, line("eval velocity --model tests/fixtures/models/wan-b --in %s --out %s", in, at("o")),
+         "channels");
+  expect(
+      1,
+      line("eval velocity --device cuda --model tests/fixtures/models/wan-a --in %s --out %s", in, at("o")),
+      "CUDA");
+  expect(1,
+         line("eval velocity --dtype bfloat16 --model tests/fixtures/models/wan-a --in %s --out %s", in,
+              at("o")),
          "float32");
   assert_int_equal(access(at("o"), F_OK), -1);
   expect(0, line("eval velocity --model tests/fixtures/models/wan-a --in %s --out %s", in, at("o")), "");
-  expect(1, line("eval velocity --model tests/fixtures/models/wan-a --in %s --out %s", in, "/dev/null"), "no regular file");
+  expect(1, line("eval velocity --model tests/fixtures/models/wan-a --in %s --out %s", in, "/dev/null"),
+         "no regular file");
   /* a disk that is full: an error, and no file */
   char command[1024];
-  snprintf(command, sizeof command, "eval velocity --model tests/fixtures/models/wan-a --in %s --out %s", in, at("p"));
+  snprintf(command, sizeof command, "eval velocity --model tests/fixtures/models/wan-a --in %s --out %s", in,
+           at("p"));
   assert_int_equal(ebb_after("ulimit -f 8;", command), 1);
   assert_non_null(strstr(output, at("p")));
   assert_int_equal(access(at("p"), F_OK), -1);
 }
 
-static const char *experiment =
-    "name: cli\n"
-    "model: {path: tests/fixtures/models/wan-a}\n"
-    "data: {format: intphys, path: %s, size: 32x32, frames: 9}\n"
-    "prompt: {embedding: zeros, max_tokens: 1}\n"
-    "inversion: {steps: 2}\n"
-    "capture: {steps: [0, 1], blocks: all, points: [block_out], pool: [mean]}\n"
-    "probe: {folds: 2, inner_folds: 2, bootstrap: 100, permutations: 9}\n"
-    "run: {batch: 4, device: cpu, out: %s}\n%s";
+static const char *experiment = "name: cli\n"
+                                "model: {path: tests/fixtures/models/wan-a}\n"
+                                "data: {format: intphys, path: %s, size: 32x32, frames: 9}\n"
+                                "prompt: {embedding: zeros, max_tokens: 1}\n"
+                                "inversion: {steps: 2}\n"
+                                "capture: {steps: [0, 1], blocks: all, points: [block_out], pool: [mean]}\n"
+                                "probe: {folds: 2, inner_folds: 2, bootstrap: 100, permutations: 9}\n"
+                                "run: {batch: 4, device: cpu, out: %s}\n%s";
 
 static void write_experiment(const char *path, const char *data, const char *out, const char *more) {
   char text[2048];
@@ -134,16 +143,18 @@ static void test_config_errors(void **state) {
   expect(2, line("run %s --set inversion.steps=many%s", at("bad.yaml"), ""), "inversion.steps");
   expect(2, line("run %s --set inversion.solver=elur%s", at("bad.yaml"), ""), "euler");
   expect(1, line("run %s%s", at("none.yaml"), ""), "none.yaml");
-  expect(1, line("run %s --set probe.folds=50%s", at("bad.yaml"), ""), "probe.folds"); /* before anything is inverted */
-  expect(1, line("run %s --set probe.features=[block_out.men] --dry-run%s", at("bad.yaml"), ""), "block_out.mean");
+  expect(1, line("run %s --set probe.folds=50%s", at("bad.yaml"), ""),
+         "probe.folds"); /* before anything is inverted */
+  expect(1, line("run %s --set probe.features=[block_out.men] --dry-run%s", at("bad.yaml"), ""),
+         "block_out.mean");
   assert_int_equal(access(at("bad"), F_OK), -1);
 }
 
 static void test_broken_videos_exit_with_3(void **state) {
   (void)state;
   char command[1024];
-  snprintf(command, sizeof command, "echo x > '%s/O1/02/3/scene/scene_002.png'; rm '%s/O1/03/1/status.json'", at("data"),
-           at("data"));
+  snprintf(command, sizeof command, "echo x > '%s/O1/02/3/scene/scene_002.png'; rm '%s/O1/03/1/status.json'",
+           at("data"), at("data"));
   assert_int_equal(system(command), 0);
   expect(3, line("data check %s%s", at("data"), ""), "O1/02");
   write_experiment(at("some.yaml"), at("data"), at("some"), "");
@@ -179,10 +190,14 @@ static void test_full_disk_in_a_run(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_usage),         cmocka_unit_test(test_info),
-      cmocka_unit_test(test_eval_errors),   cmocka_unit_test(test_run_probe_report),
-      cmocka_unit_test(test_config_errors), cmocka_unit_test(test_broken_videos_exit_with_3),
-      cmocka_unit_test(test_full_disk_in_a_run), cmocka_unit_test(test_one_class_and_no_videos),
+      cmocka_unit_test(test_usage),
+      cmocka_unit_test(test_info),
+      cmocka_unit_test(test_eval_errors),
+      cmocka_unit_test(test_run_probe_report),
+      cmocka_unit_test(test_config_errors),
+      cmocka_unit_test(test_broken_videos_exit_with_3),
+      cmocka_unit_test(test_full_disk_in_a_run),
+      cmocka_unit_test(test_one_class_and_no_videos),
   };
   return cmocka_run_group_tests_name("cli", tests, folder_make, folder_remove);
 }

@@ -173,8 +173,10 @@ static void test_folders(void **state) {
   assert_says(&err, "no regular file");
   assert_false(ebb_file_create(&w, "/dev/null", &err));
   assert_says(&err, "no regular file");
-  assert_int_equal(symlink(at("a/file"), at("a/link")), 0); /* a link stays one; what it points to is written */
-  assert_true(ebb_file_create(&w, at("a/link"), &err) && ebb_file_write(&w, "new", 3, &err) && ebb_file_commit(&w, &err));
+  assert_int_equal(symlink(at("a/file"), at("a/link")),
+                   0); /* a link stays one; what it points to is written */
+  assert_true(ebb_file_create(&w, at("a/link"), &err) && ebb_file_write(&w, "new", 3, &err) &&
+              ebb_file_commit(&w, &err));
   char link[512];
   assert_true(readlink(at("a/link"), link, sizeof link) > 0);
   assert_int_equal(files_in(folder), 1);

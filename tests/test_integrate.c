@@ -17,7 +17,8 @@ static ebb_context context;
 static int open_context(void **state) {
   (void)state;
   ebb_error err = {0};
-  if (!ebb_context_open(&context, "cpu", &err) || !ebb_context_reserve(&context, EBB_ACTIVATIONS, 1 << 16, &err))
+  if (!ebb_context_open(&context, "cpu", &err) ||
+      !ebb_context_reserve(&context, EBB_ACTIVATIONS, 1 << 16, &err))
     return -1;
   return 0;
 }
@@ -147,12 +148,15 @@ static void test_exact_that_does_not_converge(void **state) {
   ebb_integration plan;
   assert_true(ebb_integration_make(&plan, &s, EBB_EXACT, EBB_NOISY, false, &err));
   float x[N] = {1, 2, 3, 4, 5};
-  ebb_integrate(&context, &plan, 0, EBB_TENSOR(x, EBB_F32, EBB_HOST, "x", 1, N), without_a_way_back, NULL, NULL);
+  ebb_integrate(&context, &plan, 0, EBB_TENSOR(x, EBB_F32, EBB_HOST, "x", 1, N), without_a_way_back, NULL,
+                NULL);
   assert_false(ebb_context_ok(&context, &err));
   assert_non_null(strstr(err.text, "no fixed point"));
-  float y[2 * N] = {1, 2, 3, 4, 5, -1, -1, -1, -1, -1}; /* -1 + (y + 1) = y for any y: the second sample has a way back */
+  float y[2 * N] = {1,  2,  3,  4,  5,
+                    -1, -1, -1, -1, -1}; /* -1 + (y + 1) = y for any y: the second sample has a way back */
   ebb_error failures[2] = {0};
-  ebb_integrate(&context, &plan, 0, EBB_TENSOR(y, EBB_F32, EBB_HOST, "y", 2, N), without_a_way_back, NULL, failures);
+  ebb_integrate(&context, &plan, 0, EBB_TENSOR(y, EBB_F32, EBB_HOST, "y", 2, N), without_a_way_back, NULL,
+                failures);
   assert_true(ebb_context_ok(&context, &err));
   assert_non_null(strstr(failures[0].text, "no fixed point"));
   assert_true(isnan(y[0]) && !failures[1].text[0] && isfinite(y[N]));
@@ -174,7 +178,8 @@ static void test_labels(void **state) {
     assert_true(p.timestep[i] == s.label[i]);
   ebb_integration_free(&p);
   assert_true(ebb_integration_make(&p, &s, EBB_HEUN, EBB_NOISY, false, &err));
-  for (int i = 0; i < 3; i++) /* the second stage is told the label after the next; the last step is Euler's */
+  for (int i = 0; i < 3;
+       i++) /* the second stage is told the label after the next; the last step is Euler's */
     assert_true(p.step[i].stages == 2 && p.labels[p.step[i].moment[1]] == s.label[i + 2]);
   assert_int_equal(p.step[3].stages, 1);
   ebb_integration_free(&p);
@@ -189,8 +194,8 @@ static void test_labels(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_orders), cmocka_unit_test(test_exact_inverts_euler),
-                                     cmocka_unit_test(test_exact_that_does_not_converge),
-                                     cmocka_unit_test(test_labels)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_orders), cmocka_unit_test(test_exact_inverts_euler),
+      cmocka_unit_test(test_exact_that_does_not_converge), cmocka_unit_test(test_labels)};
   return cmocka_run_group_tests_name("integrate", tests, open_context, close_context);
 }

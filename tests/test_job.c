@@ -77,7 +77,8 @@ static bool exists(const char *dir, const char *name) {
 }
 
 /* The feature of one video, all steps of block 0. */
-static float *features_of(const ebb_store *s, const char *model, const char *feature, int step, int64_t video) {
+static float *features_of(const ebb_store *s, const char *model, const char *feature, int step,
+                          int64_t video) {
   ebb_error err = {0};
   int set = ebb_store_find(s, model);
   assert_true(set >= 0);
@@ -111,8 +112,8 @@ static void test_a_run_fills_the_store(void **state) {
   free(b);
   const json_t *about = json_object_get(s.index, "provenance");
   assert_int_equal(json_array_size(json_object_get(about, "sigmas")), 4);
-  assert_int_equal(strlen(json_string_value(
-                       json_object_get(json_object_get(json_object_get(about, "models"), "transformer"), "sha256"))),
+  assert_int_equal(strlen(json_string_value(json_object_get(
+                       json_object_get(json_object_get(about, "models"), "transformer"), "sha256"))),
                    64);
   ebb_store_close(&s);
 }
@@ -148,7 +149,8 @@ static void test_a_broken_video_is_recorded_and_skipped(void **state) {
   ebb_job_result result;
   ebb_error err = {0};
   run(&whole, false, &result);
-  char *frame = ebb_path_join(data, "O1/01/2/scene/scene_004.png"), *aside = ebb_path_join(scratch, "aside.png");
+  char *frame = ebb_path_join(data, "O1/01/2/scene/scene_004.png"),
+       *aside = ebb_path_join(scratch, "aside.png");
   assert_int_equal(rename(frame, aside), 0);
   FILE *f = fopen(frame, "w");
   fputs("no image", f);
@@ -288,10 +290,13 @@ static void test_errors_say_what_is_wrong(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_a_run_fills_the_store),        cmocka_unit_test(test_batches_do_not_matter),
-      cmocka_unit_test(test_a_broken_video_is_recorded_and_skipped), cmocka_unit_test(test_a_dry_run_leaves_nothing),
+      cmocka_unit_test(test_a_run_fills_the_store),
+      cmocka_unit_test(test_batches_do_not_matter),
+      cmocka_unit_test(test_a_broken_video_is_recorded_and_skipped),
+      cmocka_unit_test(test_a_dry_run_leaves_nothing),
       cmocka_unit_test(test_a_video_that_fails_numerically_is_recorded),
-      cmocka_unit_test(test_guidance_stores_both_branches), cmocka_unit_test(test_errors_say_what_is_wrong),
+      cmocka_unit_test(test_guidance_stores_both_branches),
+      cmocka_unit_test(test_errors_say_what_is_wrong),
   };
   return cmocka_run_group_tests_name("job", tests, make_data, remove_data);
 }

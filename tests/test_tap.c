@@ -41,8 +41,8 @@ static bool work(void *user, ebb_error *err) {
             ebb_model_open(&model, &t->context, "tests/fixtures/models/wan-a/transformer", NULL, err) &&
             ebb_model_condition(&model, &text, (ebb_latent_shape){C, T, H, W}, (ebb_text){states, 1, 1, 24},
                                 plan.labels, plan.moments, 1, err) &&
-            ebb_model_condition(&model, &negative, (ebb_latent_shape){C, T, H, W}, (ebb_text){states + 24, 1, 1, 24},
-                                plan.labels, plan.moments, 1, err);
+            ebb_model_condition(&model, &negative, (ebb_latent_shape){C, T, H, W},
+                                (ebb_text){states + 24, 1, 1, 24}, plan.labels, plan.moments, 1, err);
   if (ok && t->config && !t->tap.data)
     ok = ebb_tap_plan_make(&t->plan, t->config, STEPS, ebb_model_tap_sizes(&model, text.shape), err) &&
          ebb_tap_open(&t->tap, &t->plan, &t->context, t->batch, err) &&
@@ -50,8 +50,13 @@ static bool work(void *user, ebb_error *err) {
   if (ok) {
     ebb_tensor x = EBB_ACTIVATION(&t->context, "x", t->batch, C, T, H, W);
     ebb_upload(&t->context, x, noise);
-    ebb_run run = {.model = &model, .plan = &plan, .text = &text, .negative = &negative, .guidance = t->guidance,
-                   .tap = t->config ? &t->tap : NULL, .negative_tap = t->config ? &t->negative : NULL};
+    ebb_run run = {.model = &model,
+                   .plan = &plan,
+                   .text = &text,
+                   .negative = &negative,
+                   .guidance = t->guidance,
+                   .tap = t->config ? &t->tap : NULL,
+                   .negative_tap = t->config ? &t->negative : NULL};
     ebb_invert(&run, x, NULL);
     ebb_download(&t->context, t->result, x);
     ok = ebb_context_ok(&t->context, err);
@@ -86,8 +91,9 @@ static ebb_config everything(void) {
   ebb_config_defaults(&k);
   k.capture.steps = (ebb_int_list){2, {0, 3}};
   k.capture.blocks.count = -1;
-  k.capture.points = (ebb_name_list){9, {"block_in", "attn_out", "cross_out", "mlp_out", "block_out", "attn_frames",
-                                         "attn_entropy", "latent", "velocity"}};
+  k.capture.points = (ebb_name_list){9,
+                                     {"block_in", "attn_out", "cross_out", "mlp_out", "block_out",
+                                      "attn_frames", "attn_entropy", "latent", "velocity"}};
   k.capture.pool = (ebb_name_list){5, {"mean", "frame_mean", "moments", "motion", "tokens"}};
   return k;
 }
@@ -125,7 +131,8 @@ static void test_a_video_is_the_same_alone_and_in_a_batch(void **state) {
   run_trial(one);
   assert_memory_equal(many->result, one->result, sizeof many->result / B);
   for (int i = 0; i < one->plan.slot_count; i++)
-    assert_memory_equal(many->tap.data[i], one->tap.data[i], (size_t)ebb_tap_slot_floats(&one->plan, i) * sizeof(float));
+    assert_memory_equal(many->tap.data[i], one->tap.data[i],
+                        (size_t)ebb_tap_slot_floats(&one->plan, i) * sizeof(float));
   end_trial(many);
   end_trial(one);
 }
@@ -193,7 +200,8 @@ static void test_guidance_keeps_both_branches(void **state) {
       largest = fmaxf(largest, fabsf(guided->negative.data[i][n]));
     assert_true(largest > 0); /* filled, not left at zero */
     if (guided->plan.slots[i].point != EBB_BLOCK_IN && guided->plan.slots[i].point != EBB_ATTN_FRAMES)
-      assert_memory_not_equal(guided->tap.data[i], guided->negative.data[i], (size_t)per_step * sizeof(float));
+      assert_memory_not_equal(guided->tap.data[i], guided->negative.data[i],
+                              (size_t)per_step * sizeof(float));
   }
   end_trial(plain);
   end_trial(guided);
@@ -201,8 +209,14 @@ static void test_guidance_keeps_both_branches(void **state) {
 
 static void test_what_does_not_exist_is_refused(void **state) {
   (void)state;
-  ebb_tap_sizes sizes = {.blocks = 2, .width = 60, .heads = 3, .tokens = 18, .frames = 3, .channels = 8,
-                         .latent_tokens = 72, .latent_frames = 3};
+  ebb_tap_sizes sizes = {.blocks = 2,
+                         .width = 60,
+                         .heads = 3,
+                         .tokens = 18,
+                         .frames = 3,
+                         .channels = 8,
+                         .latent_tokens = 72,
+                         .latent_frames = 3};
   ebb_tap_plan plan;
   ebb_config k = everything();
   ebb_error err = {0};

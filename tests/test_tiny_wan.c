@@ -18,8 +18,10 @@ static void write_tensors(const char *path, const char *latents, const float *x,
   const ebb_st_declare t[] = {{latents, EBB_F32, 5, {1, C, T, H, W}}, {"text", EBB_F32, 3, {1, 1, text_dim}}};
   float text[4096] = {0};
   ebb_st_writer *w;
-  if (!ebb_st_writer_open(&w, path, t, 2, NULL, 0, &err) || !ebb_st_writer_append(w, x, STATE * sizeof *x, &err) ||
-      !ebb_st_writer_append(w, text, (size_t)text_dim * sizeof *text, &err) || !ebb_st_writer_finish(&w, &err))
+  if (!ebb_st_writer_open(&w, path, t, 2, NULL, 0, &err) ||
+      !ebb_st_writer_append(w, x, STATE * sizeof *x, &err) ||
+      !ebb_st_writer_append(w, text, (size_t)text_dim * sizeof *text, &err) ||
+      !ebb_st_writer_finish(&w, &err))
     fail_msg("%s", err.text);
 }
 
@@ -36,9 +38,18 @@ static float *read_trajectory(const char *path) {
 
 static float *evaluate(const char *op, const char *solver, const char *in) {
   ebb_error err = {0};
-  const ebb_eval_options e = {.op = op, .model = MODEL, .transformer = "transformer", .in = in, .out = at("out"),
-                              .device = "cpu", .dtype = "float32", .steps = STEPS, .solver = solver,
-                              .labels = "noisy", .schedule = "auto", .guidance = 1};
+  const ebb_eval_options e = {.op = op,
+                              .model = MODEL,
+                              .transformer = "transformer",
+                              .in = in,
+                              .out = at("out"),
+                              .device = "cpu",
+                              .dtype = "float32",
+                              .steps = STEPS,
+                              .solver = solver,
+                              .labels = "noisy",
+                              .schedule = "auto",
+                              .guidance = 1};
   if (!ebb_eval(&e, &err))
     fail_msg("%s", err.text);
   return read_trajectory(at("out"));
@@ -75,7 +86,8 @@ static void test_exact_inverts_forward_euler(void **state) {
     worst = d > worst ? d : worst;
   }
   double plain = relative_distance(euler + STEPS * STATE, forward);
-  print_message("  exact: worst state %.1e from the forward path; reverse Euler ends %.2f from the noise\n", worst, plain);
+  print_message("  exact: worst state %.1e from the forward path; reverse Euler ends %.2f from the noise\n",
+                worst, plain);
   assert_true(worst <= 1e-5);
   assert_true(plain > 1e-2);
   free(forward);

@@ -18,7 +18,7 @@
 
 #define MODELS "tests/fixtures/models/"
 
-/* ---- helpers -------------------------------------------------------------------------------- */
+/* ---- helpers ----------------------------------------------------------------------------------------- */
 
 static void open_context(ebb_context *c) {
   ebb_error err = {""};
@@ -86,7 +86,7 @@ static folder changed_config(const char *path, const char *changes) {
   return f;
 }
 
-/* ---- positions and sizes -------------------------------------------------------------------- */
+/* ---- positions and sizes ----------------------------------------------------------------------------- */
 
 static void test_rope(void **state) {
   (void)state;
@@ -160,7 +160,7 @@ static void test_parameters_of_wan_1_3b(void **state) {
   remove_folder(&f);
 }
 
-/* ---- what is refused ------------------------------------------------------------------------ */
+/* ---- what is refused --------------------------------------------------------------------------------- */
 
 static void test_refused_transformers(void **state) {
   (void)state;
@@ -260,7 +260,7 @@ static void test_refused_conditions(void **state) {
   ebb_context_close(&c);
 }
 
-/* ---- what changes no bit --------------------------------------------------------------------- */
+/* ---- what changes no bit ----------------------------------------------------------------------------- */
 
 enum { CHANNELS = 8, TEXT = 24, TOKENS = 5, BATCH = 3, LATENT = CHANNELS * 3 * 4 * 6 };
 static const ebb_latent_shape small = {CHANNELS, 3, 4, 6};
@@ -401,7 +401,7 @@ static void test_taps(void **state) {
   ebb_context_close(&c);
 }
 
-/* ---- the autoencoder --------------------------------------------------------------------------- */
+/* ---- the autoencoder --------------------------------------------------------------------------------- */
 
 static void test_vae_shapes(void **state) {
   (void)state;
