@@ -134,15 +134,10 @@ static bool is_choice(const char *choices, const char *text) {
   return false;
 }
 
-/* Names of sub-folders: never a way out of the folder. */
-static bool is_plain_name(const char *text) {
-  return text[0] != '\0' && text[0] != '.' && strchr(text, '/') == NULL && strchr(text, '\\') == NULL;
-}
-
 static bool to_text(scalar v, const ebb_key *k, char *to, size_t size) {
   bool nothing = v.plain && (v.text[0] == '\0' || strcmp(v.text, "~") == 0 || strcmp(v.text, "null") == 0);
   if (nothing || strlen(v.text) >= size || (k->choices != NULL && !is_choice(k->choices, v.text)) ||
-      (k->folder && !is_plain_name(v.text)))
+      (k->folder && !ebb_is_plain_name(v.text)))
     return false;
   memcpy(to, v.text, strlen(v.text) + 1);
   return true;

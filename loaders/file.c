@@ -65,6 +65,27 @@ bool ebb_file_read(const char *path, size_t most, char **text, size_t *bytes, eb
   return true;
 }
 
+bool ebb_is_plain_name(const char *name) {
+  return name[0] != '\0' && name[0] != '.' && strlen(name) < 256 && strpbrk(name, "/\\") == NULL &&
+         strstr(name, "..") == NULL;
+}
+
+bool ebb_read_at(int fd, const char *path, uint64_t from, uint64_t bytes, void *to, ebb_error *err) {
+  for (uint64_t done = 0; done < bytes;) {
+    uint64_t piece = bytes - done < ((uint64_t)1 << 30) ? bytes - done : (uint64_t)1 << 30;
+    ssize_t n = pread(fd, (char *)to + done, (size_t)piece, (off_t)(from + done));
+    if (n > 0)
+      done += (uint64_t)n;
+    else if (n == 0)
+      return ebb_fail(err, "%s: ends at byte %llu, expected %llu more: it became shorter while being read",
+                      path, (unsigned long long)(from + done), (unsigned long long)(bytes - done));
+    else if (errno != EINTR)
+      return ebb_fail(err, "%s: cannot read at byte %llu: %s", path, (unsigned long long)(from + done),
+                      strerror(errno));
+  }
+  return true;
+}
+
 /* Where a file written at `path` belongs: behind a symbolic link, at what it points to; never in place of a device or a folder. */
 static char *place_of(const char *path, ebb_error *err) {
   struct stat s;

@@ -13,6 +13,11 @@
  * `most`. */
 bool ebb_file_read(const char *path, size_t most, char **text, size_t *bytes, ebb_error *err);
 
+/* Bytes [from, from+bytes) of an open file, whole, by pread; `path` is for messages. */
+bool ebb_read_at(int fd, const char *path, uint64_t from, uint64_t bytes, void *to, ebb_error *err);
+/* A name from outside that may stand for a file or folder inside another: not empty, not hidden, no way out. */
+bool ebb_is_plain_name(const char *name);
+
 /* A file being written under a temporary name beside `path` ("<path>.partial": what a killed run leaves is
  * replaced by the next). One writer per path at a time. */
 typedef struct ebb_file_writer {

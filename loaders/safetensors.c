@@ -193,23 +193,6 @@ bool ebb_safetensors_parse(ebb_safetensors *st, const char *path, const char *js
   return true;
 }
 
-/* All of [from, from + bytes) of the file. */
-static bool read_at(int fd, const char *path, uint64_t from, uint64_t bytes, void *to, ebb_error *err) {
-  for (uint64_t done = 0; done < bytes;) {
-    uint64_t piece = bytes - done < ((uint64_t)1 << 30) ? bytes - done : (uint64_t)1 << 30;
-    ssize_t n = pread(fd, (char *)to + done, (size_t)piece, (off_t)(from + done));
-    if (n > 0)
-      done += (uint64_t)n;
-    else if (n == 0)
-      return ebb_fail(err, "%s: ends at byte %llu, expected %llu more: it became shorter while being read",
-                      path, (unsigned long long)(from + done), (unsigned long long)(bytes - done));
-    else if (errno != EINTR)
-      return ebb_fail(err, "%s: cannot read at byte %llu: %s", path, (unsigned long long)(from + done),
-                      strerror(errno));
-  }
-  return true;
-}
-
 /* Header of an open file, malloc'ed; NULL on failure. */
 static char *read_header(int fd, const char *path, uint64_t *bytes, uint64_t *file_bytes, ebb_error *err) {
   struct stat s;
@@ -220,7 +203,7 @@ static char *read_header(int fd, const char *path, uint64_t *bytes, uint64_t *fi
   char head[64] = {0};
   *file_bytes = (uint64_t)s.st_size;
   size_t have = *file_bytes < sizeof head ? (size_t)*file_bytes : sizeof head;
-  if (!read_at(fd, path, 0, have, head, err))
+  if (!ebb_read_at(fd, path, 0, have, head, err))
     return NULL;
   if (have < 10 || head[8] != '{') {
     const char *disguise = ebb_file_disguise(head, have);
@@ -238,7 +221,7 @@ static char *read_header(int fd, const char *path, uint64_t *bytes, uint64_t *fi
   char *json = malloc((size_t)wanted + 1);
   if (json == NULL)
     ebb_fail(err, "%s: no memory for a header of %llu bytes", path, (unsigned long long)wanted);
-  else if (!read_at(fd, path, 8, wanted, json, err)) {
+  else if (!ebb_read_at(fd, path, 8, wanted, json, err)) {
     free(json);
     json = NULL;
   }
@@ -312,7 +295,7 @@ bool ebb_safetensors_read(const ebb_safetensors *st, const ebb_st_entry *entry, 
     return ebb_fail(err, "%s: tensor \"%.100s\" has %llu bytes, %llu from %llu were asked for", st->path,
                     entry->name, (unsigned long long)entry->bytes, (unsigned long long)bytes,
                     (unsigned long long)from);
-  return read_at(st->fd, st->path, entry->offset + from, bytes, to, err);
+  return ebb_read_at(st->fd, st->path, entry->offset + from, bytes, to, err);
 }
 
 #define EACH(type, expression)                                                                               \

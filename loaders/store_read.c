@@ -333,19 +333,6 @@ int64_t ebb_store_width(const ebb_feature *feature) {
   return width;
 }
 
-static bool read_at(int fd, const char *path, uint64_t from, size_t bytes, void *to, ebb_error *err) {
-  for (size_t done = 0; done < bytes;) {
-    ssize_t n = pread(fd, (char *)to + done, bytes - done, (off_t)(from + done));
-    if (n > 0)
-      done += (size_t)n;
-    else if (n == 0)
-      return ebb_fail(err, "%s: became shorter while being read", path);
-    else if (errno != EINTR)
-      return ebb_fail(err, "%s: cannot read: %s", path, strerror(errno));
-  }
-  return true;
-}
-
 bool ebb_store_gather(const ebb_store *store, int set, int feature, int step, int block, int64_t n,
                       const int64_t *videos, float *x, ebb_error *err) {
   const ebb_feature_set *s = &store->sets[set];
@@ -375,7 +362,7 @@ bool ebb_store_gather(const ebb_store *store, int set, int feature, int step, in
       }
     }
     int64_t at = ((r.at * s->step_count + step) * blocks + (f->by_block ? block : 0)) * width;
-    ok = read_at(fd, h->path, h->offsets[feature] + (uint64_t)at * sizeof(float),
+    ok = ebb_read_at(fd, h->path, h->offsets[feature] + (uint64_t)at * sizeof(float),
                  (size_t)width * sizeof(float), x + i * width, err);
   }
   if (fd >= 0)

@@ -108,12 +108,6 @@ static bool fail_empty(const char *folder, ebb_error *err) {
   return ebb_fail(err, "%s", text.text);
 }
 
-/* A shard's name may only be the name of a file in the folder. */
-static bool is_plain_name(const char *name) {
-  return name[0] != '\0' && name[0] != '.' && strlen(name) < 256 && strchr(name, '/') == NULL &&
-         strstr(name, "..") == NULL;
-}
-
 static int by_text(const void *a, const void *b) {
   return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
@@ -129,7 +123,7 @@ static size_t list_shards(const char *path, json_t *map, const char **names, ebb
   size_t n = 0, all = json_object_size(map);
   const char **each = ebb_must(malloc(all * sizeof *each));
   json_object_foreach(map, key, value) {
-    if (!json_is_string(value) || !is_plain_name(json_string_value(value))) {
+    if (!json_is_string(value) || !ebb_is_plain_name(json_string_value(value))) {
       ebb_fail(err,
                "%s: tensor \"%.100s\" is in shard \"%.100s\", expected the name of a file in the same folder",
                path, key, json_is_string(value) ? json_string_value(value) : "(not a string)");
