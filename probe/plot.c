@@ -20,13 +20,15 @@ static bool save(ebb_canvas *c, const char *dir, const char *name, ebb_error *er
   return ok;
 }
 
-/* ".77" */
+/* ".77"; "1.0", so that neighbouring cells do not run into one another */
 static const char *hundredths(double v, char text[16]) {
   if (!isfinite(v))
     return strcpy(text, "-");
   snprintf(text, 16, "%.2f", fmax(-9, fmin(9, v)));
   if (text[0] == '0')
     memmove(text, text + 1, strlen(text));
+  else if (strcmp(text, "1.00") == 0)
+    text[3] = '\0';
   return text;
 }
 
