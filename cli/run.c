@@ -83,6 +83,7 @@ static bool probe(const ebb_config *config, const char *run, ebb_error *err) {
   bool ok = ebb_context_open(&c, config->run.device, err) &&
             ebb_probe_run(run, config, &c, show_fraction, &progress, stdout, err);
   ebb_context_close(&c);
+  fflush(stdout); /* the table first, where both streams go to one place */
   if (ok)
     ebb_progress_end(&progress);
   return ok;
