@@ -29,6 +29,8 @@ static int usage_error(const ebb_command *c, const char *what, const char *which
 /* Is `value` one of "a|b|c"? */
 static bool is_choice(const char *choices, const char *value) {
   size_t n = strlen(value);
+  if (n == 0 || strchr(value, '|'))
+    return false;
   for (const char *c = choices; c; c = strchr(c, '|') ? strchr(c, '|') + 1 : NULL)
     if (strncmp(c, value, n) == 0 && (c[n] == '|' || c[n] == '\0'))
       return true;

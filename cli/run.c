@@ -37,7 +37,8 @@ static bool read_config(ebb_config *config, const char *path, const ebb_text_lis
       *usage = true;
       return false;
     }
-  if (out && snprintf(config->run.out, sizeof config->run.out, "%s", out) >= (int)sizeof config->run.out)
+  *usage = out && snprintf(config->run.out, sizeof config->run.out, "%s", out) >= (int)sizeof config->run.out;
+  if (*usage)
     return ebb_fail(err, "--out: longer than %d characters", (int)sizeof config->run.out - 1);
   return true;
 }
@@ -119,9 +120,12 @@ static int run_config(int argc, char **argv, bool with_probe) {
   ebb_config *config = malloc(sizeof *config);
   ebb_job_result result = {0};
   bool usage = false;
-  bool ok = config && read_config(config, path, &sets, out, &usage, &err) &&
-            (!with_probe || check_probe(config, &err)) && invert(config, dry_run != 0, &result, &err) &&
-            (!with_probe || dry_run || probe(config, config->run.out, &err));
+  bool ok = config && read_config(config, path, &sets, out, &usage, &err) && ebb_job_check(config, &err);
+  if (ok && dry_run) /* the plan is printed even when the probe cannot follow */
+    ok = invert(config, true, &result, &err) && (!with_probe || check_probe(config, &err));
+  else if (ok)
+    ok = (!with_probe || check_probe(config, &err)) && invert(config, false, &result, &err) &&
+         (!with_probe || probe(config, config->run.out, &err));
   free(config);
   return !ok ? fail(&err, usage) : result.failed ? EBB_EXIT_SOME_FAILED : EBB_EXIT_OK;
 }

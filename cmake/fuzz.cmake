@@ -1,5 +1,6 @@
 # Fuzzers: tests/fuzz/fuzz_NAME.c with its corpus in tests/fuzz/corpus/NAME. Built with clang whatever the compiler of
 # the rest, together with the readers they try, and run as tests for EBB_FUZZ_SECONDS each with a fixed seed.
+
 # Wanted but not to be had: the summary says so, and so does a test that is skipped by name.
 macro(ebb_no_fuzzers why)
   set(ebb_fuzz_note "not built: ${why}")

@@ -196,6 +196,12 @@ static void iterate(fixed_point *p, float *y, const float *g, int64_t n) {
     ebb_anderson_next(&p->anderson, y, g);
 }
 
+/* A sample that ran out of iterations within the tolerance: g is what was measured, y an iterate beyond it. */
+static void accept(const fixed_point *p, float *y, const float *g, int64_t n) {
+  if (!p->done)
+    memcpy(y, g, (size_t)n * sizeof *y);
+}
+
 /* A sample without a fixed point: its state becomes NaN and its failure is recorded, or it is the context's error. */
 static void give_up(ebb_context *c, const ebb_integration_step *s, int64_t sample, const fixed_point *p,
                     float *y, int64_t n, ebb_error *failures) {
@@ -235,7 +241,9 @@ static int exact_samples(ebb_context *c, const ebb_integration_step *s, ebb_tens
     }
   }
   for (int64_t b = 0; b < samples && !c->error.text[0]; b++)
-    if (!(points[b].last <= EBB_EXACT_TOLERANCE))
+    if (points[b].last <= EBB_EXACT_TOLERANCE)
+      accept(&points[b], y + b * n, g + b * n, n);
+    else
       give_up(c, s, b, &points[b], y + b * n, n, failures);
   ebb_upload(c, x, y);
   return spent;

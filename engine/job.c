@@ -481,7 +481,7 @@ static bool work(void *user, ebb_error *err) {
   return ok;
 }
 
-static bool check_config(const ebb_config *k, ebb_error *err) {
+bool ebb_job_check(const ebb_config *k, ebb_error *err) {
   const struct {
     const char *key, *value, *what;
   } needed[] = {{"model.path", k->model.path, "a diffusers model folder"},
@@ -509,7 +509,7 @@ bool ebb_job_invert(const ebb_config *config, const ebb_job_options *options, eb
                     ebb_error *err) {
   job j = {.config = config, .options = options, .result = result};
   *result = (ebb_job_result){0};
-  if (!check_config(config, err))
+  if (!ebb_job_check(config, err))
     return false;
   bool ok = ebb_context_open(&j.context, config->run.device, err) && open_data(&j, err) && make_plan(&j, err);
   if (ok && options->dry_run) {

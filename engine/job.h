@@ -20,6 +20,9 @@ typedef struct ebb_job_result {
   int64_t videos, failed; /* failed: recorded in the store with the reason */
 } ebb_job_result;
 
+/* What can be told from the experiment alone: required keys, names of models listed twice, arithmetic this build lacks. */
+bool ebb_job_check(const ebb_config *config, ebb_error *err);
+
 /* Runs config and writes config->run.out. Errors: anything that keeps the run as a whole from going on; a
  * video that cannot be read or gives values that are not finite is recorded, skipped and counted. */
 bool ebb_job_invert(const ebb_config *config, const ebb_job_options *options, ebb_job_result *result,

@@ -89,8 +89,12 @@ bool ebb_read_at(int fd, const char *path, uint64_t from, uint64_t bytes, void *
 /* Where a file written at `path` belongs: behind a symbolic link, at what it points to; never in place of a device or a folder. */
 static char *place_of(const char *path, ebb_error *err) {
   struct stat s;
-  if (stat(path, &s) != 0)
-    return ebb_format("%s", path);
+  if (stat(path, &s) != 0) {
+    if (lstat(path, &s) != 0)
+      return ebb_format("%s", path);
+    ebb_fail(err, "%s: a link to nothing: expected a file, or a name that is free", path);
+    return NULL;
+  }
   if (!S_ISREG(s.st_mode)) {
     ebb_fail(err, "%s: is there and is no regular file: expected a file, or a name that is free", path);
     return NULL;
@@ -144,7 +148,7 @@ void ebb_file_abandon(ebb_file_writer *w) {
 
 /* A renamed file is only safe when its folder is on the disk too. File systems that cannot sync a folder say
  * EINVAL. */
-static bool sync_folder_of(const char *path, ebb_error *err) {
+bool ebb_sync_folder_of(const char *path, ebb_error *err) {
   const char *slash = strrchr(path, '/');
   char *folder = slash == NULL   ? ebb_format(".")
                  : slash == path ? ebb_format("/")
@@ -186,7 +190,7 @@ bool ebb_file_commit(ebb_file_writer *w, ebb_error *err) {
   }
   free(w->temporary);
   w->temporary = NULL;
-  bool ok = sync_folder_of(w->path, err);
+  bool ok = ebb_sync_folder_of(w->path, err);
   ebb_file_abandon(w);
   return ok;
 }

@@ -37,6 +37,8 @@ void ebb_file_abandon(ebb_file_writer *w); /* a zeroed or committed writer is fi
  * (.bin, .pt). NULL: none of these. */
 const char *ebb_file_disguise(const char *head, size_t bytes);
 
+/* Syncs the folder that holds `path`: what was renamed there is safe after it. */
+bool ebb_sync_folder_of(const char *path, ebb_error *err);
 bool ebb_make_folders(const char *path, ebb_error *err); /* mkdir -p */
 bool ebb_remove_folder(const char *path,
                        ebb_error *err); /* with all that is in it, following no links; absent is fine */

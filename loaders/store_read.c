@@ -363,7 +363,7 @@ bool ebb_store_gather(const ebb_store *store, int set, int feature, int step, in
     }
     int64_t at = ((r.at * s->step_count + step) * blocks + (f->by_block ? block : 0)) * width;
     ok = ebb_read_at(fd, h->path, h->offsets[feature] + (uint64_t)at * sizeof(float),
-                 (size_t)width * sizeof(float), x + i * width, err);
+                     (size_t)width * sizeof(float), x + i * width, err);
   }
   if (fd >= 0)
     close(fd);

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { CATEGORIES = 3, MOVIES = 4, QUADRUPLETS_MAX = 9999, PATH_ROOM = 4096 };
 
@@ -114,13 +115,13 @@ static bool make_folder(const char *path, ebb_error *err) {
   return true;
 }
 
-/* A folder that is not there is created, one that is must be empty. */
-/* dir must be absent or an empty folder. */
+/* dir must be absent or an empty folder; a link to nothing is neither. */
 static bool check_free(const char *dir, ebb_error *err) {
   char **names;
   int64_t count = 0;
+  struct stat s;
   if (!ebb_is_there(dir))
-    return true;
+    return lstat(dir, &s) != 0 || ebb_fail(err, "%s: a link to nothing; name a folder", dir);
   if (!ebb_folder_list(dir, &names, &count, err))
     return false;
   ebb_names_free(names, count);
@@ -216,6 +217,48 @@ static bool write_quadruplets(const char *dir, const bool *wanted, int quadruple
   return ok;
 }
 
+/* Into a folder that is there and empty (a mount point, "."); what a failure leaves is removed again. */
+static bool write_into(const char *dir, const bool *wanted, int quadruplets, const ebb_synth_options *options,
+                       ebb_error *err) {
+  bool ok = write_quadruplets(dir, wanted, quadruplets, options, err);
+  for (int category = 1; category <= CATEGORIES && !ok; category++) {
+    char *block = ebb_format("%s/O%d", dir, category);
+    ebb_remove_folder(block, NULL);
+    free(block);
+  }
+  return ok;
+}
+
+/* Written beside its place and renamed: the data set is there whole or not at all. */
+static bool write_beside(const char *dir, const bool *wanted, int quadruplets,
+                         const ebb_synth_options *options, ebb_error *err) {
+  int length = (int)strlen(dir);
+  while (length > 1 && dir[length - 1] == '/')
+    length--;
+  char *place = ebb_format("%.*s", length, dir), *partial = ebb_format("%s.partial.XXXXXX", place);
+  char *slash = strrchr(place, '/'), *parent = slash ? ebb_format("%.*s", (int)(slash - place), place) : NULL;
+  bool ok = !parent || !parent[0] || ebb_make_folders(parent, err);
+  bool made = ok && mkdtemp(partial) != NULL;
+  if (ok && !made)
+    ok = ebb_fail(err, "%s: cannot create the folder: %s", partial, strerror(errno));
+  if (made) {
+    mode_t mask = umask(0);
+    umask(mask);
+    ok = (chmod(partial, 0777 & ~mask) == 0 ||
+          ebb_fail(err, "%s: cannot set its rights: %s", partial, strerror(errno))) &&
+         write_quadruplets(partial, wanted, quadruplets, options, err);
+  }
+  if (ok && rename(partial, place) != 0)
+    ok = ebb_fail(err, "%s: cannot rename into place: %s", place, strerror(errno));
+  ok = ok && ebb_sync_folder_of(place, err);
+  if (made && !ok)
+    ebb_remove_folder(partial, NULL);
+  free(parent);
+  free(partial);
+  free(place);
+  return ok;
+}
+
 bool ebb_synth_intphys(const char *dir, const char *categories, int quadruplets,
                        const ebb_synth_options *options, ebb_error *err) {
   bool wanted[CATEGORIES];
@@ -226,19 +269,10 @@ bool ebb_synth_intphys(const char *dir, const char *categories, int quadruplets,
   if (strlen(dir) == 0 || strlen(dir) > PATH_ROOM - 64)
     return ebb_fail(err, "synth: the folder's name has %zu characters; expected 1 to %d", strlen(dir),
                     PATH_ROOM - 64);
-  /* Written beside its place and renamed: a data set is there whole or not at all. */
-  int length = (int)strlen(dir);
-  while (length > 1 && dir[length - 1] == '/')
-    length--;
-  char *partial = ebb_format("%.*s.partial", length, dir);
-  bool ok = check_free(dir, err) && ebb_remove_folder(partial, err) && ebb_make_folders(partial, err) &&
-            write_quadruplets(partial, wanted, quadruplets, options, err);
-  if (ok && rename(partial, dir) != 0)
-    ok = ebb_fail(err, "%s: cannot rename into place: %s", dir, strerror(errno));
-  if (!ok)
-    ebb_remove_folder(partial, NULL);
-  free(partial);
-  return ok;
+  if (!check_free(dir, err))
+    return false;
+  return ebb_is_there(dir) ? write_into(dir, wanted, quadruplets, options, err)
+                           : write_beside(dir, wanted, quadruplets, options, err);
 }
 
 /* ---- the bulk form ---- */

@@ -135,6 +135,27 @@ static void test_run_probe_report(void **state) {
   expect(1, line("report %s%s", at("data"), ""), at("data"));
 }
 
+static void test_synth_leaves_nothing_and_takes_nothing(void **state) {
+  (void)state;
+  char command[1024];
+  snprintf(command, sizeof command,
+           "cd '%s' && mkdir full.partial vacant full && echo x > full/x && echo y > full.partial/y && ln -s "
+           "nothing dangling",
+           folder);
+  assert_int_equal(system(command), 0);
+  const char *small = "synth %s --quadruplets 1 --size 32 --frames 9%s";
+  expect(1, line(small, at("full"), ""), "not empty");
+  assert_int_equal(access(at("full.partial/y"), F_OK), 0); /* somebody else's */
+  expect(1, line(small, at("dangling"), ""), "a link to nothing");
+  expect(0, line(small, at("vacant"), ""), "");
+  expect(0, line(small, at("deep/er/"), ""), "");
+  assert_int_equal(access(at("deep/er/O3/01/4/status.json"), F_OK), 0);
+  snprintf(command, sizeof command, "synth %s --quadruplets 1 --size 64 --frames 33", at("cut"));
+  assert_int_equal(ebb_after("ulimit -f 2;", command), 1);
+  snprintf(command, sizeof command, "test $(ls -d %s/cut* 2>/dev/null | wc -l) = 0", folder);
+  assert_int_equal(system(command), 0);
+}
+
 static void test_config_errors(void **state) {
   (void)state;
   write_experiment(at("bad.yaml"), at("data"), at("bad"), "invertion: {steps: 3}\n");
@@ -147,6 +168,8 @@ static void test_config_errors(void **state) {
          "probe.folds"); /* before anything is inverted */
   expect(1, line("run %s --set probe.features=[block_out.men] --dry-run%s", at("bad.yaml"), ""),
          "block_out.mean");
+  expect(1, line("run %s --set data.path='\"\"' --dry-run%s", at("bad.yaml"), ""), "data.path is not set");
+  expect(2, "eval invert --model m --in i --out o --solver 'euler|heun'", "--solver");
   assert_int_equal(access(at("bad"), F_OK), -1);
 }
 
@@ -195,6 +218,7 @@ int main(void) {
       cmocka_unit_test(test_eval_errors),
       cmocka_unit_test(test_run_probe_report),
       cmocka_unit_test(test_config_errors),
+      cmocka_unit_test(test_synth_leaves_nothing_and_takes_nothing),
       cmocka_unit_test(test_broken_videos_exit_with_3),
       cmocka_unit_test(test_full_disk_in_a_run),
       cmocka_unit_test(test_one_class_and_no_videos),
