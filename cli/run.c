@@ -117,16 +117,15 @@ static int run_config(int argc, char **argv, bool with_probe) {
   if (code >= 0)
     return code;
   ebb_error err = {0};
-  ebb_config *config = malloc(sizeof *config);
+  ebb_config config;
   ebb_job_result result = {0};
   bool usage = false;
-  bool ok = config && read_config(config, path, &sets, out, &usage, &err) && ebb_job_check(config, &err);
+  bool ok = read_config(&config, path, &sets, out, &usage, &err) && ebb_job_check(&config, &err);
   if (ok && dry_run) /* the plan is printed even when the probe cannot follow */
-    ok = invert(config, true, &result, &err) && (!with_probe || check_probe(config, &err));
+    ok = invert(&config, true, &result, &err) && (!with_probe || check_probe(&config, &err));
   else if (ok)
-    ok = (!with_probe || check_probe(config, &err)) && invert(config, false, &result, &err) &&
-         (!with_probe || probe(config, config->run.out, &err));
-  free(config);
+    ok = (!with_probe || check_probe(&config, &err)) && invert(&config, false, &result, &err) &&
+         (!with_probe || probe(&config, config.run.out, &err));
   return !ok ? fail(&err, usage) : result.failed ? EBB_EXIT_SOME_FAILED : EBB_EXIT_OK;
 }
 
@@ -157,10 +156,9 @@ int ebb_probe_command(int argc, char **argv) {
     return code;
   ebb_error err = {0};
   char *path = ebb_path_join(run, "config.yaml");
-  ebb_config *config = malloc(sizeof *config);
+  ebb_config config;
   bool usage = false;
-  bool ok = config && read_config(config, path, &sets, NULL, &usage, &err) && probe(config, run, &err);
-  free(config);
+  bool ok = read_config(&config, path, &sets, NULL, &usage, &err) && probe(&config, run, &err);
   free(path);
   return ok ? EBB_EXIT_OK : fail(&err, usage);
 }

@@ -208,8 +208,7 @@ static void give_up(ebb_context *c, const ebb_integration_step *s, int64_t sampl
   ebb_error why = {0};
   ebb_fail(&why,
            "exact step from sigma %.5g to %.5g: no fixed point (relative residual %.3g, expected <= %.1g); "
-           "take more "
-           "steps, or another solver",
+           "take more steps, or another solver",
            s->from, s->to, (double)p->last, (double)EBB_EXACT_TOLERANCE);
   for (int64_t i = 0; i < n; i++)
     y[i] = NAN;

@@ -219,17 +219,18 @@ static json_t *provenance(const job *j) {
                                   j->models[i].model.sha256, "parameters",
                                   (json_int_t)j->models[i].model.parameters));
   json_object_set_new(models, "vae",
-                      json_pack("{s:s, s:s, s:I}", "class", "AutoencoderKLWan", "sha256", j->vae.sha256,
+                      json_pack("{s:s, s:s, s:I}", "class", j->vae.class_name, "sha256", j->vae.sha256,
                                 "parameters", (json_int_t)j->vae.parameters));
   json_t *run = json_pack(
       "{s:s, s:s, s:o, s:s, s:s, s:s, s:f, s:o, s:o, s:s, s:i, s:s, s:i, s:i, s:s, s:s, s:I, s:I, s:O}",
       "version", j->options->version, "config", text ? text : "", "models", models, "schedule",
       ebb_schedule_name(j->schedule.kind), "solver", k->inversion.solver, "labels", k->inversion.labels,
       "guidance", k->inversion.guidance, "sigmas", reals(j->plan.sigma, j->plan.steps + 1), "timesteps",
-      reals(j->plan.timestep, j->plan.steps), "device", "cpu", "threads", ebb_context_threads(), "dtype",
-      k->model.dtype, "frames_asked", (int)k->data.frames, "frames_used", j->used_frames, "prompt_sha256",
-      j->prompt_sha256, "negative_sha256", j->negative_sha256, "prompt_tokens",
-      (json_int_t)k->prompt.max_tokens, "random_seed", (json_int_t)k->model.seed, "skipped", j->skipped);
+      reals(j->plan.timestep, j->plan.steps), "device", ebb_context_device(&j->context), "threads",
+      ebb_context_threads(), "dtype", k->model.dtype, "frames_asked", (int)k->data.frames, "frames_used",
+      j->used_frames, "prompt_sha256", j->prompt_sha256, "negative_sha256", j->negative_sha256,
+      "prompt_tokens", (json_int_t)k->prompt.max_tokens, "random_seed", (json_int_t)k->model.seed, "skipped",
+      j->skipped);
   free(text);
   return run;
 }
@@ -446,14 +447,14 @@ static void print_plan(const job *j) {
   fprintf(log, "integration  %s, %d steps, labels %s, schedule %s with shift %g\n",
           j->config->inversion.solver, j->plan.steps, j->config->inversion.labels,
           ebb_schedule_name(j->schedule.kind), j->schedule.shift);
-  fprintf(log, "memory       weights %.1f MiB, activations %.1f MiB for batches of %lld, on cpu\n",
+  fprintf(log, "memory       weights %.1f MiB, activations %.1f MiB for batches of %lld, on %s\n",
           mib((double)j->context.weights.peak), mib((double)j->context.activations.peak),
-          (long long)j->config->run.batch);
+          (long long)j->config->run.batch, ebb_context_device(&j->context));
   fprintf(log, "features     %.1f KiB a video, %.1f MiB on disk in %s\n", (double)floats * 4 / 1024,
           mib((double)floats * 4 * (double)j->data.count), j->config->run.out);
 }
 
-/* Counting: opens everything and takes one full batch through it. For real: all batches. */
+/* Counting, which is all of a dry run: opens everything and takes one full batch through it. For real: all batches. */
 static bool work(void *user, ebb_error *err) {
   job *j = user;
   const ebb_config *k = j->config;
@@ -462,7 +463,7 @@ static bool work(void *user, ebb_error *err) {
     ok = run_batch(j, 0, k->run.batch < j->data.count ? k->run.batch : j->data.count, err);
     if (ok)
       print_plan(j);
-  } else if (ok && !j->options->dry_run) {
+  } else if (ok) {
     ok = open_store(j, err);
     for (j->done = 0; ok && j->done < j->data.count;) {
       int64_t left = j->data.count - j->done, count = left < k->run.batch ? left : k->run.batch;

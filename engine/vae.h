@@ -7,6 +7,7 @@
 
 typedef struct ebb_vae {
   ebb_context *context;
+  const char *class_name;        /* _class_name in config.json: "AutoencoderKLWan" */
   int64_t channels;              /* z */
   int time_stride, space_stride; /* 4, 8 for Wan */
   int chunk; /* clips have chunk*k + 1 frames: 4, whatever the stride, as diffusers cuts them */

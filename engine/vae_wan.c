@@ -231,6 +231,7 @@ static void read_config(ebb_vae *vae, wan_vae *v, ebb_json j) {
   read_statistics(j, "latents_mean", k->z, k->mean);
   read_statistics(j, "latents_std", k->z, k->std);
   vae->channels = k->z;
+  vae->class_name = "AutoencoderKLWan";
   vae->chunk = FRAMES_CHUNK;
   vae->time_stride = vae->space_stride = 1;
   for (int i = 0; i + 1 < k->levels; i++) {

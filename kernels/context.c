@@ -43,6 +43,10 @@ static void release_arena(ebb_context *c, ebb_arena *arena) {
   arena->size = arena->used = 0;
 }
 
+const char *ebb_context_device(const ebb_context *c) {
+  return c->backend->name;
+}
+
 void ebb_context_close(ebb_context *c) {
   if (!c->backend)
     return;

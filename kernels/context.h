@@ -31,6 +31,8 @@ typedef enum ebb_arena_kind { EBB_WEIGHTS, EBB_ACTIVATIONS } ebb_arena_kind;
 /* device: "auto", "cpu", "cuda" or "cuda:N". Arenas are empty; no memory yet. Errors: unknown device, or one
  * that this build or machine does not have, with what it has. */
 bool ebb_context_open(ebb_context *c, const char *device, ebb_error *err);
+/* What it computes on, for messages and provenance: "cpu". */
+const char *ebb_context_device(const ebb_context *c);
 void ebb_context_close(ebb_context *c); /* gives all memory back; a zeroed context is fine */
 
 /* Starts counting: arenas become counting arenas; what they held is forgotten, peaks and counters are zero.

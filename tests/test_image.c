@@ -1,5 +1,6 @@
 /* Still images: every kind of PNG in, PNG out, JPEG and BMP in, and damaged files. Host code, exact. */
 #include "loaders/image.h"
+#include "tests/test_files.h"
 
 #include <errno.h>
 #include <png.h>
@@ -19,34 +20,6 @@
 #define STB_IMAGE_WRITE_IMPLEMENTATION
 #define STB_IMAGE_WRITE_STATIC
 #include <stb/stb_image_write.h>
-
-static char folder[64];
-
-static const char *in_folder(const char *name) {
-  static char path[256];
-  snprintf(path, sizeof path, "%s/%s", folder, name);
-  return path;
-}
-
-static int set_up(void **state) {
-  (void)state;
-  strcpy(folder, "/tmp/ebb-image-XXXXXX");
-  return mkdtemp(folder) ? 0 : -1;
-}
-
-static int tear_down(void **state) {
-  (void)state;
-  char command[128];
-  snprintf(command, sizeof command, "rm -r '%s'", folder);
-  return system(command);
-}
-
-static void put_file(const char *path, const void *data, size_t size) {
-  FILE *f = fopen(path, "wb");
-  assert_non_null(f);
-  assert_int_equal(fwrite(data, 1, size, f), size);
-  fclose(f);
-}
 
 static uint8_t *get_file(const char *path, size_t *size) {
   FILE *f = fopen(path, "rb");
@@ -95,7 +68,7 @@ static void test_round_trip(void **state) {
   uint8_t rgb[W * H * 3];
   fill(rgb);
   ebb_error err = {{0}};
-  const char *path = in_folder("a.png");
+  const char *path = at("a.png");
   assert_true(ebb_image_write_png(path, W, H, rgb, &err));
   ebb_image image;
   assert_true(ebb_image_read(path, &image, &err));
@@ -151,7 +124,7 @@ static void expect_pixels(const char *path, const uint8_t *rgb) {
 
 static void test_kinds_of_png(void **state) {
   (void)state;
-  const char *path = in_folder("kind.png");
+  const char *path = at("kind.png");
   uint8_t rgb[W * H * 3], want[W * H * 3], raw[W * H * 8];
   fill(rgb);
   for (int interlace = 0; interlace < 2; interlace++) {
@@ -213,19 +186,19 @@ static void test_every_truncation_is_an_error(void **state) {
   uint8_t rgb[W * H * 3];
   fill(rgb);
   ebb_error err = {{0}};
-  const char *path = in_folder("cut.png");
+  const char *path = at("cut.png");
   assert_true(ebb_image_write_png(path, W, H, rgb, &err));
   size_t size;
   uint8_t *data = get_file(path, &size);
   for (size_t n = 0; n < size; n++) {
-    put_file(path, data, n);
+    put(path, data, n);
     expect_error(path, n == 0 ? "empty" : "");
   }
   free(data);
-  path = in_folder("cut.jpg");
+  path = at("cut.jpg");
   for (size_t n = 0; n + 2 <= sizeof tiny_jpeg;
        n++) { /* all but half of the end marker is all of the picture */
-    put_file(path, tiny_jpeg, n);
+    put(path, tiny_jpeg, n);
     expect_error(path, "");
   }
 }
@@ -236,19 +209,19 @@ static void test_every_flipped_byte_is_survived(void **state) {
   fill(rgb);
   for (int kind = 0; kind < 3; kind++) {
     char path[256];
-    strcpy(path, in_folder("flip"));
+    strcpy(path, at("flip"));
     ebb_error err = {{0}};
     if (kind == 0)
       assert_true(ebb_image_write_png(path, W, H, rgb, &err));
     else if (kind == 1)
-      put_file(path, tiny_jpeg, sizeof tiny_jpeg);
+      put(path, tiny_jpeg, sizeof tiny_jpeg);
     else
       assert_true(stbi_write_bmp(path, W, H, 3, rgb));
     size_t size;
     uint8_t *data = get_file(path, &size);
     for (size_t i = 0; i < size; i++) {
       data[i] ^= 0x55;
-      put_file(path, data, size);
+      put(path, data, size);
       err.text[0] = '\0';
       ebb_image image;
       bool ok = ebb_image_read(path, &image, &err);
@@ -266,10 +239,10 @@ static void test_other_stills(void **state) {
   (void)state;
   uint8_t rgb[W * H * 3];
   fill(rgb);
-  const char *path = in_folder("named.png"); /* the content decides */
+  const char *path = at("named.png"); /* the content decides */
   assert_true(stbi_write_bmp(path, W, H, 3, rgb));
   expect_pixels(path, rgb);
-  put_file(path, tiny_jpeg, sizeof tiny_jpeg);
+  put(path, tiny_jpeg, sizeof tiny_jpeg);
   ebb_error err = {{0}};
   ebb_image image;
   if (!ebb_image_read(path, &image, &err))
@@ -287,15 +260,15 @@ static void test_other_stills(void **state) {
 static void test_hostile_files(void **state) {
   (void)state;
   char path[256];
-  strcpy(path, in_folder("none.png"));
+  strcpy(path, at("none.png"));
   expect_error(path, "cannot open");
   strcpy(path, folder);
   expect_error(path, "not a regular file");
-  strcpy(path, in_folder("pipe"));
+  strcpy(path, at("pipe"));
   assert_int_equal(mkfifo(path, 0600), 0);
   expect_error(path, "not a regular file");
-  strcpy(path, in_folder("text.png"));
-  put_file(path, "this is no image at all, is it?", 31);
+  strcpy(path, at("text.png"));
+  put(path, "this is no image at all, is it?", 31);
   expect_error(path, "not an image");
   /* sides of 65535 under a right checksum: refused before pixels are allocated */
   FILE *f = fopen(path, "wb");
@@ -308,9 +281,9 @@ static void test_hostile_files(void **state) {
   fclose(f);
   expect_error(path, "IHDR");
   static const uint8_t ppm[] = "P6 20000 20000 255\nxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
-  put_file(path, ppm, sizeof ppm);
+  put(path, ppm, sizeof ppm);
   expect_error(path, "");
-  put_file(path, "P6 20 20 255\nxxxxxxxxxxxxxxxxx", 30);
+  put(path, "P6 20 20 255\nxxxxxxxxxxxxxxxxx", 30);
   expect_error(path, "");
 }
 
@@ -325,8 +298,8 @@ static void test_write_errors_leave_nothing(void **state) {
   (void)state;
   uint8_t rgb[W * H * 3];
   fill(rgb);
-  expect_write_error(in_folder("no/such.png"), W, rgb, strerror(ENOENT));
-  expect_write_error(in_folder("zero.png"), 0, rgb, "0 x 7");
+  expect_write_error(at("no/such.png"), W, rgb, strerror(ENOENT));
+  expect_write_error(at("zero.png"), 0, rgb, "0 x 7");
   /* a file size limit stands in for a full disk */
   signal(SIGXFSZ, SIG_IGN);
   struct rlimit old, small;
@@ -334,7 +307,7 @@ static void test_write_errors_leave_nothing(void **state) {
   small = (struct rlimit){64, old.rlim_max};
   assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
   char path[256];
-  strcpy(path, in_folder("full.png"));
+  strcpy(path, at("full.png"));
   ebb_error err = {{0}};
   bool ok = ebb_image_write_png(path, W, H, rgb, &err);
   setrlimit(RLIMIT_FSIZE, &old);
@@ -355,5 +328,5 @@ int main(void) {
       cmocka_unit_test(test_hostile_files),
       cmocka_unit_test(test_write_errors_leave_nothing),
   };
-  return cmocka_run_group_tests(tests, set_up, tear_down);
+  return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }

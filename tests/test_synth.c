@@ -1,6 +1,7 @@
 /* The built-in worlds: laws, hiding, quadruplets, files. Host code, exact. */
 #include "loaders/image.h"
 #include "loaders/synth_draw.h"
+#include "tests/test_files.h"
 
 #include <jansson.h>
 #include <setjmp.h>
@@ -12,21 +13,6 @@
 #include <unistd.h>
 
 #include <cmocka.h>
-
-static char folder[64];
-
-static int set_up(void **state) {
-  (void)state;
-  strcpy(folder, "/tmp/ebb-synth-XXXXXX");
-  return mkdtemp(folder) ? 0 : -1;
-}
-
-static int tear_down(void **state) {
-  (void)state;
-  char command[128];
-  snprintf(command, sizeof command, "rm -r '%s'", folder);
-  return system(command);
-}
 
 static const ebb_synth_options usual = {.seed = 7, .size = 64, .frames = 33};
 static const ebb_synth_options corners[] = {{7, 64, 33}, {8, 32, 9},   {9, 32, 33},  {10, 33, 17},
@@ -396,5 +382,5 @@ int main(void) {
       cmocka_unit_test(test_bulk),
       cmocka_unit_test(test_bulk_is_even),
   };
-  return cmocka_run_group_tests(tests, set_up, tear_down);
+  return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }
