@@ -383,7 +383,7 @@ static void run_attention(ebb_context *c, const stage *s, ebb_tensor y, ebb_tens
   ebb_linear(c, q, tokens, ebb_at(w, 0), ebb_at(b, 0), EBB_IDENTITY);
   ebb_linear(c, k, tokens, ebb_at(w, 1), ebb_at(b, 1), EBB_IDENTITY);
   ebb_linear(c, v, tokens, ebb_at(w, 2), ebb_at(b, 2), EBB_IDENTITY);
-  ebb_attention(c, tokens, NULL, q, k, v, 1);
+  ebb_attention(c, tokens, NULL, q, k, v, 1, 1);
   ebb_linear(c, q, tokens, EBB_VIEW(s->b.w, C, C), s->b.b, EBB_IDENTITY);
   ebb_unpatchify(c, y, EBB_VIEW(q, 1, T * S, C), each);
   ebb_axpby(c, y, 1, x, 1, y);

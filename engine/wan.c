@@ -348,7 +348,7 @@ static void forward_block(const ebb_model *m, int l, const activations *t, const
   linear(c, t->v, t->h, b->self.v, EBB_IDENTITY);
   ebb_qk_norm_rope(c, t->q, b->self.norm_q, k->cos, k->sin, heads, w->eps);
   ebb_qk_norm_rope(c, t->k, b->self.norm_k, k->cos, k->sin, heads, w->eps);
-  ebb_attention(c, t->a, stats, t->q, t->k, t->v, heads);
+  ebb_attention(c, t->a, stats, t->q, t->k, t->v, heads, 1);
   ebb_tap_take_stats(tap, l, stats);
   linear(c, t->h, t->a, b->self.out, EBB_IDENTITY);
   ebb_gate_add(c, t->x, t->h, of.gate1);
@@ -358,7 +358,7 @@ static void forward_block(const ebb_model *m, int l, const activations *t, const
   cross_norm(c, t->h, t->x, b, w->eps);
   linear(c, t->q, t->h, b->cross.q, EBB_IDENTITY);
   ebb_qk_norm_rope(c, t->q, b->cross.norm_q, none, none, heads, w->eps);
-  ebb_attention(c, t->a, NULL, t->q, k->blocks[l].k, k->blocks[l].v, heads);
+  ebb_attention(c, t->a, NULL, t->q, k->blocks[l].k, k->blocks[l].v, heads, 1);
   linear(c, t->h, t->a, b->cross.out, EBB_IDENTITY);
   ebb_gate_add(c, t->x, t->h, none);
   ebb_tap_tokens(tap, EBB_CROSS_OUT, l, t->x);

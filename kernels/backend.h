@@ -8,13 +8,30 @@
 typedef struct ebb_backend {
   const char *name;
   ebb_place place; /* where its tensors live */
+  bool half;       /* computes on bfloat16 too */
 
-  bool (*open)(ebb_context *c, int device, ebb_error *err); /* fills c->state */
+  int (*devices)(void);                                     /* how many there are */
+  bool (*open)(ebb_context *c, int device, ebb_error *err); /* fills c->state and c->device */
   void (*close)(ebb_context *c);
+  void (*memory)(ebb_context *c, size_t *free_bytes, size_t *total_bytes);
   void *(*allocate)(ebb_context *c, size_t bytes); /* aligned to EBB_ARENA_ALIGN; NULL: not enough memory */
   void (*release)(ebb_context *c, void *memory);
+  void *(*host_allocate)(ebb_context *c, size_t bytes); /* host memory for copies; NULL: not enough memory */
+  void (*host_release)(ebb_context *c, void *memory);
+  void (*wait)(ebb_context *c); /* until all that was asked for is done */
   void (*upload)(ebb_context *c, ebb_tensor to, const void *from);
   void (*download)(ebb_context *c, void *to, ebb_tensor from);
+  void (*download_start)(ebb_context *c, void *to, ebb_tensor from);
+  void (*download_wait)(ebb_context *c);
+  bool (*fill)(ebb_context *c, ebb_tensor to, ebb_dtype from, ebb_read_fn *read, void *user, ebb_error *err);
+  /* All three or none. record: the ops of `work` become a recording, nothing is computed; NULL: the context's
+   * error. */
+  void *(*record)(ebb_context *c, void (*work)(void *user), void *user);
+  void (*replay)(ebb_context *c, void *recording);
+  void (*forget)(ebb_context *c, void *recording);
+  /* Bytes that the op of that name needs from the activation arena for the length of a call; NULL: none. */
+  size_t (*attention_scratch)(ebb_context *c, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
+                              int heads);
 
   void (*linear)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, ebb_activation act);
   void (*layer_norm)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, float eps);
@@ -25,9 +42,11 @@ typedef struct ebb_backend {
   void (*channel_norm)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act);
   void (*timestep_embedding)(ebb_context *c, ebb_tensor y, ebb_tensor t);
   void (*attention)(ebb_context *c, ebb_tensor out, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
-                    ebb_tensor v, int heads); /* absent stats: both tensors absent */
+                    ebb_tensor v, int heads, int64_t repeats,
+                    void *scratch); /* absent stats: both tensors absent */
   void (*gate_add)(ebb_context *c, ebb_tensor x, ebb_tensor y, ebb_tensor gate);
   void (*axpby)(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor z);
+  void (*convert)(ebb_context *c, ebb_tensor y, ebb_tensor x);
   void (*activate)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_activation act);
   void (*add_table)(ebb_context *c, ebb_tensor y, ebb_tensor table, ebb_tensor x);
   void (*channel_affine)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor scale, ebb_tensor shift);
@@ -50,5 +69,6 @@ typedef struct ebb_backend {
 } ebb_backend;
 
 extern const ebb_backend ebb_cpu_backend;
+extern const ebb_backend ebb_cuda_backend; /* in builds with CUDA: EBB_HAVE_CUDA */
 
 #endif

@@ -9,27 +9,48 @@
 
 #include "kernels/backend.h"
 
-/* The backend named by `device`, NULL after filling err. */
-static const ebb_backend *find_backend(const char *device, ebb_error *err) {
-  if (strcmp(device, "auto") == 0 || strcmp(device, "cpu") == 0)
+#if defined(EBB_HAVE_CUDA)
+static const ebb_backend *const cuda = &ebb_cuda_backend;
+#else
+static const ebb_backend *const cuda = NULL;
+#endif
+
+/* The backend and the number named by `device`; NULL after filling err. */
+static const ebb_backend *find_backend(const char *device, int *number, ebb_error *err) {
+  int devices = cuda ? cuda->devices() : 0;
+  *number = 0;
+  if (strcmp(device, "cpu") == 0 || (strcmp(device, "auto") == 0 && devices == 0))
     return &ebb_cpu_backend;
   size_t digits = strncmp(device, "cuda:", 5) == 0 ? strspn(device + 5, "0123456789") : 0;
-  if (strcmp(device, "cuda") == 0 || (digits > 0 && device[5 + digits] == '\0'))
-    ebb_fail(err, "device \"%s\": this build has no CUDA backend; use \"cpu\" (or \"auto\")", device);
-  else
+  bool numbered = digits > 0 && digits < 4 && device[5 + digits] == '\0';
+  if (strcmp(device, "cuda") != 0 && strcmp(device, "auto") != 0 && !numbered) {
     ebb_fail(err, "device \"%s\" is unknown; expected \"auto\", \"cpu\", \"cuda\" or \"cuda:N\"", device);
-  return NULL;
+    return NULL;
+  }
+  if (!cuda) {
+    ebb_fail(err, "device \"%s\": this build has no CUDA backend; use \"cpu\" (or \"auto\")", device);
+    return NULL;
+  }
+  *number = numbered ? atoi(device + 5) : 0;
+  if (devices == 0)
+    ebb_fail(err, "device \"%s\": no NVIDIA GPU that the driver shows; use \"cpu\" (or \"auto\")", device);
+  else if (*number >= devices)
+    ebb_fail(err, "device \"%s\" does not exist: there are %d, \"cuda:0\" to \"cuda:%d\"", device, devices,
+             devices - 1);
+  return *number < devices ? cuda : NULL;
 }
 
 bool ebb_context_open(ebb_context *c, const char *device, ebb_error *err) {
   memset(c, 0, sizeof *c);
-  const ebb_backend *backend = find_backend(device, err);
+  int number;
+  const ebb_backend *backend = find_backend(device, &number, err);
   if (!backend)
     return false;
   c->backend = backend;
+  snprintf(c->device, sizeof c->device, "%s", backend->name);
   c->weights = (ebb_arena){.name = "weights", .place = backend->place};
   c->activations = (ebb_arena){.name = "activations", .place = backend->place};
-  if (!backend->open(c, 0, err)) {
+  if (!backend->open(c, number, err)) {
     c->backend = NULL;
     return false;
   }
@@ -44,7 +65,15 @@ static void release_arena(ebb_context *c, ebb_arena *arena) {
 }
 
 const char *ebb_context_device(const ebb_context *c) {
-  return c->backend->name;
+  return c->device;
+}
+
+bool ebb_context_has_half(const ebb_context *c) {
+  return c->backend->half;
+}
+
+void ebb_context_memory(ebb_context *c, size_t *free_bytes, size_t *total_bytes) {
+  c->backend->memory(c, free_bytes, total_bytes);
 }
 
 void ebb_context_close(ebb_context *c) {
@@ -78,7 +107,7 @@ bool ebb_context_reserve(ebb_context *c, ebb_arena_kind which, size_t bytes, ebb
     return true;
   arena->base = c->backend->allocate(c, bytes);
   if (!arena->base)
-    return ebb_fail(err, "not enough memory on %s for %s: %.3f GiB asked for (%zu bytes)", c->backend->name,
+    return ebb_fail(err, "not enough memory on %s for %s: %.3f GiB asked for (%zu bytes)", c->device,
                     arena->name, (double)bytes / (1 << 30), bytes);
   arena->size = bytes;
   return true;
@@ -127,6 +156,65 @@ void ebb_upload(ebb_context *c, ebb_tensor to, const void *from) {
 void ebb_download(ebb_context *c, void *to, ebb_tensor from) {
   if (!c->counting && !c->error.text[0])
     c->backend->download(c, to, from);
+}
+
+void ebb_download_start(ebb_context *c, void *to, ebb_tensor from) {
+  if (!c->counting && !c->error.text[0])
+    c->backend->download_start(c, to, from);
+}
+
+void ebb_download_wait(ebb_context *c) {
+  if (!c->counting && !c->error.text[0])
+    c->backend->download_wait(c);
+}
+
+void *ebb_host_new(ebb_context *c, size_t bytes) {
+  return c->backend->host_allocate(c, bytes);
+}
+
+void ebb_host_free(ebb_context *c, void *memory) {
+  if (memory)
+    c->backend->host_release(c, memory);
+}
+
+bool ebb_fill(ebb_context *c, ebb_tensor to, ebb_dtype from, ebb_read_fn *read, void *user, ebb_error *err) {
+  if (c->counting || c->error.text[0])
+    return true;
+  return c->backend->fill(c, to, from, read, user, err);
+}
+
+static void add_counters(ebb_counters *to, ebb_counters n, double sign) {
+  to->ops += (int64_t)sign * n.ops;
+  to->flops += sign * n.flops;
+  to->bytes += sign * n.bytes;
+}
+
+void ebb_replay(ebb_context *c, ebb_recording *r, void (*work)(void *user), void *user) {
+  const ebb_backend *b = c->backend;
+  if (c->counting || c->error.text[0] || !b->record || r->runs == 0) {
+    ebb_counters before = c->counters;
+    work(user);
+    r->counters = c->counters;
+    add_counters(&r->counters, before, -1);
+    r->runs += !c->counting;
+    return;
+  }
+  if (!r->graph) {
+    ebb_counters before = c->counters;
+    r->graph = b->record(c, work, user);
+    c->counters = before;
+  }
+  if (r->graph && !c->error.text[0]) {
+    b->replay(c, r->graph);
+    add_counters(&c->counters, r->counters, 1);
+    r->runs++;
+  }
+}
+
+void ebb_recording_free(ebb_context *c, ebb_recording *r) {
+  if (r->graph)
+    c->backend->forget(c, r->graph);
+  *r = (ebb_recording){0};
 }
 
 void ebb_context_fail(ebb_context *c, const char *format, ...) {

@@ -23,16 +23,21 @@ typedef struct ebb_context {
   ebb_arena activations; /* what a forward needs; empty between forwards */
   ebb_error error;
   ebb_counters counters;
+  char device[64]; /* what it computes on: "cpu", "cuda:0 (NVIDIA H200)" */
   bool counting; /* dry run: ops check and count, nothing is computed and no memory is touched */
 } ebb_context;
 
 typedef enum ebb_arena_kind { EBB_WEIGHTS, EBB_ACTIVATIONS } ebb_arena_kind;
 
-/* device: "auto", "cpu", "cuda" or "cuda:N". Arenas are empty; no memory yet. Errors: unknown device, or one
- * that this build or machine does not have, with what it has. */
+/* device: "auto" (the first GPU, or the CPU where there is none), "cpu", "cuda" (= "cuda:0") or "cuda:N".
+ * Arenas are empty; no memory yet. Errors: unknown device, or one that this build or machine does not have,
+ * with what it has. */
 bool ebb_context_open(ebb_context *c, const char *device, ebb_error *err);
-/* What it computes on, for messages and provenance: "cpu". */
+/* What it computes on, for messages and provenance: "cpu", "cuda:0 (NVIDIA H200)". */
 const char *ebb_context_device(const ebb_context *c);
+bool ebb_context_has_half(const ebb_context *c); /* computes on bfloat16 */
+/* Bytes of memory of the device, free now and in all. */
+void ebb_context_memory(ebb_context *c, size_t *free_bytes, size_t *total_bytes);
 void ebb_context_close(ebb_context *c); /* gives all memory back; a zeroed context is fine */
 
 /* Starts counting: arenas become counting arenas; what they held is forgotten, peaks and counters are zero.
@@ -60,6 +65,34 @@ ebb_tensor ebb_tensor_new(ebb_context *c, ebb_arena_kind which, ebb_dtype dtype,
  * when counting or failed. */
 void ebb_upload(ebb_context *c, ebb_tensor to, const void *from);
 void ebb_download(ebb_context *c, void *to, ebb_tensor from);
+
+/* Downloads that run beside the computation: they take what `from` holds when all ops before them are done.
+ * `to` (best from ebb_host_new) is complete, and `from` may be written again, after ebb_download_wait, which
+ * waits for all of them. */
+void ebb_download_start(ebb_context *c, void *to, ebb_tensor from);
+void ebb_download_wait(ebb_context *c);
+/* Host memory that copies to and from the device are fast with; NULL: not enough memory. */
+void *ebb_host_new(ebb_context *c, size_t bytes);
+void ebb_host_free(ebb_context *c, void *memory); /* NULL is fine */
+
+/* Delivers `bytes` bytes that begin at `offset` of a source. */
+typedef bool ebb_read_fn(void *user, void *to, size_t offset, size_t bytes, ebb_error *err);
+/* Fills `to` from numbers of dtype `from` (float32, float16, bfloat16), converted with one rounding, that
+ * `read` delivers in pieces, offsets ascending. On a device the pieces go through a ring of page-locked
+ * memory and are converted there; the last may still be under way on return. Errors: of read; the
+ * device's stay in the context. No-op when counting or failed. */
+bool ebb_fill(ebb_context *c, ebb_tensor to, ebb_dtype from, ebb_read_fn *read, void *user, ebb_error *err);
+
+/* Ops that are run again and again on the same tensors with the same numbers. The first time they are run,
+ * the second time recorded where the device can (a CUDA graph), from then on replayed, which calls none of
+ * the work's code: it may only call ops, and do nothing that the host must see. A zeroed recording is new. */
+typedef struct ebb_recording {
+  void *graph; /* the backend's own */
+  int runs;
+  ebb_counters counters; /* of one run */
+} ebb_recording;
+void ebb_replay(ebb_context *c, ebb_recording *r, void (*work)(void *user), void *user);
+void ebb_recording_free(ebb_context *c, ebb_recording *r);
 
 /* Records an op's failure unless there is one already. */
 __attribute__((format(printf, 2, 3))) void ebb_context_fail(ebb_context *c, const char *format, ...);

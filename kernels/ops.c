@@ -10,7 +10,8 @@ enum {
   OUT = 1,      /* written */
   INOUT = 2,    /* read and written */
   OPTIONAL = 4, /* may be EBB_NO_TENSOR */
-  IN_PLACE = 8  /* with OUT: may be the same memory as an input, all of it */
+  IN_PLACE = 8, /* with OUT: may be the same memory as an input, all of it */
+  HALF = 16     /* may be bfloat16 where the backend has it */
 };
 
 typedef struct arg {
@@ -88,9 +89,15 @@ static bool start(const call *k, ebb_dtype dtype) {
       snprintf(what, sizeof what, "%s is absent, expected a tensor", a->role);
       return refuse(k, what);
     }
-    if (a->t.dtype != dtype) {
+    bool half = a->t.dtype == EBB_BF16 && (a->flags & HALF);
+    if (a->t.dtype != dtype && !half) {
       snprintf(what, sizeof what, "%s is %s, expected %s", a->role, ebb_dtype_name(a->t.dtype),
                ebb_dtype_name(dtype));
+      return refuse(k, what);
+    }
+    if (half && !k->c->backend->half) {
+      snprintf(what, sizeof what, "%s is bfloat16, backend \"%s\" computes in float32", a->role,
+               k->c->backend->name);
       return refuse(k, what);
     }
     for (int d = 0; d < a->t.rank; d++)
@@ -139,6 +146,17 @@ static bool want_rank(const call *k, int i, int rank, const char *letters) {
   return refuse(k, what);
 }
 
+/* args[i] must be of the dtype of args[j]; absent ones pass. */
+static bool want_dtype_of(const call *k, int i, int j) {
+  const arg *a = &k->args[i], *b = &k->args[j];
+  if (!ebb_present(a->t) || a->t.dtype == b->t.dtype)
+    return true;
+  char what[160];
+  snprintf(what, sizeof what, "%s is %s, expected %s as %s", a->role, ebb_dtype_name(a->t.dtype),
+           ebb_dtype_name(b->t.dtype), b->role);
+  return refuse(k, what);
+}
+
 static bool want(const call *k, bool condition, const char *what) {
   return condition || refuse(k, what);
 }
@@ -162,12 +180,25 @@ static double numel(ebb_tensor t) {
   return (double)ebb_count(t);
 }
 
+/* Memory that an op's backend needs for the length of the call, from the activation arena, so that a dry run
+ * counts it; the caller gives it back. NULL with false: the arena is full. */
+static bool take_scratch(const call *k, size_t bytes, void **scratch) {
+  ebb_arena *arena = &k->c->activations;
+  *scratch = bytes > 0 ? ebb_arena_take(arena, bytes) : NULL;
+  if (bytes == 0 || *scratch)
+    return true;
+  ebb_context_fail(k->c, "%s: the %s arena is full: %zu of %zu bytes used, %zu more needed as scratch", k->op,
+                   arena->name, arena->used, arena->size, bytes);
+  return false;
+}
+
 /* ---- products, norms, position ----------------------------------------------------------------------- */
 
 void ebb_linear(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, ebb_activation act) {
-  const arg args[] = {{"y", y, OUT}, {"x", x, 0}, {"w", w, 0}, {"b", b, OPTIONAL}};
+  const arg args[] = {{"y", y, OUT | HALF}, {"x", x, HALF}, {"w", w, HALF}, {"b", b, OPTIONAL | HALF}};
   const call k = CALL(c, "linear", args);
-  if (!start(&k, EBB_F32) || !want_rank(&k, 2, 2, "[n_out, n_in]"))
+  if (!start(&k, EBB_F32) || !want_rank(&k, 2, 2, "[n_out, n_in]") || !want_dtype_of(&k, 2, 1) ||
+      !want_dtype_of(&k, 3, 0) || (y.dtype != EBB_F32 && !want_dtype_of(&k, 0, 1)))
     return;
   ebb_tensor like = x;
   like.shape[x.rank - 1] = w.shape[0];
@@ -177,7 +208,8 @@ void ebb_linear(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_te
 }
 
 void ebb_layer_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, float eps) {
-  const arg args[] = {{"y", y, OUT | IN_PLACE}, {"x", x, 0}, {"w", w, OPTIONAL}, {"b", b, OPTIONAL}};
+  const arg args[] = {
+      {"y", y, OUT | IN_PLACE | HALF}, {"x", x, HALF}, {"w", w, OPTIONAL}, {"b", b, OPTIONAL}};
   const call k = CALL(c, "layer_norm", args);
   if (start(&k, EBB_F32) && want_like(&k, 0, x) && WANT(&k, 2, ebb_last(x)) && WANT(&k, 3, ebb_last(x)) &&
       want(&k, ebb_present(w) == ebb_present(b), "one of w and b is absent, expected both or neither") &&
@@ -187,7 +219,8 @@ void ebb_layer_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, eb
 
 void ebb_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor shift, ebb_tensor scale,
                        float eps) {
-  const arg args[] = {{"y", y, OUT | IN_PLACE}, {"x", x, 0}, {"shift", shift, 0}, {"scale", scale, 0}};
+  const arg args[] = {
+      {"y", y, OUT | IN_PLACE | HALF}, {"x", x, HALF}, {"shift", shift, 0}, {"scale", scale, 0}};
   const call k = CALL(c, "norm_modulate", args);
   if (start(&k, EBB_F32) && want_rank(&k, 1, 3, "[B, S, D]") && want_like(&k, 0, x) &&
       WANT(&k, 2, shared(shift, x.shape[0]), x.shape[2]) && want_like(&k, 3, shift) &&
@@ -197,7 +230,8 @@ void ebb_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor sh
 
 void ebb_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin, int heads,
                       float eps) {
-  const arg args[] = {{"x", x, INOUT}, {"w", w, OPTIONAL}, {"cos", cos, OPTIONAL}, {"sin", sin, OPTIONAL}};
+  const arg args[] = {
+      {"x", x, INOUT | HALF}, {"w", w, OPTIONAL}, {"cos", cos, OPTIONAL}, {"sin", sin, OPTIONAL}};
   const call k = CALL(c, "qk_norm_rope", args);
   if (!start(&k, EBB_F32) || !want_rank(&k, 0, 3, "[B, S, D]") ||
       !want(&k, heads >= 1 && x.shape[2] % heads == 0,
@@ -233,16 +267,17 @@ void ebb_timestep_embedding(ebb_context *c, ebb_tensor y, ebb_tensor t) {
 /* ---- attention --------------------------------------------------------------------------------------- */
 
 void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *stats, ebb_tensor q,
-                   ebb_tensor k, ebb_tensor v, int heads) {
+                   ebb_tensor k, ebb_tensor v, int heads, int64_t repeats) {
   ebb_attention_stats wanted = stats ? *stats : (ebb_attention_stats){0};
-  const arg args[] = {{"out", out, OUT},
-                      {"q", q, 0},
-                      {"k", k, 0},
-                      {"v", v, 0},
+  const arg args[] = {{"out", out, OUT | HALF},
+                      {"q", q, HALF},
+                      {"k", k, HALF},
+                      {"v", v, HALF},
                       {"mass", wanted.mass, OUT | OPTIONAL},
                       {"entropy", wanted.entropy, OUT | OPTIONAL}};
   const call a = CALL(c, "attention", args);
-  if (!start(&a, EBB_F32) || !want_rank(&a, 1, 3, "[B, S, D]") || !want_rank(&a, 2, 3, "[B, M, D]"))
+  if (!start(&a, EBB_F32) || !want_rank(&a, 1, 3, "[B, S, D]") || !want_rank(&a, 2, 3, "[B, M, D]") ||
+      !want_dtype_of(&a, 0, 1) || !want_dtype_of(&a, 2, 1) || !want_dtype_of(&a, 3, 1))
     return;
   int64_t B = q.shape[0], S = q.shape[1], D = q.shape[2], M = k.shape[1];
   if (!WANT(&a, 2, shared(k, B), M, D) || !want_like(&a, 3, k) || !want_like(&a, 0, q) ||
@@ -254,16 +289,23 @@ void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *st
   if (!WANT(&a, 4, B, heads, Tq, Tk) || !WANT(&a, 5, B, heads, Tq) ||
       !want(&a, Tq < 1 || S % Tq == 0,
             "the queries do not fall into whole frames: S is not a multiple of Tq") ||
-      !want(&a, Tk < 1 || M % Tk == 0, "the keys do not fall into whole frames: M is not a multiple of Tk"))
+      !want(&a, Tk < 1 || M % Tk == 0, "the keys do not fall into whole frames: M is not a multiple of Tk") ||
+      !want(&a, repeats >= 1, "the last key stands for fewer than one") ||
+      !want(&a, repeats == 1 || (!ebb_present(wanted.mass) && !ebb_present(wanted.entropy)),
+            "statistics of a map whose last key stands for several"))
     return;
-  if (count(&a, 4.0 * (double)B * (double)S * (double)M * (double)D))
-    c->backend->attention(c, out, wanted, q, k, v, heads);
+  size_t mark = ebb_arena_mark(&c->activations);
+  void *scratch = NULL;
+  size_t bytes = c->backend->attention_scratch ? c->backend->attention_scratch(c, wanted, q, k, heads) : 0;
+  if (take_scratch(&a, bytes, &scratch) && count(&a, 4.0 * (double)B * (double)S * (double)M * (double)D))
+    c->backend->attention(c, out, wanted, q, k, v, heads, repeats, scratch);
+  ebb_arena_release(&c->activations, mark);
 }
 
 /* ---- between blocks ---------------------------------------------------------------------------------- */
 
 void ebb_gate_add(ebb_context *c, ebb_tensor x, ebb_tensor y, ebb_tensor gate) {
-  const arg args[] = {{"x", x, INOUT}, {"y", y, 0}, {"gate", gate, OPTIONAL}};
+  const arg args[] = {{"x", x, INOUT | HALF}, {"y", y, HALF}, {"gate", gate, OPTIONAL}};
   const call k = CALL(c, "gate_add", args);
   if (start(&k, EBB_F32) && want_rank(&k, 0, 3, "[B, S, D]") && want_like(&k, 1, x) &&
       WANT(&k, 2, shared(gate, x.shape[0]), x.shape[2]) && count(&k, 2.0 * numel(x)))
@@ -275,6 +317,13 @@ void ebb_axpby(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb
   const call k = CALL(c, "axpby", args);
   if (start(&k, EBB_F32) && want_like(&k, 0, x) && want_like(&k, 2, x) && count(&k, 3.0 * numel(x)))
     c->backend->axpby(c, y, a, x, b, z);
+}
+
+void ebb_convert(ebb_context *c, ebb_tensor y, ebb_tensor x) {
+  const arg args[] = {{"y", y, OUT | HALF}, {"x", x, HALF}};
+  const call k = CALL(c, "convert", args);
+  if (start(&k, EBB_F32) && want_like(&k, 0, x) && count(&k, 0))
+    c->backend->convert(c, y, x);
 }
 
 void ebb_activate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_activation act) {
@@ -324,14 +373,14 @@ static bool check_patches(const call *k, int v, int s, const int patch[3]) {
 }
 
 void ebb_patchify(ebb_context *c, ebb_tensor y, ebb_tensor x, const int patch[3]) {
-  const arg args[] = {{"y", y, OUT}, {"x", x, 0}};
+  const arg args[] = {{"y", y, OUT | HALF}, {"x", x, 0}};
   const call k = CALL(c, "patchify", args);
   if (start(&k, EBB_F32) && check_patches(&k, 1, 0, patch) && count(&k, 0))
     c->backend->patchify(c, y, x, patch);
 }
 
 void ebb_unpatchify(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[3]) {
-  const arg args[] = {{"x", x, OUT}, {"y", y, 0}};
+  const arg args[] = {{"x", x, OUT}, {"y", y, HALF}};
   const call k = CALL(c, "unpatchify", args);
   if (start(&k, EBB_F32) && check_patches(&k, 0, 1, patch) && count(&k, 0))
     c->backend->unpatchify(c, x, y, patch);
@@ -407,7 +456,7 @@ void ebb_upsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w,
 /* ---- pooling over tokens ----------------------------------------------------------------------------- */
 
 void ebb_pool_mean(ebb_context *c, ebb_tensor y, ebb_tensor x) {
-  const arg args[] = {{"y", y, OUT}, {"x", x, 0}};
+  const arg args[] = {{"y", y, OUT}, {"x", x, HALF}};
   const call k = CALL(c, "pool_mean", args);
   if (start(&k, EBB_F32) && want_rank(&k, 1, 3, "[B, S, D]") && WANT(&k, 0, x.shape[0], x.shape[2]) &&
       count(&k, numel(x)))
@@ -415,7 +464,7 @@ void ebb_pool_mean(ebb_context *c, ebb_tensor y, ebb_tensor x) {
 }
 
 void ebb_pool_frames(ebb_context *c, ebb_tensor y, ebb_tensor x) {
-  const arg args[] = {{"y", y, OUT}, {"x", x, 0}};
+  const arg args[] = {{"y", y, OUT}, {"x", x, HALF}};
   const call k = CALL(c, "pool_frames", args);
   if (start(&k, EBB_F32) && want_rank(&k, 1, 3, "[B, S, D]") && want_rank(&k, 0, 3, "[B, T, D]") &&
       WANT(&k, 0, x.shape[0], y.shape[1], x.shape[2]) &&
@@ -433,14 +482,14 @@ static bool want_pair(const call *k, ebb_tensor x, int64_t frames) {
 }
 
 void ebb_pool_moments(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames) {
-  const arg args[] = {{"y", y, OUT}, {"x", x, 0}};
+  const arg args[] = {{"y", y, OUT}, {"x", x, HALF}};
   const call k = CALL(c, "pool_moments", args);
   if (want_pair(&k, x, frames) && count(&k, numel(x)))
     c->backend->pool_moments(c, y, x, frames);
 }
 
 void ebb_pool_motion(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames) {
-  const arg args[] = {{"y", y, OUT}, {"x", x, 0}};
+  const arg args[] = {{"y", y, OUT}, {"x", x, HALF}};
   const call k = CALL(c, "pool_motion", args);
   if (want_pair(&k, x, frames) && count(&k, 7 * numel(x)))
     c->backend->pool_motion(c, y, x, frames);

@@ -3,10 +3,13 @@
  * mistake is recorded in the context (kernels/context.h) and the op does nothing.
  *
  * Destination first, then inputs, weights, scalars. Letters: B batch, T frames, H height, W width, S tokens,
- * D width, N heads, P head width (D = N*P), C channels, M text tokens. All tensors are float32 unless said
- * otherwise; tokens of a video run (t, h, w), w fastest. A destination never overlaps an input unless "in
- * place" is said. Arguments that may be EBB_NO_TENSOR say so. Results for one sample do not depend on the
- * batch around it nor on the thread count. */
+ * D width, N heads, P head width (D = N*P), C channels, M text tokens. Tokens of a video run (t, h, w), w
+ * fastest. A destination never overlaps an input unless "in place" is said. Arguments that may be
+ * EBB_NO_TENSOR say so. Results for one sample do not depend on the batch around it nor on the thread count.
+ *
+ * Tensors are float32 unless said otherwise. "Half" marks those that may be bfloat16 as well, where the
+ * backend has it (the CPU has not): sums, statistics and what is done between a read and a write are float32
+ * all the same. Statistics, modulation, norm weights, positions and pooled values are always float32. */
 #ifndef EBB_KERNELS_OPS_H
 #define EBB_KERNELS_OPS_H
 
@@ -18,25 +21,27 @@ typedef enum ebb_activation { EBB_IDENTITY, EBB_SILU, EBB_GELU_TANH } ebb_activa
 
 /* y[..., n] = act( sum_k x[..., k] w[n, k] + b[n] ). y [..., n_out], x [..., n_in] (same leading dimensions),
  * w [n_out, n_in], b [n_out] or absent. Samples are the outermost dimension; with rank 1 or 2 every row is
- * one (embeddings [B, n_in]), so S rows of one sample are given as [1, S, n_in], which is also faster.
+ * one (embeddings [B, n_in]), so S rows of one sample are given as [1, S, n_in], which is also faster. Half:
+ * x and w together; y as x or float32; b as y.
  * gelu_tanh(a) = a/2 (1 + tanh(sqrt(2/pi) (a + 0.044715 a^3))), silu(a) = a / (1 + e^-a). */
 void ebb_linear(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, ebb_activation act);
 
 /* ---- norms: norm.c ----------------------------------------------------------------------------------- */
 
 /* y = (x - mean)/sqrt(var + eps) * w + b over the last dimension, var biased. x, y [..., D]; w, b [D], both
- * or neither absent. In place allowed. */
+ * or neither absent. Half: x, y, each for itself. In place allowed. */
 void ebb_layer_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, float eps);
 
 /* The adaptive layer norm of diffusion transformers: y = layer_norm(x) * (1 + scale) + shift. x, y [B,S,D];
- * shift, scale [B,D], one vector per sample, or [1,D], the same for all. In place allowed. */
+ * shift, scale [B,D], one vector per sample, or [1,D], the same for all. Half: x, y, each for itself. In place
+ * allowed where x and y are of one dtype. */
 void ebb_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor shift, ebb_tensor scale,
                        float eps);
 
 /* Queries or keys made ready, in place: RMS norm over all heads together, then rotary position.
  * x[b,s,:] <- x / sqrt(mean(x^2) + eps) * w over D ("rms_norm_across_heads"); then, in every head, pairs (2i,
  * 2i+1): (u, v) <- (u cos - v sin, u sin + v cos) with cos, sin [S, P/2] (absent: no rotation). x [B,S,D], w
- * [D] or absent (no norm). */
+ * [D] or absent (no norm). Half: x. */
 void ebb_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin, int heads,
                       float eps);
 
@@ -62,16 +67,22 @@ typedef struct ebb_attention_stats {
 } ebb_attention_stats;
 
 /* out = softmax(q k' / sqrt(P)) v per head. q, out [B,S,D], k, v [B,M,D] or [1,M,D], the same for all
- * samples, D = heads*P. stats NULL: none. The output is bitwise the same with and without stats. */
+ * samples, D = heads*P. stats NULL: none. The output is bitwise the same with and without stats. Half: q, k,
+ * v, out together.
+ * The last key and its value stand for `repeats` equal ones (padded text): its weight is that many times
+ * e^score. 1: a key like the others; with stats only 1. */
 void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *stats, ebb_tensor q,
-                   ebb_tensor k, ebb_tensor v, int heads);
+                   ebb_tensor k, ebb_tensor v, int heads, int64_t repeats);
 
 /* ---- between blocks: pointwise.c --------------------------------------------------------------------- */
 
-/* x <- x + gate * y. x, y [B,S,D]; gate [B,D] or [1,D], the same for all samples; absent: 1. */
+/* x <- x + gate * y. x, y [B,S,D]; gate [B,D] or [1,D], the same for all samples; absent: 1. Half: x,
+ * y, each for itself. */
 void ebb_gate_add(ebb_context *c, ebb_tensor x, ebb_tensor y, ebb_tensor gate);
 /* y = a x + b z, elementwise; z absent: y = a x. Same shapes. In place allowed (y may be x or z). */
 void ebb_axpby(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor z);
+/* y = x, in y's dtype: float32 and bfloat16, any to any. Same shapes. */
+void ebb_convert(ebb_context *c, ebb_tensor y, ebb_tensor x);
 /* y = act(x). Same shapes. In place allowed. */
 void ebb_activate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_activation act);
 /* y[j, b, :] = table[j, :] + x[b, j, :] (x [B,J,D]) or x[b, :] (x [B,D], the same for every j). y [J,B,D]:
@@ -82,9 +93,9 @@ void ebb_channel_affine(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor s
 /* y = min(max(x, low), high). In place allowed. */
 void ebb_clamp(ebb_context *c, ebb_tensor y, ebb_tensor x, float low, float high);
 /* Tokens of a video: y [B, S, C*pt*ph*pw] from x [B,C,T,H,W] with patch {pt,ph,pw}; S = (T/pt)(H/ph)(W/pw),
- * feature order (c, pt, ph, pw) as a Conv3d of that stride has it. T, H, W must be multiples. */
+ * feature order (c, pt, ph, pw) as a Conv3d of that stride has it. T, H, W must be multiples. Half: y. */
 void ebb_patchify(ebb_context *c, ebb_tensor y, ebb_tensor x, const int patch[3]);
-/* The way back as Wan has it: x [B,C,T,H,W] from y [B, S, pt*ph*pw*C], feature order (pt, ph, pw, c). */
+/* The way back as Wan has it: x [B,C,T,H,W] from y [B, S, pt*ph*pw*C], feature order (pt, ph, pw, c). Half: y. */
 void ebb_unpatchify(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[3]);
 
 /* ---- video convolutions: conv3d.c -------------------------------------------------------------------- */
@@ -108,7 +119,8 @@ void ebb_upsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w,
 
 /* ---- pooling over tokens: pool.c --------------------------------------------------------------------- */
 
-/* Sums run in double in token order. x [B,S,D], S a multiple of T, tokens of a frame together. */
+/* x [B,S,D], S a multiple of T, tokens of a frame together. The order of summation is fixed, never by who comes
+ * first. Half: x. */
 void ebb_pool_mean(ebb_context *c, ebb_tensor y, ebb_tensor x); /* y [B,D]: mean over tokens */
 void ebb_pool_frames(ebb_context *c, ebb_tensor y,
                      ebb_tensor x); /* y [B,T,D]: mean over the tokens of each frame */

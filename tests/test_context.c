@@ -63,7 +63,7 @@ static void forward(ebb_context *c) {
   ebb_linear(c, y, x, w, b, EBB_SILU);
   size_t inner = ebb_arena_mark(&c->activations);
   ebb_tensor out = EBB_ACTIVATION(c, "out", 2, 5, 24);
-  ebb_attention(c, out, NULL, y, y, y, 3);
+  ebb_attention(c, out, NULL, y, y, y, 3, 1);
   ebb_gate_add(c, out, y, EBB_NO_TENSOR);
   ebb_arena_release(&c->activations, inner);
   ebb_tensor mean = EBB_ACTIVATION(c, "mean", 2, 24);
@@ -174,12 +174,12 @@ static void what_ops_refuse(void **state) {
   expect(&c,
          "layer_norm: one of w and b is absent, expected both or neither; given y \"y\" float32 [2, 6, 8], "
          "x \"x\" float32 [2, 6, 8], w \"vector\" float32 [8], b absent");
-  ebb_attention(&c, y, NULL, x, x, x, 3);
+  ebb_attention(&c, y, NULL, x, x, x, 3, 1);
   expect(&c, "attention: the width of q is not a multiple of the number of heads; given out \"y\" float32 "
              "[2, 6, 8], "
              "q \"x\" float32 [2, 6, 8], k \"x\" float32 [2, 6, 8], v \"x\" float32 [2, 6, 8], mass absent, "
              "entropy absent");
-  ebb_attention(&c, y, &(ebb_attention_stats){mass, EBB_NO_TENSOR}, x, x, x, 2);
+  ebb_attention(&c, y, &(ebb_attention_stats){mass, EBB_NO_TENSOR}, x, x, x, 2, 1);
   expect(
       &c,
       "attention: the queries do not fall into whole frames: S is not a multiple of Tq; given out \"y\" "

@@ -15,6 +15,7 @@ typedef struct problem {
   int64_t S, M, D, P, heads;
   int64_t Tq, Tk; /* 0: that statistic is not wanted */
   int64_t span;
+  float repeats; /* how many equal keys the last one stands for */
   cpu_cut tiles;
 } problem;
 
@@ -98,6 +99,7 @@ static void attend(const problem *p, float *out, const float *q, const float *k,
       spare[j] = row[j] - max;
     for (int64_t j = 0; j < p->M; j++)
       row[j] = cpu_exp(row[j] - max);
+    row[p->M - 1] *= p->repeats;
     inverse[i] = (float)(1.0 / sum(row, p->M));
     if (stats) {
       int64_t queries = p->S / p->Tq, frame = (first + i) / queries - first / queries;
@@ -131,8 +133,10 @@ static void finish_stats(const problem *p, const double *parts, float *mass, flo
 }
 
 void cpu_attention(ebb_context *c, ebb_tensor out, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
-                   ebb_tensor v, int heads) {
+                   ebb_tensor v, int heads, int64_t repeats, void *scratch) {
+  (void)scratch;
   problem p = {.S = q.shape[1], .M = k.shape[1], .D = q.shape[2], .P = q.shape[2] / heads, .heads = heads};
+  p.repeats = (float)repeats;
   p.tiles = cpu_cut_of(p.S, TILE_QUERIES, 8);
   p.Tq = ebb_present(stats.mass) ? stats.mass.shape[2] : stats.entropy.shape[2];
   p.Tk = stats.mass.shape[3];

@@ -1,8 +1,10 @@
 #include <cblas.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "kernels/cpu/cpu.h"
+#include "kernels/numeric.h"
 
 /* Below this many operations a parallel region costs more than it saves. */
 #define SMALL_WORK 200e3
@@ -48,6 +50,17 @@ static void cpu_close(ebb_context *c) {
   free(s);
 }
 
+static int cpu_devices(void) {
+  return 1;
+}
+
+static void cpu_free_memory(ebb_context *c, size_t *free_bytes, size_t *total_bytes) {
+  (void)c;
+  size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  *free_bytes = page * (size_t)sysconf(_SC_AVPHYS_PAGES);
+  *total_bytes = page * (size_t)sysconf(_SC_PHYS_PAGES);
+}
+
 static void *cpu_allocate(ebb_context *c, size_t bytes) {
   (void)c;
   return bytes > PTRDIFF_MAX ? NULL : aligned_alloc(EBB_ARENA_ALIGN, cpu_round_up(bytes));
@@ -68,15 +81,57 @@ static void cpu_download(ebb_context *c, void *to, ebb_tensor from) {
   memcpy(to, from.data, ebb_bytes(from));
 }
 
+static void cpu_wait(ebb_context *c) { /* everything is done when it is asked for */
+  (void)c;
+}
+
+static float as_float(const unsigned char *bytes, ebb_dtype dtype) {
+  uint16_t half;
+  float single;
+  if (dtype == EBB_F32)
+    return memcpy(&single, bytes, sizeof single), single;
+  memcpy(&half, bytes, sizeof half);
+  return dtype == EBB_BF16 ? ebb_float_of_bf16(half) : ebb_float_of_f16(half);
+}
+
+enum { PIECE = 1 << 20 }; /* numbers */
+
+static bool cpu_fill(ebb_context *c, ebb_tensor to, ebb_dtype from, ebb_read_fn *read, void *user,
+                     ebb_error *err) {
+  (void)c;
+  float *numbers = (float *)to.data;
+  size_t count = (size_t)ebb_count(to), width = ebb_dtype_size(from);
+  if (from == EBB_F32)
+    return read(user, numbers, 0, count * sizeof *numbers, err);
+  unsigned char *piece = malloc(PIECE * width);
+  bool ok = piece != NULL || ebb_fail(err, "no memory for a piece of \"%s\"", to.name);
+  for (size_t at = 0; ok && at < count; at += PIECE) {
+    size_t n = count - at < PIECE ? count - at : PIECE;
+    ok = read(user, piece, at * width, n * width, err);
+    for (size_t i = 0; ok && i < n; i++)
+      numbers[at + i] = as_float(piece + i * width, from);
+  }
+  free(piece);
+  return ok;
+}
+
 const ebb_backend ebb_cpu_backend = {
     .name = "cpu",
     .place = EBB_HOST,
+    .devices = cpu_devices,
     .open = cpu_open,
     .close = cpu_close,
+    .memory = cpu_free_memory,
     .allocate = cpu_allocate,
     .release = cpu_release,
     .upload = cpu_upload,
     .download = cpu_download,
+    .host_allocate = cpu_allocate,
+    .host_release = cpu_release,
+    .wait = cpu_wait,
+    .download_start = cpu_download,
+    .download_wait = cpu_wait,
+    .fill = cpu_fill,
     .linear = cpu_linear,
     .layer_norm = cpu_layer_norm,
     .norm_modulate = cpu_norm_modulate,
@@ -86,6 +141,7 @@ const ebb_backend ebb_cpu_backend = {
     .attention = cpu_attention,
     .gate_add = cpu_gate_add,
     .axpby = cpu_axpby,
+    .convert = cpu_convert,
     .activate = cpu_activate,
     .add_table = cpu_add_table,
     .channel_affine = cpu_channel_affine,

@@ -99,9 +99,10 @@ void cpu_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos
 void cpu_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act);
 void cpu_timestep_embedding(ebb_context *c, ebb_tensor y, ebb_tensor t);
 void cpu_attention(ebb_context *c, ebb_tensor out, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
-                   ebb_tensor v, int heads);
+                   ebb_tensor v, int heads, int64_t repeats, void *scratch);
 void cpu_gate_add(ebb_context *c, ebb_tensor x, ebb_tensor y, ebb_tensor gate);
 void cpu_axpby(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor z);
+void cpu_convert(ebb_context *c, ebb_tensor y, ebb_tensor x);
 void cpu_activate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_activation act);
 void cpu_add_table(ebb_context *c, ebb_tensor y, ebb_tensor table, ebb_tensor x);
 void cpu_channel_affine(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor scale, ebb_tensor shift);

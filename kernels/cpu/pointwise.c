@@ -17,6 +17,11 @@ void cpu_activate_row(float *x, int64_t n, ebb_activation act) {
       x[i] = x[i] / (1.0f + cpu_exp(x[i] * (-1.59576912f - 0.0713548163f * (x[i] * x[i]))));
 }
 
+void cpu_convert(ebb_context *c, ebb_tensor y, ebb_tensor x) {
+  (void)c;
+  memcpy(y.data, x.data, ebb_bytes(x));
+}
+
 void cpu_activate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_activation act) {
   cpu_cut tiles = cpu_cut_of(ebb_count(x), TILE, 16);
   CPU_PARALLEL(c, 10.0 * (double)ebb_count(x))
