@@ -24,7 +24,7 @@ typedef struct ebb_context {
   ebb_error error;
   ebb_counters counters;
   char device[64]; /* what it computes on: "cpu", "cuda:0 (NVIDIA H200)" */
-  bool counting; /* dry run: ops check and count, nothing is computed and no memory is touched */
+  bool counting;   /* dry run: ops check and count, nothing is computed and no memory is touched */
 } ebb_context;
 
 typedef enum ebb_arena_kind { EBB_WEIGHTS, EBB_ACTIVATIONS } ebb_arena_kind;
@@ -81,7 +81,8 @@ typedef bool ebb_read_fn(void *user, void *to, size_t offset, size_t bytes, ebb_
  * `read` delivers in pieces, offsets ascending. On a device the pieces go through a ring of page-locked
  * memory and are converted there; the last may still be under way on return. Errors: of read; the
  * device's stay in the context. No-op when counting or failed. */
-bool ebb_fill(ebb_context *c, ebb_tensor to, ebb_dtype from, ebb_read_fn *read, void *user, ebb_error *err);
+bool ebb_upload_from(ebb_context *c, ebb_tensor to, ebb_dtype from, ebb_read_fn *read, void *user,
+                     ebb_error *err);
 
 /* Ops that are run again and again on the same tensors with the same numbers. The first time they are run,
  * the second time recorded where the device can (a CUDA graph), from then on replayed, which calls none of

@@ -96,8 +96,8 @@ static float as_float(const unsigned char *bytes, ebb_dtype dtype) {
 
 enum { PIECE = 1 << 20 }; /* numbers */
 
-static bool cpu_fill(ebb_context *c, ebb_tensor to, ebb_dtype from, ebb_read_fn *read, void *user,
-                     ebb_error *err) {
+static bool cpu_upload_from(ebb_context *c, ebb_tensor to, ebb_dtype from, ebb_read_fn *read, void *user,
+                            ebb_error *err) {
   (void)c;
   float *numbers = (float *)to.data;
   size_t count = (size_t)ebb_count(to), width = ebb_dtype_size(from);
@@ -131,7 +131,7 @@ const ebb_backend ebb_cpu_backend = {
     .wait = cpu_wait,
     .download_start = cpu_download,
     .download_wait = cpu_wait,
-    .fill = cpu_fill,
+    .upload_from = cpu_upload_from,
     .linear = cpu_linear,
     .layer_norm = cpu_layer_norm,
     .norm_modulate = cpu_norm_modulate,
