@@ -39,7 +39,9 @@ foreach(name jansson libyaml libpng libcrypto OpenBLAS)
     target_link_libraries(ebb_external INTERFACE PkgConfig::${name})
   endif()
 endforeach()
-target_link_libraries(ebb_external INTERFACE m)
+set(THREADS_PREFER_PTHREAD_FLAG ON)
+find_package(Threads REQUIRED)
+target_link_libraries(ebb_external INTERFACE m Threads::Threads)
 
 if(OpenBLAS_FOUND) # some systems split it: the C interface and LAPACK must both be inside
   include(CMakePushCheckState)

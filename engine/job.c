@@ -88,8 +88,11 @@ static bool open_run_model(job *j, const char *name, ebb_error *err) {
   *m = (run_model){.set = -1, .negative_set = -1};
   snprintf(m->name, sizeof m->name, "%s", name);
   bool random = strcmp(name, "random") == 0;
+  ebb_dtype dtype;
+  if (!ebb_model_dtype(&j->context, "model.dtype", k->model.dtype, &dtype, err))
+    return false;
   char *folder = ebb_path_join(k->model.path, random ? k->model.transformer : name);
-  bool ok = ebb_model_open(&m->model, &j->context, folder, random ? &k->model.seed : NULL, err);
+  bool ok = ebb_model_open(&m->model, &j->context, folder, dtype, random ? &k->model.seed : NULL, err);
   free(folder);
   if (ok && m->model.channels != j->shape.channels)
     ok = ebb_fail(err, "%s: the transformer '%s' takes latents of %lld channels, the VAE gives %lld",
@@ -122,8 +125,11 @@ static bool make_plan(job *j, ebb_error *err) {
 
 static bool open_models(job *j, ebb_error *err) {
   const ebb_config *k = j->config;
+  ebb_dtype dtype;
+  if (!ebb_model_dtype(&j->context, "model.vae_dtype", k->model.vae_dtype, &dtype, err))
+    return false;
   char *folder = ebb_path_join(k->model.path, "vae");
-  bool ok = ebb_vae_open(&j->vae, &j->context, folder, true, false, err);
+  bool ok = ebb_vae_open(&j->vae, &j->context, folder, dtype, true, false, err);
   free(folder);
   if (!ok)
     return false;
@@ -203,8 +209,14 @@ static json_t *reals(const double *values, int count) {
   return list;
 }
 
-static json_t *provenance(const job *j) {
+/* NULL: a weight file that could not be hashed to its end. */
+static json_t *provenance(job *j, ebb_error *err) {
   const ebb_config *k = j->config;
+  bool ok = ebb_digest_finish(&j->vae.digest, j->vae.sha256, err);
+  for (int i = 0; ok && i < j->model_count; i++)
+    ok = ebb_digest_finish(&j->models[i].model.digest, j->models[i].model.sha256, err);
+  if (!ok)
+    return NULL;
   char *text = NULL;
   size_t bytes = 0;
   FILE *memory = open_memstream(&text, &bytes);
@@ -328,11 +340,11 @@ static bool run_through(job *j, int number, int64_t count, const int64_t *videos
   bool guided = j->config->inversion.guidance != 1;
   ebb_tap tap = {.plan = &m->plan}, negative = {.plan = &m->plan};
   ebb_error *failures = calloc((size_t)count, sizeof *failures);
+  size_t mark = ebb_arena_mark(&c->activations);
   bool ok = (failures || ebb_fail(err, "no memory")) && ebb_tap_open(&tap, &m->plan, c, count, err) &&
             (!guided || ebb_tap_open(&negative, &m->plan, c, count, err));
   if (ok) {
     batch_progress progress = {j, number, count};
-    size_t mark = ebb_arena_mark(&c->activations);
     ebb_tensor x = EBB_ACTIVATION(c, "latents", count, j->shape.channels, j->shape.frames, j->shape.height,
                                   j->shape.width);
     ebb_upload(c, x, latents);
@@ -347,7 +359,6 @@ static bool run_through(job *j, int number, int64_t count, const int64_t *videos
                    .progress = c->counting ? NULL : step_done,
                    .progress_user = &progress};
     ebb_invert(&run, x, NULL);
-    ebb_arena_release(&c->activations, mark);
     ok = ebb_context_ok(c, err);
   }
   if (ok && !c->counting)
@@ -356,6 +367,7 @@ static bool run_through(job *j, int number, int64_t count, const int64_t *videos
   free(failures);
   ebb_tap_close(&negative);
   ebb_tap_close(&tap);
+  ebb_arena_release(&c->activations, mark);
   return ok;
 }
 
@@ -363,14 +375,16 @@ static bool run_vae_features(job *j, int64_t count, const int64_t *videos, const
                              ebb_error *err) {
   ebb_context *c = &j->context;
   ebb_tap tap = {.plan = &j->vae_plan};
+  size_t mark = ebb_arena_mark(&c->activations);
   if (!ebb_tap_open(&tap, &j->vae_plan, c, count, err))
     return false;
-  size_t mark = ebb_arena_mark(&c->activations);
   ebb_tensor x = EBB_ACTIVATION(c, "latents", count, j->shape.channels, j->shape.frames, j->shape.height,
                                 j->shape.width);
   ebb_upload(c, x, latents);
-  ebb_tap_step(&tap, 0);
+  ebb_tap_begin(&tap, 0);
   ebb_tap_latent(&tap, EBB_LATENT, x);
+  ebb_tap_end(&tap);
+  ebb_tap_finish(&tap);
   ebb_arena_release(&c->activations, mark);
   bool ok =
       ebb_context_ok(c, err) && (c->counting || write_tap(j, &tap, j->vae_set, count, videos, NULL, err));
@@ -473,8 +487,8 @@ static bool work(void *user, ebb_error *err) {
     if (ok) {
       j->result->videos = j->data.count;
       j->result->failed = ebb_store_failed(j->store) + (int64_t)json_array_size(j->skipped);
-      json_t *about = provenance(j);
-      ok = ebb_store_finish(&j->store, about, err);
+      json_t *about = provenance(j, err);
+      ok = about && ebb_store_finish(&j->store, about, err);
       json_decref(about);
     }
   }
@@ -501,8 +515,6 @@ bool ebb_job_check(const ebb_config *k, ebb_error *err) {
           err, "%s: model.compare: '%s' is taken or listed twice: expected other transformers than '%s'",
           k->path, name, k->model.transformer);
   }
-  if (strcmp(k->model.dtype, "float32") != 0 || strcmp(k->model.vae_dtype, "float32") != 0)
-    return ebb_fail(err, "%s: model.dtype and model.vae_dtype: the CPU backend computes in float32", k->path);
   return true;
 }
 

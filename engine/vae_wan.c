@@ -276,8 +276,9 @@ static void make_units(ebb_context *c, wan_vae *v) {
   free(host);
 }
 
-bool ebb_vae_open(ebb_vae *vae, ebb_context *c, const char *folder, bool with_encoder, bool with_decoder,
-                  ebb_error *err) {
+bool ebb_vae_open(ebb_vae *vae, ebb_context *c, const char *folder, ebb_dtype dtype, bool with_encoder,
+                  bool with_decoder, ebb_error *err) {
+  (void)dtype; /* float32 as yet */
   wan_vae *v = ebb_must(calloc(1, sizeof *v));
   ebb_weights *weights = NULL;
   *vae = (ebb_vae){.context = c, .state = v};
@@ -286,8 +287,8 @@ bool ebb_vae_open(ebb_vae *vae, ebb_context *c, const char *folder, bool with_en
   bool ok = open_config(vae, v, folder, err) && ebb_weights_open(&weights, folder, err);
   if (ok) {
     build(v);
-    ok = ebb_weights_load(weights, c, &v->list, err) &&
-         (c->counting || ebb_weights_sha256(weights, vae->sha256, err));
+    ok = (c->counting || ebb_weights_digest(weights, &vae->digest, err)) &&
+         ebb_weights_load(weights, c, &v->list, err);
   }
   if (ok) {
     make_units(c, v);
@@ -303,6 +304,7 @@ bool ebb_vae_open(ebb_vae *vae, ebb_context *c, const char *folder, bool with_en
 
 void ebb_vae_close(ebb_vae *vae) {
   wan_vae *v = vae->state;
+  ebb_digest_abandon(&vae->digest);
   if (v) {
     free(v->encoder.stages);
     free(v->decoder.stages);

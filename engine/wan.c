@@ -1,5 +1,5 @@
 /* Wan 2.1's text-to-video transformer (diffusers WanTransformer3DModel), any size. Letters as in
- * kernels/ops.h; M text tokens, L blocks, F the feed-forward's width, n = moments * labels_per_moment. */
+ * kernels/ops.h; M text tokens, L blocks, F the feed-forward's width, n = labels_per_moment: 1 or B. */
 #include "engine/wan.h"
 
 #include "engine/model.h"
@@ -45,10 +45,11 @@ typedef struct wan {
 /* What does not change from step to step; ebb_condition.state. */
 typedef struct constants {
   ebb_tensor cos, sin; /* [S,P/2] */
-  ebb_tensor head;     /* [2,n,D] */
+  ebb_tensor
+      modulation; /* [moments, 6L+2, n, D]: shifts, scales and gates, six of every block, two of the head */
+  ebb_tensor now; /* [6L+2, n, D]: those of the moment at hand, which velocity reads */
   struct {
-    ebb_tensor modulation; /* [6,n,D] */
-    ebb_tensor k, v;       /* [text_batch,M,D]: cross-attention's */
+    ebb_tensor k, v; /* [text_batch,M,D]: cross-attention's */
   } blocks[];
 } constants;
 
@@ -228,26 +229,30 @@ static void condition_on_text(const ebb_model *m, constants *k, ebb_tensor text)
   }
 }
 
-/* Shifts, scales and gates of every block and of the head from the time labels [n]. */
-static void condition_on_time(const ebb_model *m, constants *k, ebb_tensor labels) {
+/* Shifts, scales and gates of every block and of the head from the time labels [moments * n]. */
+static void condition_on_time(const ebb_model *m, const ebb_condition *cond, constants *k,
+                              ebb_tensor labels) {
   const wan *w = m->state;
   ebb_context *c = m->context;
-  const int64_t n = labels.shape[0], D = m->width;
-  ebb_tensor waves = EBB_ACTIVATION(c, "time waves", n, w->frequencies);
-  ebb_tensor hidden = EBB_ACTIVATION(c, "time hidden", n, D);
-  ebb_tensor time = EBB_ACTIVATION(c, "time embedding", n, D);
-  ebb_tensor all = EBB_ACTIVATION(c, "time modulation", n, 6 * D);
+  const int64_t all = labels.shape[0], n = cond->labels_per_moment, L = m->blocks, D = m->width;
+  ebb_tensor waves = EBB_ACTIVATION(c, "time waves", all, w->frequencies);
+  ebb_tensor hidden = EBB_ACTIVATION(c, "time hidden", all, D);
+  ebb_tensor time = EBB_ACTIVATION(c, "time embedding", all, D);
+  ebb_tensor six = EBB_ACTIVATION(c, "time modulation", all, 6 * D);
   ebb_timestep_embedding(c, waves, labels);
   linear(c, hidden, waves, w->time1, EBB_SILU);
   linear(c, time, hidden, w->time2, EBB_IDENTITY);
   ebb_activate(c, hidden, time, EBB_SILU);
-  linear(c, all, hidden, w->modulation, EBB_IDENTITY);
-  for (int64_t l = 0; l < m->blocks; l++) {
-    k->blocks[l].modulation = EBB_NEW(c, EBB_WEIGHTS, EBB_F32, "modulation", 6, n, D);
-    ebb_add_table(c, k->blocks[l].modulation, ebb_at(w->blocks[l].table, 0), EBB_VIEW(all, n, 6, D));
+  linear(c, six, hidden, w->modulation, EBB_IDENTITY);
+  k->modulation = EBB_NEW(c, EBB_WEIGHTS, EBB_F32, "modulation", cond->moments, 6 * L + 2, n, D);
+  k->now = EBB_NEW(c, EBB_WEIGHTS, EBB_F32, "modulation now", 6 * L + 2, n, D);
+  for (int64_t j = 0; j < cond->moments; j++) {
+    ebb_tensor to = ebb_at(k->modulation, j);
+    for (int64_t l = 0; l < L; l++)
+      ebb_add_table(c, ebb_slice(to, 6 * l, 6), ebb_at(w->blocks[l].table, 0),
+                    EBB_VIEW(ebb_slice(six, j * n, n), n, 6, D));
+    ebb_add_table(c, ebb_slice(to, 6 * L, 2), ebb_at(w->table, 0), ebb_slice(time, j * n, n));
   }
-  k->head = EBB_NEW(c, EBB_WEIGHTS, EBB_F32, "head modulation", 2, n, D);
-  ebb_add_table(c, k->head, ebb_at(w->table, 0), time);
 }
 
 static bool wan_condition(ebb_model *m, ebb_condition *cond, ebb_tensor text, ebb_tensor labels,
@@ -257,7 +262,7 @@ static bool wan_condition(ebb_model *m, ebb_condition *cond, ebb_tensor text, eb
   if (!make_rope(m, cond, k, err))
     return false;
   condition_on_text(m, k, text);
-  condition_on_time(m, k, labels);
+  condition_on_time(m, cond, k, labels);
   return true;
 }
 
@@ -300,25 +305,20 @@ static activations take_activations(const ebb_model *m, int64_t B, int64_t S) {
   return t;
 }
 
-/* Row(s) of this moment in modulation[which] [n,D]: [1 or B, D]. */
-static ebb_tensor at_moment(ebb_tensor modulation, int which, const ebb_condition *cond, int64_t moment) {
-  return ebb_slice(ebb_at(modulation, which), moment * cond->labels_per_moment, cond->labels_per_moment);
-}
-
-/* A block's shifts, scales and gates at one moment, each [1 or B, D]. */
+/* A block's shifts, scales and gates, each [1 or B, D]. */
 typedef struct modulation {
   ebb_tensor shift1, scale1, gate1, shift2, scale2, gate2;
 } modulation;
 
-static modulation modulation_at(ebb_tensor all, const ebb_condition *cond, int64_t moment) {
-  return (modulation){
-      .shift1 = at_moment(all, 0, cond, moment),
-      .scale1 = at_moment(all, 1, cond, moment),
-      .gate1 = at_moment(all, 2, cond, moment),
-      .shift2 = at_moment(all, 3, cond, moment),
-      .scale2 = at_moment(all, 4, cond, moment),
-      .gate2 = at_moment(all, 5, cond, moment),
-  };
+static modulation modulation_of(const constants *k, int64_t l) {
+  const ebb_tensor six = ebb_slice(k->now, 6 * l, 6);
+  return (modulation){ebb_at(six, 0), ebb_at(six, 1), ebb_at(six, 2),
+                      ebb_at(six, 3), ebb_at(six, 4), ebb_at(six, 5)};
+}
+
+static void wan_moment(ebb_model *m, const ebb_condition *cond, int64_t moment) {
+  const constants *k = cond->state;
+  ebb_convert(m->context, k->now, ebb_at(k->modulation, moment));
 }
 
 static void cross_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, const block *b, float eps) {
@@ -329,14 +329,14 @@ static void cross_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, const block *
 }
 
 static void forward_block(const ebb_model *m, int l, const activations *t, const ebb_condition *cond,
-                          int64_t moment, ebb_tap *tap) {
+                          ebb_tap *tap) {
   const wan *w = m->state;
   const block *b = &w->blocks[l];
   const constants *k = cond->state;
   ebb_context *c = m->context;
   const int heads = (int)m->heads;
   const ebb_tensor none = EBB_NO_TENSOR;
-  const modulation of = modulation_at(k->blocks[l].modulation, cond, moment);
+  const modulation of = modulation_of(k, l);
   ebb_attention_stats room;
   const ebb_attention_stats *stats = ebb_tap_stats(tap, l, &room);
 
@@ -349,7 +349,6 @@ static void forward_block(const ebb_model *m, int l, const activations *t, const
   ebb_qk_norm_rope(c, t->q, b->self.norm_q, k->cos, k->sin, heads, w->eps);
   ebb_qk_norm_rope(c, t->k, b->self.norm_k, k->cos, k->sin, heads, w->eps);
   ebb_attention(c, t->a, stats, t->q, t->k, t->v, heads, 1);
-  ebb_tap_take_stats(tap, l, stats);
   linear(c, t->h, t->a, b->self.out, EBB_IDENTITY);
   ebb_gate_add(c, t->x, t->h, of.gate1);
   ebb_tap_tokens(tap, EBB_ATTN_OUT, l, t->x);
@@ -372,28 +371,28 @@ static void forward_block(const ebb_model *m, int l, const activations *t, const
   ebb_tap_tokens(tap, EBB_BLOCK_OUT, l, t->x);
 }
 
-static void wan_velocity(ebb_model *m, ebb_tensor v, ebb_tensor x, const ebb_condition *cond, int64_t moment,
-                         ebb_tap *tap) {
+static void wan_velocity(ebb_model *m, ebb_tensor v, ebb_tensor x, const ebb_condition *cond, ebb_tap *tap) {
   const wan *w = m->state;
   const constants *k = cond->state;
   ebb_context *c = m->context;
-  const ebb_arena *arena = &c->activations;
-  const size_t start = ebb_arena_mark(arena);
+  const size_t mark = ebb_arena_mark(&c->activations);
   const activations t = take_activations(m, x.shape[0], k->cos.shape[0]);
-  const size_t mark = ebb_arena_mark(arena);
   const layer patch = {EBB_VIEW(w->patch.w, m->width, ebb_last(t.patches)), w->patch.b};
+  const ebb_tensor shift = ebb_at(k->now, 6 * m->blocks), scale = ebb_at(k->now, 6 * m->blocks + 1);
 
   ebb_patchify(c, t.patches, x, m->patch);
   linear(c, t.x, t.patches, patch, EBB_IDENTITY);
-  for (int l = 0; l < m->blocks; l++) {
-    forward_block(m, l, &t, cond, moment, tap);
-    ebb_arena_release(&c->activations, mark); /* what a tap took */
-  }
-  ebb_norm_modulate(c, t.h, t.x, at_moment(k->head, 0, cond, moment), at_moment(k->head, 1, cond, moment),
-                    w->eps);
+  for (int l = 0; l < m->blocks; l++)
+    forward_block(m, l, &t, cond, tap);
+  ebb_norm_modulate(c, t.h, t.x, shift, scale, w->eps);
   linear(c, t.patches, t.h, w->head, EBB_IDENTITY);
   ebb_unpatchify(c, v, t.patches, m->patch);
-  ebb_arena_release(&c->activations, start);
+  ebb_arena_release(&c->activations, mark);
 }
 
-const ebb_family ebb_family_wan = {"WanTransformer3DModel", wan_open, wan_condition, wan_velocity, wan_close};
+const ebb_family ebb_family_wan = {.class_name = "WanTransformer3DModel",
+                                   .open = wan_open,
+                                   .condition = wan_condition,
+                                   .moment = wan_moment,
+                                   .velocity = wan_velocity,
+                                   .close = wan_close};

@@ -75,7 +75,7 @@ void ebb_download_wait(ebb_context *c);
 void *ebb_host_new(ebb_context *c, size_t bytes);
 void ebb_host_free(ebb_context *c, void *memory); /* NULL is fine */
 
-/* Delivers `bytes` bytes that begin at `offset` of a source. */
+/* Delivers `bytes` bytes that begin at `offset` of a source: whole numbers. */
 typedef bool ebb_read_fn(void *user, void *to, size_t offset, size_t bytes, ebb_error *err);
 /* Fills `to` from numbers of dtype `from` (float32, float16, bfloat16), converted with one rounding, that
  * `read` delivers in pieces, offsets ascending. On a device the pieces go through a ring of page-locked

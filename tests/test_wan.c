@@ -139,7 +139,7 @@ static void test_parameters_of_wan_1_3b(void **state) {
   int64_t seed = 7;
   assert_true(ebb_context_open(&c, "cpu", &err));
   ebb_context_count(&c);
-  if (!ebb_model_open(&m, &c, f.path, &seed, &err))
+  if (!ebb_model_open(&m, &c, f.path, EBB_F32, &seed, &err))
     fail_msg("%s", err.text);
   assert_true(m.parameters == 1418996800); /* as diffusers counts them */
   assert_true(c.weights.peak >= 4 * (size_t)m.parameters &&
@@ -188,7 +188,7 @@ static void test_refused_transformers(void **state) {
     ebb_model m;
     ebb_error err = {""};
     int64_t seed = 0;
-    assert_false(ebb_model_open(&m, &c, f.path, &seed, &err));
+    assert_false(ebb_model_open(&m, &c, f.path, EBB_F32, &seed, &err));
     if (!strstr(err.text, cases[i][1]) || !strstr(err.text, f.file))
       fail_msg("%s: \"%s\" does not name the file and %s", cases[i][0], err.text, cases[i][1]);
     remove_folder(&f);
@@ -218,7 +218,7 @@ static void test_refused_autoencoders(void **state) {
     folder f = changed_config(MODELS "wan-a/vae/config.json", cases[i][0]);
     ebb_vae vae;
     ebb_error err = {""};
-    assert_false(ebb_vae_open(&vae, &c, f.path, true, true, &err));
+    assert_false(ebb_vae_open(&vae, &c, f.path, EBB_F32, true, true, &err));
     if (!strstr(err.text, cases[i][1]) || !strstr(err.text, f.file))
       fail_msg("%s: \"%s\" does not name the file and %s", cases[i][0], err.text, cases[i][1]);
     remove_folder(&f);
@@ -245,7 +245,7 @@ static void test_refused_conditions(void **state) {
   int64_t seed = 3;
   float text[64] = {0};
   open_context(&c);
-  if (!ebb_model_open(&m, &c, MODELS "wan-b/transformer", &seed, &err))
+  if (!ebb_model_open(&m, &c, MODELS "wan-b/transformer", EBB_F32, &seed, &err))
     fail_msg("%s", err.text);
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     ebb_condition cond;
@@ -291,8 +291,9 @@ static void velocity(ebb_model *m, float *v, const float *x, int64_t batch, cons
 static void open_small(ebb_context *c, ebb_model *m) {
   ebb_error err = {""};
   open_context(c);
-  if (!ebb_model_open(m, c, MODELS "wan-a/transformer", NULL, &err))
+  if (!ebb_model_open(m, c, MODELS "wan-a/transformer", EBB_F32, NULL, &err))
     fail_msg("%s", err.text);
+  assert_true(ebb_digest_finish(&m->digest, m->sha256, &err));
   assert_int_equal(strlen(m->sha256), 64);
 }
 
@@ -380,8 +381,10 @@ static void test_taps(void **state) {
   const double label = 400;
   assert_true(ebb_tap_plan_make(&plan, &config, 1, ebb_model_tap_sizes(&m, small), &err));
   assert_true(ebb_tap_open(&tap, &plan, &c, BATCH, &err));
-  ebb_tap_step(&tap, 0);
+  ebb_tap_begin(&tap, 0);
   velocity(&m, with, x, BATCH, text, 1, 1, &label, 1, 1, &tap);
+  ebb_tap_end(&tap);
+  ebb_tap_finish(&tap);
   velocity(&m, without, x, BATCH, text, 1, 1, &label, 1, 1, NULL);
   assert_memory_equal(with, without, BATCH * LATENT * sizeof *with);
   for (int s = 0; s < plan.slot_count; s++) { /* every slot was filled, with finite numbers */
@@ -410,7 +413,7 @@ static void test_vae_shapes(void **state) {
   ebb_latent_shape z;
   ebb_error err = {""};
   open_context(&c);
-  if (!ebb_vae_open(&vae, &c, MODELS "wan-a/vae", true, false, &err))
+  if (!ebb_vae_open(&vae, &c, MODELS "wan-a/vae", EBB_F32, true, false, &err))
     fail_msg("%s", err.text);
   assert_true(vae.time_stride == 4 && vae.space_stride == 8 && vae.chunk == 4 && vae.channels == 8);
   assert_true(ebb_vae_latent_shape(&vae, 1, 8, 8, &z, &err) && z.frames == 1 && z.height == 1 &&
@@ -435,7 +438,7 @@ static void test_vae_causal_and_batched(void **state) {
   ebb_vae vae;
   ebb_error err = {""};
   open_context(&c);
-  if (!ebb_vae_open(&vae, &c, MODELS "wan-a/vae", true, true, &err))
+  if (!ebb_vae_open(&vae, &c, MODELS "wan-a/vae", EBB_F32, true, true, &err))
     fail_msg("%s", err.text);
   float *video = numbers(2 * CLIP, 5), both[2 * Z], one[Z], first[Z];
   const int64_t two_clips[] = {2, 3, F, SIDE, SIDE}, clip[] = {1, 3, F, SIDE, SIDE},
@@ -482,7 +485,7 @@ static void test_vae_halves(void **state) {
     ebb_vae vae;
     ebb_error err = {""};
     open_context(&c);
-    if (!ebb_vae_open(&vae, &c, MODELS "wan-b/vae", i & 1, i & 2, &err))
+    if (!ebb_vae_open(&vae, &c, MODELS "wan-b/vae", EBB_F32, i & 1, i & 2, &err))
       fail_msg("%s", err.text);
     parameters[i] = vae.parameters;
     assert_true(c.weights.used >= 4 * (size_t)vae.parameters);

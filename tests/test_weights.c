@@ -94,10 +94,16 @@ static void test_single(void **state) {
   check_loaded(at("other"));
   ebb_error err = {""};
   ebb_weights *w;
+  ebb_digest *digest, *stopped;
   char hex[65], again[65], file[65];
   assert_true(ebb_weights_open(&w, at("single"), &err));
-  assert_true(ebb_weights_sha256(w, hex, &err));
-  ebb_weights_close(&w);
+  assert_true(ebb_weights_digest(w, &digest, &err) && ebb_weights_digest(w, &stopped, &err));
+  ebb_weights_close(&w); /* the hash goes on */
+  ebb_digest_abandon(&stopped);
+  assert_null(stopped);
+  assert_true(ebb_digest_finish(&digest, hex, &err));
+  assert_null(digest);
+  assert_true(ebb_digest_finish(&digest, hex, &err)); /* done already: hex stays */
   assert_true(ebb_file_sha256(in("single", "diffusion_pytorch_model.safetensors"), file, &err));
   ebb_sha256(file, 64, again);
   assert_string_equal(hex, again);
