@@ -115,12 +115,12 @@ static void attention_row(const op_case *k, double *const *t, int64_t b, int64_t
     max = fmax(max, p[m]);
   }
   for (int64_t m = 0; m < M; m++)
-    total += p[m] = exp(p[m] - max);
+    total += p[m] = (m == M - 1 && k->i[1] > 1 ? k->i[1] : 1) * exp(p[m] - max);
   for (int64_t m = 0; m < M; m++)
     p[m] /= total;
 }
 
-void truth_attention(const op_case *k, double *const *t) { /* out, q, k, v, mass, entropy; i: heads */
+void truth_attention(const op_case *k, double *const *t) { /* out, q, k, v, mass, entropy; i: heads, repeats */
   int64_t B = N(1, 0), S = N(1, 1), D = N(1, 2), M = N(2, 1), heads = k->i[0], P = D / heads;
   double *p = malloc((size_t)M * sizeof *p);
   for (int i = 4; i < 6; i++)
