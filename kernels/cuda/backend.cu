@@ -11,8 +11,8 @@
 #define PIECES 4
 
 struct cuda_ring {
-  char *host;                /* [PIECES][PIECE], page-locked */
-  char *landing;             /* [PIECE] on the device: what is converted from there */
+  char *host;               /* [PIECES][PIECE], page-locked */
+  char *landing;            /* [PIECE] on the device: what is converted from there */
   cudaEvent_t free[PIECES]; /* the piece has been copied and may be written again */
   int next;
 };
@@ -33,7 +33,8 @@ template <> __device__ float as_float<__half>(__half x) {
 /* to[i] = from[i], rounded once. */
 template <typename From, typename To>
 static __global__ void convert_piece(To *__restrict__ to, const From *__restrict__ from, int64_t n) {
-  for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < n; i += (int64_t)gridDim.x * blockDim.x)
+  for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < n;
+       i += (int64_t)gridDim.x * blockDim.x)
     to[i] = from_float<To>(as_float<From>(from[i]));
 }
 
@@ -115,7 +116,8 @@ static bool open_backend(ebb_context *c, int device, ebb_error *err) {
   s->capability = 10 * about.major + about.minor;
   snprintf(c->device, sizeof c->device, "cuda:%d (%.44s)", device, about.name);
   if (s->capability < 80) {
-    ebb_fail(err, "%s has compute capability %d.%d, expected 8.0 or newer", c->device, about.major, about.minor);
+    ebb_fail(err, "%s has compute capability %d.%d, expected 8.0 or newer", c->device, about.major,
+             about.minor);
     close_backend(c);
     return false;
   }
@@ -163,7 +165,8 @@ static void wait(ebb_context *c) {
 }
 
 static void upload(ebb_context *c, ebb_tensor to, const void *from) {
-  if (cuda_ok(c, "upload", cudaMemcpyAsync(to.data, from, ebb_bytes(to), cudaMemcpyHostToDevice, cuda_stream(c))))
+  if (cuda_ok(c, "upload",
+              cudaMemcpyAsync(to.data, from, ebb_bytes(to), cudaMemcpyHostToDevice, cuda_stream(c))))
     wait(c);
 }
 
@@ -191,8 +194,10 @@ static bool open_ring(ebb_context *c) {
   if (s->ring)
     return true;
   s->ring = (cuda_ring *)calloc(1, sizeof *s->ring);
-  bool ok = s->ring && cuda_ok(c, "upload", cudaHostAlloc((void **)&s->ring->host, PIECES * PIECE, cudaHostAllocDefault)) &&
-            cuda_ok(c, "upload", cudaMalloc((void **)&s->ring->landing, PIECE));
+  bool ok =
+      s->ring &&
+      cuda_ok(c, "upload", cudaHostAlloc((void **)&s->ring->host, PIECES * PIECE, cudaHostAllocDefault)) &&
+      cuda_ok(c, "upload", cudaMalloc((void **)&s->ring->landing, PIECE));
   for (int i = 0; ok && i < PIECES; i++)
     ok = cuda_ok(c, "upload", cudaEventCreateWithFlags(&s->ring->free[i], cudaEventDisableTiming));
   return ok;
@@ -201,13 +206,15 @@ static bool open_ring(ebb_context *c) {
 template <typename From> static void convert_landed(ebb_context *c, ebb_tensor to, size_t first, int64_t n) {
   const From *from = (const From *)cuda_of(c)->ring->landing;
   int blocks = (int)(cuda_ceil(n, 1024) < 4096 ? cuda_ceil(n, 1024) : 4096);
-  CUDA_FOR_DTYPE(to, To, (convert_piece<From, To>
-                          <<<blocks, 256, 0, cuda_stream(c)>>>(cuda_at<To>(to) + first, from, n)));
+  CUDA_FOR_DTYPE(
+      to, To,
+      (convert_piece<From, To><<<blocks, 256, 0, cuda_stream(c)>>>(cuda_at<To>(to) + first, from, n)));
   cuda_launched(c, "upload");
 }
 
 /* n numbers of dtype `from` in a page-locked piece go to to[first..]. */
-static void send_piece(ebb_context *c, ebb_tensor to, ebb_dtype from, const char *piece, size_t first, size_t n) {
+static void send_piece(ebb_context *c, ebb_tensor to, ebb_dtype from, const char *piece, size_t first,
+                       size_t n) {
   cuda_state *s = cuda_of(c);
   size_t bytes = n * ebb_dtype_size(from);
   bool same = to.dtype == from;
@@ -223,7 +230,8 @@ static void send_piece(ebb_context *c, ebb_tensor to, ebb_dtype from, const char
 }
 
 /* One piece is read while the ones before it travel; all in the one stream, so that ops see them arrived. */
-static bool upload_from(ebb_context *c, ebb_tensor to, ebb_dtype from, ebb_read_fn *read, void *user, ebb_error *err) {
+static bool upload_from(ebb_context *c, ebb_tensor to, ebb_dtype from, ebb_read_fn *read, void *user,
+                        ebb_error *err) {
   size_t count = (size_t)ebb_count(to), width = ebb_dtype_size(from), step = PIECE / width;
   if (!open_ring(c))
     return true; /* the context's error */
@@ -300,6 +308,8 @@ const ebb_backend ebb_cuda_backend = {
     .channel_norm = cuda_channel_norm,
     .timestep_embedding = cuda_timestep_embedding,
     .attention = cuda_attention,
+    .attention_weights = cuda_attention_weights,
+    .projected_values = cuda_projected_values,
     .gate_add = cuda_gate_add,
     .axpby = cuda_axpby,
     .convert = cuda_convert,

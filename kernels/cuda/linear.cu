@@ -11,7 +11,7 @@
 
 #define WORKSPACE ((size_t)32 << 20) /* what cuBLAS asks for on Hopper */
 #define CHOICES_MAX 1024
-#define FULL_ROWS 65536 /* rows of a batch that fills a device: what choices are made for */
+#define FULL_ROWS 32768 /* rows of a batch that fills a device: what choices are made for */
 
 /* y [B,S,N] = x [B,S,K] w' [N,K]: everything that a choice depends on. */
 typedef struct shape {
@@ -51,14 +51,15 @@ static cudaDataType_t type_of(ebb_dtype dtype) {
 }
 
 /* Column-major rows x columns with B matrices `stride` apart; cuBLAS sees our row-major tensors transposed. */
-static cublasStatus_t layout(cublasLtMatrixLayout_t *to, ebb_dtype dtype, int64_t rows, int64_t columns, int64_t B,
-                             int64_t stride) {
+static cublasStatus_t layout(cublasLtMatrixLayout_t *to, ebb_dtype dtype, int64_t rows, int64_t columns,
+                             int64_t B, int64_t stride) {
   int32_t count = (int32_t)B;
   cublasStatus_t s = cublasLtMatrixLayoutCreate(to, type_of(dtype), (uint64_t)rows, (uint64_t)columns, rows);
   if (s == CUBLAS_STATUS_SUCCESS)
     s = cublasLtMatrixLayoutSetAttribute(*to, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count);
   if (s == CUBLAS_STATUS_SUCCESS)
-    s = cublasLtMatrixLayoutSetAttribute(*to, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride, sizeof stride);
+    s = cublasLtMatrixLayoutSetAttribute(*to, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride,
+                                         sizeof stride);
   return s;
 }
 
@@ -83,12 +84,14 @@ static void drop_layouts(choice *k) {
 
 static cublasStatus_t describe(choice *k) {
   cublasOperation_t transposed = CUBLAS_OP_T;
-  cublasLtEpilogue_t epilogue = k->of.bias ? (k->of.gelu ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_BIAS)
-                                           : (k->of.gelu ? CUBLASLT_EPILOGUE_GELU : CUBLASLT_EPILOGUE_DEFAULT);
+  cublasLtEpilogue_t epilogue = k->of.bias
+                                    ? (k->of.gelu ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_BIAS)
+                                    : (k->of.gelu ? CUBLASLT_EPILOGUE_GELU : CUBLASLT_EPILOGUE_DEFAULT);
   cudaDataType_t bias = type_of(k->of.out);
   cublasStatus_t r = cublasLtMatmulDescCreate(&k->product, CUBLAS_COMPUTE_32F, CUDA_R_32F);
   if (r == CUBLAS_STATUS_SUCCESS)
-    r = cublasLtMatmulDescSetAttribute(k->product, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed);
+    r = cublasLtMatmulDescSetAttribute(k->product, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
+                                       sizeof transposed);
   if (r == CUBLAS_STATUS_SUCCESS)
     r = cublasLtMatmulDescSetAttribute(k->product, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
   if (r == CUBLAS_STATUS_SUCCESS && k->of.bias)
@@ -116,7 +119,8 @@ static cublasStatus_t propose(const cuda_products *p, choice *k) {
   for (int i = 0; i < 4 && r == CUBLAS_STATUS_SUCCESS; i++)
     r = cublasLtMatmulPreferenceSetAttribute(wish, aligned[i], &alignment, sizeof alignment);
   if (r == CUBLAS_STATUS_SUCCESS)
-    r = cublasLtMatmulAlgoGetHeuristic(p->handle, k->product, k->w, k->x, k->y, k->y, wish, 1, &found, &count);
+    r = cublasLtMatmulAlgoGetHeuristic(p->handle, k->product, k->w, k->x, k->y, k->y, wish, 1, &found,
+                                       &count);
   if (r == CUBLAS_STATUS_SUCCESS && count == 0)
     r = CUBLAS_STATUS_NOT_SUPPORTED;
   if (r == CUBLAS_STATUS_SUCCESS)
@@ -127,8 +131,8 @@ static cublasStatus_t propose(const cuda_products *p, choice *k) {
 }
 
 static bool same_but_batch(const shape *a, const shape *b) {
-  return a->S == b->S && a->N == b->N && a->K == b->K && a->in == b->in && a->out == b->out && a->bias == b->bias &&
-         a->gelu == b->gelu && a->alignment == b->alignment;
+  return a->S == b->S && a->N == b->N && a->K == b->K && a->in == b->in && a->out == b->out &&
+         a->bias == b->bias && a->gelu == b->gelu && a->alignment == b->alignment;
 }
 
 static void drop(choice *k) {
@@ -150,7 +154,7 @@ static choice *choose(ebb_context *c, const shape *s) {
   choice *k = &p->choices[p->count];
   memset(k, 0, sizeof *k);
   k->of = *s;
-  int64_t full = cuda_ceil(FULL_ROWS, s->S);
+  int64_t full = s->S < FULL_ROWS ? FULL_ROWS / s->S : 1;
   cublasStatus_t r = describe(k);
   if (r == CUBLAS_STATUS_SUCCESS)
     r = layouts(k, full);
@@ -231,8 +235,8 @@ void cuda_linear(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_t
   if (s.bias)
     r = cublasLtMatmulDescSetAttribute(k->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &b.data, sizeof b.data);
   if (r == CUBLAS_STATUS_SUCCESS)
-    r = cublasLtMatmul(p->handle, k->product, &one, w.data, k->w, x.data, k->x, &zero, y.data, k->y, y.data, k->y,
-                       &k->algorithm, p->workspace, WORKSPACE, cuda_stream(c));
+    r = cublasLtMatmul(p->handle, k->product, &one, w.data, k->w, x.data, k->x, &zero, y.data, k->y, y.data,
+                       k->y, &k->algorithm, p->workspace, WORKSPACE, cuda_stream(c));
   if (lt_ok(c, r, &s, "multiplying") && act != EBB_IDENTITY && !s.gelu)
     cuda_activate(c, y, y, act);
 }
