@@ -162,9 +162,11 @@ ebb_optional(SENTENCEPIECE SentencePiece "prompts as text, not in this version" 
 
 if(ebb_cuda_sources AND CUDAToolkit_FOUND AND NOT EBB_CUDA STREQUAL OFF)
   set(CMAKE_CUDA_COMPILER ${CUDAToolkit_NVCC_EXECUTABLE})
-  set(CMAKE_CUDA_ARCHITECTURES 80-real 90a-real 90-virtual) # A100 and its kin, H100/H200, PTX for what follows
+  if(NOT CMAKE_CUDA_ARCHITECTURES) # A100 and its kin, H100/H200, PTX for what follows
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 90a-real 90-virtual)
+  endif()
   enable_language(CUDA)
-  set(CMAKE_CUDA_STANDARD 17)
+  set(CMAKE_CUDA_STANDARD 20)
 else()
   set(ebb_cuda_sources "")
 endif()

@@ -99,6 +99,17 @@ static bool check_shape(const ebb_model *m, ebb_latent_shape shape, ebb_error *e
   return true;
 }
 
+/* Tokens of a shared text up to and with the first of the equal ones at its end. */
+static int64_t distinct_tokens(ebb_text t) {
+  int64_t n = t.tokens;
+  if (!t.states || t.batch > 1)
+    return n;
+  const float *last = t.states + (n - 1) * t.width;
+  while (n > 1 && memcmp(t.states + (n - 2) * t.width, last, (size_t)t.width * sizeof *last) == 0)
+    n--;
+  return n;
+}
+
 bool ebb_model_condition(ebb_model *m, ebb_condition *cond, ebb_latent_shape shape, ebb_text text,
                          const double *labels, int64_t moments, int64_t labels_per_moment, ebb_error *err) {
   ebb_context *c = m->context;
@@ -126,8 +137,10 @@ bool ebb_model_condition(ebb_model *m, ebb_condition *cond, ebb_latent_shape sha
   }
   if (ok) {
     size_t mark = ebb_arena_mark(&c->activations);
-    ebb_tensor states = EBB_ACTIVATION(c, "text", text.batch, text.tokens, text.width);
+    int64_t tokens = distinct_tokens(text);
+    ebb_tensor states = EBB_ACTIVATION(c, "text", text.batch, tokens, text.width);
     ebb_tensor times = EBB_ACTIVATION(c, "time labels", n);
+    cond->text_repeats = text.tokens - tokens + 1;
     ebb_upload(c, states, text.states);
     ebb_upload(c, times, narrow);
     ok = m->family->condition(m, cond, states, times, err) && ebb_context_ok(c, err);

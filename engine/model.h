@@ -16,6 +16,7 @@ typedef struct ebb_latent_shape {
 typedef struct ebb_condition {
   ebb_latent_shape shape;
   int64_t text_batch;        /* 1: one text for all samples, or B */
+  int64_t text_repeats;      /* how many equal tokens of the text its last one stands for (padding) */
   int64_t labels_per_moment; /* 1: all samples share the label, or B */
   int64_t moments;
   int64_t number; /* no other condition of the model has it */
@@ -80,14 +81,17 @@ void ebb_model_close(ebb_model *m); /* a zeroed model is fine */
 bool ebb_model_dtype(const ebb_context *c, const char *key, const char *name, ebb_dtype *dtype,
                      ebb_error *err);
 
-/* Text states in host memory: f32 [batch, tokens, width], batch 1 when all samples share one text. */
+/* Text states in host memory: f32 [batch, tokens, width], batch 1 when all samples share one text. While
+ * counting states may be NULL: no token is then taken for padding. */
 typedef struct ebb_text {
   const float *states;
   int64_t batch, tokens, width;
 } ebb_text;
 
 /* Prepares the constants of a run. labels [moments * labels_per_moment]: moment j of
- * sample b has label labels[j*labels_per_moment + min(b, labels_per_moment-1)]. text.batch and
+ * sample b has label labels[j*labels_per_moment + min(b, labels_per_moment-1)]. Equal tokens at the
+ * end of a text that all samples share, as padding makes them, are computed once: the family gets the text without the repeats and
+ * their number in cond->text_repeats, which is exact. text.batch and
  * labels_per_moment are 1 or the batch of velocity. Errors: a latent of other channels, sides that the
  * patches do not divide or beyond what positions reach, a text of another width. The weight arena keeps the
  * constants (see open). */

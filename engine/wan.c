@@ -357,7 +357,7 @@ static void forward_block(const ebb_model *m, int l, const activations *t, const
   cross_norm(c, t->h, t->x, b, w->eps);
   linear(c, t->q, t->h, b->cross.q, EBB_IDENTITY);
   ebb_qk_norm_rope(c, t->q, b->cross.norm_q, none, none, heads, w->eps);
-  ebb_attention(c, t->a, NULL, t->q, k->blocks[l].k, k->blocks[l].v, heads, 1);
+  ebb_attention(c, t->a, NULL, t->q, k->blocks[l].k, k->blocks[l].v, heads, cond->text_repeats);
   linear(c, t->h, t->a, b->cross.out, EBB_IDENTITY);
   ebb_gate_add(c, t->x, t->h, none);
   ebb_tap_tokens(tap, EBB_CROSS_OUT, l, t->x);

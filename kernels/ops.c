@@ -302,6 +302,35 @@ void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *st
   ebb_arena_release(&c->activations, mark);
 }
 
+void ebb_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, int heads,
+                           int64_t repeats) {
+  const arg args[] = {{"p", p, OUT | HALF}, {"q", q, HALF}, {"k", k, HALF}};
+  const call a = CALL(c, "attention_weights", args);
+  if (!start(&a, EBB_F32) || !want_rank(&a, 1, 3, "[B, S, D]") || !want_rank(&a, 2, 3, "[B, M, D]") ||
+      !want_dtype_of(&a, 0, 1) || !want_dtype_of(&a, 2, 1))
+    return;
+  int64_t B = q.shape[0], S = q.shape[1], D = q.shape[2], M = k.shape[1];
+  if (WANT(&a, 2, shared(k, B), M, D) &&
+      want(&a, heads >= 1 && D % heads == 0, "the width of q is not a multiple of the number of heads") &&
+      want(&a, M <= EBB_FEW_KEYS, "more keys than few") && WANT(&a, 0, B, S, heads * M) &&
+      want(&a, repeats >= 1, "the last key stands for fewer than one") &&
+      count(&a, 2.0 * (double)B * (double)S * (double)M * (double)D))
+    c->backend->attention_weights(c, p, q, k, heads, repeats);
+}
+
+void ebb_projected_values(ebb_context *c, ebb_tensor u, ebb_tensor v, ebb_tensor w, int heads) {
+  const arg args[] = {{"u", u, OUT | HALF}, {"v", v, HALF}, {"w", w, HALF}};
+  const call k = CALL(c, "projected_values", args);
+  if (!start(&k, EBB_F32) || !want_rank(&k, 1, 3, "[1, M, D]") || !want_dtype_of(&k, 0, 2) ||
+      !want_dtype_of(&k, 1, 2))
+    return;
+  int64_t M = v.shape[1], D = v.shape[2];
+  if (WANT(&k, 1, 1, M, D) && WANT(&k, 2, D, D) &&
+      want(&k, heads >= 1 && D % heads == 0, "the width of v is not a multiple of the number of heads") &&
+      WANT(&k, 0, D, heads * M) && count(&k, 2.0 * (double)D * (double)D * (double)M))
+    c->backend->projected_values(c, u, v, w, heads);
+}
+
 /* ---- between blocks ---------------------------------------------------------------------------------- */
 
 void ebb_gate_add(ebb_context *c, ebb_tensor x, ebb_tensor y, ebb_tensor gate) {

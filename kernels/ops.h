@@ -74,6 +74,18 @@ typedef struct ebb_attention_stats {
 void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *stats, ebb_tensor q,
                    ebb_tensor k, ebb_tensor v, int heads, int64_t repeats);
 
+/* Attention to few keys, as padded text leaves them, in two smaller steps: the map itself, and the values taken
+ * through the output projection beforehand, so that for W_out [D,D]
+ *   linear(attention(q, k, v), W_out) = linear(attention_weights(q, k), projected_values(v, W_out))
+ * with N*M instead of D columns in the product. */
+#define EBB_FEW_KEYS 128
+/* M <= EBB_FEW_KEYS. p[b,s,n*M+m]: the softmax row over m of head n, `repeats` as in ebb_attention. p [B,S,N*M], q [B,S,D], k
+ * [B,M,D] or [1,M,D]. Half: p, q, k together. */
+void ebb_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, int heads,
+                           int64_t repeats);
+/* u[d,n*M+m] = sum over j of head n of w[d,j] v[m,j]. u [D,N*M], v [1,M,D], w [D,D]. Half: u, v, w together. */
+void ebb_projected_values(ebb_context *c, ebb_tensor u, ebb_tensor v, ebb_tensor w, int heads);
+
 /* ---- between blocks: pointwise.c --------------------------------------------------------------------- */
 
 /* x <- x + gate * y. x, y [B,S,D]; gate [B,D] or [1,D], the same for all samples; absent: 1. Half: x,

@@ -390,8 +390,8 @@ static inline int threads_for(size_t pieces) {
   return (int)(pieces < most ? pieces : most);
 }
 
-/* An ebb_read_fn over a found tensor. One thread copies from the page cache at a fraction of what the memory gives, so
- * that a large piece is cut among several. */
+/* An ebb_read_fn over a found tensor. One thread copies from the page cache at a fraction of what the memory
+ * gives, so that a large piece is cut among several. */
 static bool read_tensor(void *user, void *to, size_t offset, size_t bytes, ebb_error *err) {
   const found *t = user;
   const size_t pieces = (bytes + PIECE - 1) / PIECE;

@@ -115,12 +115,13 @@ static void attention_row(const op_case *k, double *const *t, int64_t b, int64_t
     max = fmax(max, p[m]);
   }
   for (int64_t m = 0; m < M; m++)
-    total += p[m] = exp(p[m] - max);
+    total += p[m] = (m == M - 1 && k->i[1] > 1 ? k->i[1] : 1) * exp(p[m] - max);
   for (int64_t m = 0; m < M; m++)
     p[m] /= total;
 }
 
-void truth_attention(const op_case *k, double *const *t) { /* out, q, k, v, mass, entropy; i: heads */
+void truth_attention(const op_case *k,
+                     double *const *t) { /* out, q, k, v, mass, entropy; i: heads, repeats */
   int64_t B = N(1, 0), S = N(1, 1), D = N(1, 2), M = N(2, 1), heads = k->i[0], P = D / heads;
   double *p = malloc((size_t)M * sizeof *p);
   for (int i = 4; i < 6; i++)
@@ -146,6 +147,26 @@ void truth_attention(const op_case *k, double *const *t) { /* out, q, k, v, mass
         }
       }
   free(p);
+}
+
+void truth_attention_weights(const op_case *k, double *const *t) { /* p, q, k; i: heads, repeats */
+  int64_t B = N(1, 0), S = N(1, 1), M = N(2, 1), heads = k->i[0];
+  for (int64_t b = 0; b < B; b++)
+    for (int64_t s = 0; s < S; s++)
+      for (int64_t n = 0; n < heads; n++)
+        attention_row(k, t, b, n, s, t[0] + ((b * S + s) * heads + n) * M);
+}
+
+void truth_projected_values(const op_case *k, double *const *t) { /* u, v, w; i: heads */
+  int64_t M = N(1, 1), D = N(1, 2), heads = k->i[0], P = D / heads;
+  for (int64_t d = 0; d < D; d++)
+    for (int64_t n = 0; n < heads; n++)
+      for (int64_t m = 0; m < M; m++) {
+        double sum = 0;
+        for (int64_t j = n * P; j < (n + 1) * P; j++)
+          sum += t[2][d * D + j] * t[1][m * D + j];
+        t[0][(d * heads + n) * M + m] = sum;
+      }
 }
 
 void truth_gate_add(const op_case *k, double *const *t) { /* x, y, gate */

@@ -12,6 +12,8 @@ void truth_qk_norm_rope(const op_case *k, double *const *t);
 void truth_channel_norm(const op_case *k, double *const *t);
 void truth_timestep_embedding(const op_case *k, double *const *t);
 void truth_attention(const op_case *k, double *const *t);
+void truth_attention_weights(const op_case *k, double *const *t);
+void truth_projected_values(const op_case *k, double *const *t);
 void truth_gate_add(const op_case *k, double *const *t);
 void truth_axpby(const op_case *k, double *const *t);
 void truth_activate(const op_case *k, double *const *t);

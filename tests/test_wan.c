@@ -327,6 +327,44 @@ static void test_batches(void **state) {
   ebb_context_close(&c);
 }
 
+/* Equal tokens at the end of a text are computed once; the same tokens in another order are not, and
+ * cross-attention knows no order. */
+static void test_padded_text(void **state) {
+  (void)state;
+  ebb_context c;
+  ebb_model m;
+  open_small(&c, &m);
+  float *x = numbers(LATENT, 1), *tokens = numbers(3 * TEXT, 2);
+  float padded[5 * TEXT], mixed[5 * TEXT], *one = malloc(LATENT * sizeof *one),
+                                           *other = malloc(LATENT * sizeof *other);
+  static const int at_end[5] = {0, 1, 2, 2, 2}, between[5] = {2, 0, 2, 1, 2};
+  for (int i = 0; i < 5; i++) {
+    memcpy(padded + i * TEXT, tokens + at_end[i] * TEXT, TEXT * sizeof *tokens);
+    memcpy(mixed + i * TEXT, tokens + between[i] * TEXT, TEXT * sizeof *tokens);
+  }
+  const double label = 77;
+  ebb_condition cond;
+  ebb_error err = {""};
+  assert_true(ebb_model_condition(&m, &cond, (ebb_latent_shape){CHANNELS, 3, 4, 6},
+                                  (ebb_text){padded, 1, 5, TEXT}, &label, 1, 1, &err));
+  assert_int_equal(cond.text_repeats, 3);
+  ebb_condition_free(&cond);
+  velocity(&m, one, x, 1, padded, 1, 5, &label, 1, 1, NULL);
+  velocity(&m, other, x, 1, mixed, 1, 5, &label, 1, 1, NULL);
+  double difference = 0, norm = 0;
+  for (int i = 0; i < LATENT; i++) {
+    difference += ((double)one[i] - other[i]) * ((double)one[i] - other[i]);
+    norm += (double)other[i] * other[i];
+  }
+  assert_true(norm > 0 && sqrt(difference / norm) < 1e-6);
+  free(x);
+  free(tokens);
+  free(one);
+  free(other);
+  ebb_model_close(&m);
+  ebb_context_close(&c);
+}
+
 enum { WIDTH = 60, GRID = 3 * 2 * 3 };
 
 /* One point's tokens [BATCH,GRID,WIDTH] in `block` of two, out of a plan whose slots each keep tokens of
@@ -504,6 +542,7 @@ int main(void) {
       cmocka_unit_test(test_refused_autoencoders),
       cmocka_unit_test(test_refused_conditions),
       cmocka_unit_test(test_batches),
+      cmocka_unit_test(test_padded_text),
       cmocka_unit_test(test_taps),
       cmocka_unit_test(test_vae_shapes),
       cmocka_unit_test(test_vae_causal_and_batched),
