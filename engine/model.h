@@ -91,7 +91,8 @@ typedef struct ebb_text {
 /* Prepares the constants of a run. labels [moments * labels_per_moment]: moment j of
  * sample b has label labels[j*labels_per_moment + min(b, labels_per_moment-1)]. Equal tokens at the
  * end of a text that all samples share, as padding makes them, are computed once: the family gets the text without the repeats and
- * their number in cond->text_repeats, which is exact. text.batch and
+ * their number in cond->text_repeats, which is exact. A shared text may take a shorter way than texts of
+ * each sample's own, so that those two agree to rounding only. text.batch and
  * labels_per_moment are 1 or the batch of velocity. Errors: a latent of other channels, sides that the
  * patches do not divide or beyond what positions reach, a text of another width. The weight arena keeps the
  * constants (see open). */
