@@ -58,6 +58,10 @@ static void test_usage(void **state) {
   expect(2, "eval velocty --model m --in i --out o", "velocty");
   expect(2, "eval velocity --dtype int7", "float32|bfloat16");
   expect(2, "eval invert --model m --in i --out o --guidance inf", "--guidance");
+  expect(0, "run --help", "--device NAME");
+  expect(0, "probe --help", "auto, cpu, cuda or cuda:N");
+  expect(2, "run configs/tiny-demo.yaml --device gpu",
+         "--device: found 'gpu', expected auto, cpu, cuda or cuda:N");
   expect(0, "doctor", "backends");
   assert_int_equal(ebb_after("", "doctor >/dev/full"), 1);
 }
