@@ -133,7 +133,7 @@ static void test_run_probe_report(void **state) {
   assert_int_equal(access(at("run"), F_OK), -1);
   expect(0, line("run %s%s", at("run.yaml"), ""), "block_out.mean");
   expect(0, line("report %s%s", at("run"), ""), "block_out.mean");
-  expect(0, line("probe %s --set probe.seed=2%s", at("run"), ""), "block_out.mean");
+  expect(0, line("probe %s --device cpu --set probe.seed=2%s", at("run"), ""), "block_out.mean");
   assert_int_equal(access(at("run/probe/overview.png"), F_OK), 0);
   expect(1, line("run %s%s", at("run.yaml"), ""), "index.json"); /* a finished run is not overwritten */
   expect(1, line("report %s%s", at("data"), ""), at("data"));
