@@ -247,7 +247,7 @@ static void test_the_plan_is_what_is_used(void **state) {
     int64_t batch, steps;
   } cases[] = {{"euler", 1, 3, 3}, {"heun", 2, 5, 3}, {"exact", 1, 16, 2}};
   for (int i = 0; i < 3; i++) {
-    char name[16];
+    char name[32];
     snprintf(name, sizeof name, "planned-%d", i);
     ebb_config k = config_for(name);
     ebb_job_result dry, real;
