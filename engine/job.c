@@ -123,7 +123,7 @@ static bool make_plan(job *j, ebb_error *err) {
 static bool open_models(job *j, ebb_error *err) {
   const ebb_config *k = j->config;
   char *folder = ebb_path_join(k->model.path, "vae");
-  bool ok = ebb_vae_open(&j->vae, &j->context, folder, true, false, err);
+  bool ok = ebb_vae_open(&j->vae, &j->context, folder, NULL, true, false, err);
   free(folder);
   if (!ok)
     return false;

@@ -7,6 +7,7 @@
 #include "loaders/file.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -276,18 +277,30 @@ static void make_units(ebb_context *c, wan_vae *v) {
   free(host);
 }
 
-bool ebb_vae_open(ebb_vae *vae, ebb_context *c, const char *folder, bool with_encoder, bool with_decoder,
-                  ebb_error *err) {
+static bool load(ebb_vae *vae, ebb_parameters *list, const char *folder, ebb_error *err) {
+  ebb_weights *weights;
+  if (!ebb_weights_open(&weights, folder, err))
+    return false;
+  bool ok = ebb_weights_load(weights, vae->context, list, err) &&
+            (vae->context->counting || ebb_weights_sha256(weights, vae->sha256, err));
+  ebb_weights_close(&weights);
+  return ok;
+}
+
+bool ebb_vae_open(ebb_vae *vae, ebb_context *c, const char *folder, const int64_t *random_seed,
+                  bool with_encoder, bool with_decoder, ebb_error *err) {
   wan_vae *v = ebb_must(calloc(1, sizeof *v));
-  ebb_weights *weights = NULL;
   *vae = (ebb_vae){.context = c, .state = v};
   v->has_encoder = with_encoder;
   v->has_decoder = with_decoder;
-  bool ok = open_config(vae, v, folder, err) && ebb_weights_open(&weights, folder, err);
-  if (ok) {
+  bool ok = open_config(vae, v, folder, err);
+  if (ok)
     build(v);
-    ok = ebb_weights_load(weights, c, &v->list, err) &&
-         (c->counting || ebb_weights_sha256(weights, vae->sha256, err));
+  if (ok && random_seed) {
+    snprintf(vae->sha256, sizeof vae->sha256, "random:%lld", (long long)*random_seed);
+    ok = ebb_weights_initialise(c, &v->list, (uint64_t)*random_seed, err);
+  } else if (ok) {
+    ok = load(vae, &v->list, folder, err);
   }
   if (ok) {
     make_units(c, v);
@@ -295,7 +308,6 @@ bool ebb_vae_open(ebb_vae *vae, ebb_context *c, const char *folder, bool with_en
   }
   for (int64_t i = 0; ok && i < v->list.count; i++)
     vae->parameters += v->list.items[i].to ? ebb_count(*v->list.items[i].to) : 0;
-  ebb_weights_close(&weights);
   if (!ok)
     ebb_vae_close(vae);
   return ok;

@@ -394,10 +394,15 @@ bool ebb_weights_load(const ebb_weights *w, ebb_context *c, ebb_parameters *list
   return ebb_context_ok(c, err) && ok;
 }
 
-/* One parameter's start. Draws depend on (seed, stream, element) alone. */
+#define FILL_SMALL 100000 /* numbers that one thread draws sooner than several start */
+
+/* One parameter's start. Draws depend on (seed, stream, element) alone: any number of threads gives the same. */
 static void fill(const ebb_parameter *p, uint64_t seed, uint64_t stream, int64_t n, float *to) {
   double bound = 1.0 / sqrt((double)(p->fan_in > 0 ? p->fan_in : 1));
   double scale = 1.0 / sqrt((double)p->shape[p->rank - 1]);
+#if defined(_OPENMP)
+#pragma omp parallel for num_threads(n < FILL_SMALL ? 1 : ebb_context_threads())
+#endif
   for (int64_t i = 0; i < n; i++) {
     uint64_t k = (uint64_t)i;
     switch (p->init) {

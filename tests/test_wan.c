@@ -218,7 +218,7 @@ static void test_refused_autoencoders(void **state) {
     folder f = changed_config(MODELS "wan-a/vae/config.json", cases[i][0]);
     ebb_vae vae;
     ebb_error err = {""};
-    assert_false(ebb_vae_open(&vae, &c, f.path, true, true, &err));
+    assert_false(ebb_vae_open(&vae, &c, f.path, NULL, true, true, &err));
     if (!strstr(err.text, cases[i][1]) || !strstr(err.text, f.file))
       fail_msg("%s: \"%s\" does not name the file and %s", cases[i][0], err.text, cases[i][1]);
     remove_folder(&f);
@@ -410,7 +410,7 @@ static void test_vae_shapes(void **state) {
   ebb_latent_shape z;
   ebb_error err = {""};
   open_context(&c);
-  if (!ebb_vae_open(&vae, &c, MODELS "wan-a/vae", true, false, &err))
+  if (!ebb_vae_open(&vae, &c, MODELS "wan-a/vae", NULL, true, false, &err))
     fail_msg("%s", err.text);
   assert_true(vae.time_stride == 4 && vae.space_stride == 8 && vae.chunk == 4 && vae.channels == 8);
   assert_true(ebb_vae_latent_shape(&vae, 1, 8, 8, &z, &err) && z.frames == 1 && z.height == 1 &&
@@ -435,7 +435,7 @@ static void test_vae_causal_and_batched(void **state) {
   ebb_vae vae;
   ebb_error err = {""};
   open_context(&c);
-  if (!ebb_vae_open(&vae, &c, MODELS "wan-a/vae", true, true, &err))
+  if (!ebb_vae_open(&vae, &c, MODELS "wan-a/vae", NULL, true, true, &err))
     fail_msg("%s", err.text);
   float *video = numbers(2 * CLIP, 5), both[2 * Z], one[Z], first[Z];
   const int64_t two_clips[] = {2, 3, F, SIDE, SIDE}, clip[] = {1, 3, F, SIDE, SIDE},
@@ -482,7 +482,7 @@ static void test_vae_halves(void **state) {
     ebb_vae vae;
     ebb_error err = {""};
     open_context(&c);
-    if (!ebb_vae_open(&vae, &c, MODELS "wan-b/vae", i & 1, i & 2, &err))
+    if (!ebb_vae_open(&vae, &c, MODELS "wan-b/vae", NULL, i & 1, i & 2, &err))
       fail_msg("%s", err.text);
     parameters[i] = vae.parameters;
     assert_true(c.weights.used >= 4 * (size_t)vae.parameters);
