@@ -15,6 +15,10 @@ static const ebb_backend *const cuda = &ebb_cuda_backend;
 static const ebb_backend *const cuda = NULL;
 #endif
 
+int ebb_context_gpus(void) {
+  return cuda ? cuda->devices() : -1;
+}
+
 /* The backend and the number named by `device`; NULL after filling err. */
 static const ebb_backend *find_backend(const char *device, int *number, ebb_error *err) {
   int devices = cuda ? cuda->devices() : 0;
