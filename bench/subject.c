@@ -70,7 +70,7 @@ static bool find_shape(bench_subject *s, ebb_error *err) {
   return ok;
 }
 
-bool bench_subject_open(bench_subject *s, const bench_subject_options *options, bool *usage, ebb_error *err) {
+bool bench_subject_find(bench_subject *s, const bench_subject_options *options, bool *usage, ebb_error *err) {
   *s = (bench_subject){.options = *options, .sheet = {.csv = options->csv}};
   *usage = options->arch && options->model;
   if (*usage)
@@ -84,7 +84,12 @@ bool bench_subject_open(bench_subject *s, const bench_subject_options *options, 
   s->dtype = strcmp(s->options.dtype, "bfloat16") == 0 ? EBB_BF16 : EBB_F32;
   if (s->dtype == EBB_BF16 && !ebb_context_has_half(&s->context))
     return ebb_fail(err, "--dtype bfloat16: %s computes in float32", ebb_context_device(&s->context));
-  return bench_find_ceilings(&s->context, s->dtype, &s->sheet.ceilings, err) && find_shape(s, err);
+  return find_shape(s, err);
+}
+
+bool bench_subject_open(bench_subject *s, const bench_subject_options *options, bool *usage, ebb_error *err) {
+  return bench_subject_find(s, options, usage, err) &&
+         bench_find_ceilings(&s->context, s->dtype, &s->sheet.ceilings, err);
 }
 
 void bench_subject_close(bench_subject *s) {

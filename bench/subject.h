@@ -67,8 +67,9 @@ typedef struct bench_subject {
   bench_sheet sheet;
 } bench_subject;
 
-/* Opens the context, finds the folder and the shape of a latent, measures the ceilings and starts the sheet.
- * *usage: it is the command line that is wrong. */
+/* Opens the context, finds the folder and the shape of a latent. *usage: it is the command line that is wrong. */
+bool bench_subject_find(bench_subject *s, const bench_subject_options *options, bool *usage, ebb_error *err);
+/* The same, and the ceilings measured. */
 bool bench_subject_open(bench_subject *s, const bench_subject_options *options, bool *usage, ebb_error *err);
 void bench_subject_close(bench_subject *s);
 

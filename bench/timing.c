@@ -94,7 +94,7 @@ bench_time bench_measure(ebb_context *c, void (*call)(void *user, int i), void *
 
 /* ---- data -------------------------------------------------------------------------------------------- */
 
-enum { STRETCH = (1 << 20) + 7 }; /* numbers drawn; odd, so that rows of a matrix are not all alike */
+enum { STRETCH = (1 << 17) + 7 }; /* numbers drawn; odd, so that rows of a matrix are not all alike */
 
 void bench_draw(float *to, int64_t n, double scale, uint64_t seed) {
   for (int64_t i = 0; i < n && i < STRETCH; i++)
