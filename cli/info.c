@@ -49,7 +49,7 @@ static bool check_component(const char *folder, const char *class_name, ebb_erro
              (long long)model.channels, (long long)model.text_dim);
     ebb_model_close(&model);
   } else if (strncmp(class_name, "AutoencoderKL", 13) == 0) {
-    ok = ebb_vae_open(&vae, &c, folder, EBB_F32, true, true, err);
+    ok = ebb_vae_open(&vae, &c, folder, EBB_F32, NULL, true, true, err);
     if (ok)
       printf("  family: %s; %lld latent channels, compression %d in time, %d in space\n", class_name,
              (long long)vae.channels, vae.time_stride, vae.space_stride);

@@ -200,7 +200,7 @@ static bool evaluate_encode(evaluation *e, ebb_error *err) {
   char *folder = ebb_path_join(e->options->model, "vae");
   ebb_vae vae = {0};
   ebb_latent_shape z = {0};
-  bool ok = ebb_vae_open(&vae, c, folder, e->dtype, true, false, err);
+  bool ok = ebb_vae_open(&vae, c, folder, e->dtype, NULL, true, false, err);
   int64_t used = ok ? ebb_frames_usable((int)in[2], vae.chunk) : 0, plane = in[3] * in[4];
   ok = ok && ebb_vae_latent_shape(&vae, used, in[3], in[4], &z, err);
   int64_t shape[] = {in[0], z.channels, z.frames, z.height, z.width};
@@ -234,7 +234,7 @@ static bool evaluate_decode(evaluation *e, ebb_error *err) {
   char *folder = ebb_path_join(e->options->model, "vae");
   ebb_vae vae = {0};
   float *result = NULL;
-  bool ok = ebb_vae_open(&vae, c, folder, e->dtype, false, true, err);
+  bool ok = ebb_vae_open(&vae, c, folder, e->dtype, NULL, false, true, err);
   if (ok && z[1] != vae.channels)
     ok = ebb_fail(err, "%s: 'latents' has %lld channels, expected %lld", e->options->in, (long long)z[1],
                   (long long)vae.channels);

@@ -63,7 +63,7 @@ static bool open_vae(ebb_job *j, ebb_error *err) {
   if (!ebb_model_dtype(&j->context, "model.vae_dtype", k->model.vae_dtype, &dtype, err))
     return false;
   char *folder = ebb_path_join(k->model.path, "vae");
-  bool ok = ebb_vae_open(&j->vae, &j->context, folder, dtype, true, false, err);
+  bool ok = ebb_vae_open(&j->vae, &j->context, folder, dtype, NULL, true, false, err);
   free(folder);
   if (!ok)
     return false;

@@ -7,6 +7,7 @@
 #include "loaders/file.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -276,19 +277,31 @@ static void make_units(ebb_context *c, wan_vae *v) {
   free(host);
 }
 
-bool ebb_vae_open(ebb_vae *vae, ebb_context *c, const char *folder, ebb_dtype dtype, bool with_encoder,
-                  bool with_decoder, ebb_error *err) {
+static bool load(ebb_vae *vae, ebb_parameters *list, const char *folder, ebb_error *err) {
+  ebb_weights *weights;
+  if (!ebb_weights_open(&weights, folder, err))
+    return false;
+  bool ok = (vae->context->counting || ebb_weights_digest(weights, &vae->digest, err)) &&
+            ebb_weights_load(weights, vae->context, list, err);
+  ebb_weights_close(&weights);
+  return ok;
+}
+
+bool ebb_vae_open(ebb_vae *vae, ebb_context *c, const char *folder, ebb_dtype dtype, const int64_t *random_seed,
+                  bool with_encoder, bool with_decoder, ebb_error *err) {
   (void)dtype; /* float32 as yet */
   wan_vae *v = ebb_must(calloc(1, sizeof *v));
-  ebb_weights *weights = NULL;
   *vae = (ebb_vae){.context = c, .state = v};
   v->has_encoder = with_encoder;
   v->has_decoder = with_decoder;
-  bool ok = open_config(vae, v, folder, err) && ebb_weights_open(&weights, folder, err);
-  if (ok) {
+  bool ok = open_config(vae, v, folder, err);
+  if (ok)
     build(v);
-    ok = (c->counting || ebb_weights_digest(weights, &vae->digest, err)) &&
-         ebb_weights_load(weights, c, &v->list, err);
+  if (ok && random_seed) {
+    snprintf(vae->sha256, sizeof vae->sha256, "random:%lld", (long long)*random_seed);
+    ok = ebb_weights_initialise(c, &v->list, (uint64_t)*random_seed, err);
+  } else if (ok) {
+    ok = load(vae, &v->list, folder, err);
   }
   if (ok) {
     make_units(c, v);
@@ -296,7 +309,6 @@ bool ebb_vae_open(ebb_vae *vae, ebb_context *c, const char *folder, ebb_dtype dt
   }
   for (int64_t i = 0; ok && i < v->list.count; i++)
     vae->parameters += v->list.items[i].to ? ebb_count(*v->list.items[i].to) : 0;
-  ebb_weights_close(&weights);
   if (!ok)
     ebb_vae_close(vae);
   return ok;

@@ -16,6 +16,15 @@ typedef struct ebb_counters { /* filled by every op, also when counting */
   double bytes; /* each input read once, each output written once */
 } ebb_counters;
 
+/* An op that is about to be computed, for those who watch (a profile). */
+typedef struct ebb_op_seen {
+  const char *name; /* as in ops.h, without ebb_ */
+  int tensor_count;
+  ebb_tensor tensors[6]; /* in the order of ops.h, absent ones too */
+  double flops, bytes;   /* of this op */
+} ebb_op_seen;
+typedef void ebb_observer_fn(void *user, const ebb_op_seen *op);
+
 typedef struct ebb_context {
   const struct ebb_backend *backend;
   void *state;           /* the backend's own: scratch memory, streams, library handles */
@@ -23,6 +32,9 @@ typedef struct ebb_context {
   ebb_arena activations; /* what a forward needs; empty between forwards */
   ebb_error error;
   ebb_counters counters;
+  ebb_observer_fn
+      *observer; /* NULL, or told of every op before it is computed; recordings are not replayed then */
+  void *observer_user;
   char device[64]; /* what it computes on: "cpu", "cuda:0 (NVIDIA H200)" */
   bool counting;   /* dry run: ops check and count, nothing is computed and no memory is touched */
 } ebb_context;
@@ -73,6 +85,8 @@ void ebb_download(ebb_context *c, void *to, ebb_tensor from);
  * waits for all of them. */
 void ebb_download_start(ebb_context *c, void *to, ebb_tensor from);
 void ebb_download_wait(ebb_context *c);
+/* Until everything asked for so far is done. No-op when counting or failed. */
+void ebb_context_wait(ebb_context *c);
 /* Host memory that copies to and from the device are fast with; NULL: not enough memory. */
 void *ebb_host_new(ebb_context *c, size_t bytes);
 void ebb_host_free(ebb_context *c, void *memory); /* NULL is fine */

@@ -161,13 +161,24 @@ static bool want(const call *k, bool condition, const char *what) {
   return condition || refuse(k, what);
 }
 
+static void tell_observer(const call *k, double flops, double bytes) {
+  ebb_op_seen seen = {.name = k->op, .tensor_count = k->n, .flops = flops, .bytes = bytes};
+  for (int i = 0; i < k->n; i++)
+    seen.tensors[i] = k->args[i].t;
+  k->c->observer(k->c->observer_user, &seen);
+}
+
 /* Counts the op; true when it is to be computed. */
 static bool count(const call *k, double flops) {
   ebb_counters *n = &k->c->counters;
+  double bytes = 0;
+  for (int i = 0; i < k->n; i++)
+    bytes += (k->args[i].flags & INOUT ? 2.0 : 1.0) * (double)ebb_bytes(k->args[i].t);
   n->ops++;
   n->flops += flops;
-  for (int i = 0; i < k->n; i++)
-    n->bytes += (k->args[i].flags & INOUT ? 2.0 : 1.0) * (double)ebb_bytes(k->args[i].t);
+  n->bytes += bytes;
+  if (k->c->observer && !k->c->counting)
+    tell_observer(k, flops, bytes);
   return !k->c->counting;
 }
 

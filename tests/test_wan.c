@@ -218,7 +218,7 @@ static void test_refused_autoencoders(void **state) {
     folder f = changed_config(MODELS "wan-a/vae/config.json", cases[i][0]);
     ebb_vae vae;
     ebb_error err = {""};
-    assert_false(ebb_vae_open(&vae, &c, f.path, EBB_F32, true, true, &err));
+    assert_false(ebb_vae_open(&vae, &c, f.path, EBB_F32, NULL, true, true, &err));
     if (!strstr(err.text, cases[i][1]) || !strstr(err.text, f.file))
       fail_msg("%s: \"%s\" does not name the file and %s", cases[i][0], err.text, cases[i][1]);
     remove_folder(&f);
@@ -462,7 +462,7 @@ static void test_vae_shapes(void **state) {
   ebb_latent_shape z;
   ebb_error err = {""};
   open_context(&c);
-  if (!ebb_vae_open(&vae, &c, MODELS "wan-a/vae", EBB_F32, true, false, &err))
+  if (!ebb_vae_open(&vae, &c, MODELS "wan-a/vae", EBB_F32, NULL, true, false, &err))
     fail_msg("%s", err.text);
   assert_true(vae.time_stride == 4 && vae.space_stride == 8 && vae.chunk == 4 && vae.channels == 8);
   assert_true(ebb_vae_latent_shape(&vae, 1, 8, 8, &z, &err) && z.frames == 1 && z.height == 1 &&
@@ -487,7 +487,7 @@ static void test_vae_causal_and_batched(void **state) {
   ebb_vae vae;
   ebb_error err = {""};
   open_context(&c);
-  if (!ebb_vae_open(&vae, &c, MODELS "wan-a/vae", EBB_F32, true, true, &err))
+  if (!ebb_vae_open(&vae, &c, MODELS "wan-a/vae", EBB_F32, NULL, true, true, &err))
     fail_msg("%s", err.text);
   float *video = numbers(2 * CLIP, 5), both[2 * Z], one[Z], first[Z];
   const int64_t two_clips[] = {2, 3, F, SIDE, SIDE}, clip[] = {1, 3, F, SIDE, SIDE},
@@ -534,7 +534,7 @@ static void test_vae_halves(void **state) {
     ebb_vae vae;
     ebb_error err = {""};
     open_context(&c);
-    if (!ebb_vae_open(&vae, &c, MODELS "wan-b/vae", EBB_F32, i & 1, i & 2, &err))
+    if (!ebb_vae_open(&vae, &c, MODELS "wan-b/vae", EBB_F32, NULL, i & 1, i & 2, &err))
       fail_msg("%s", err.text);
     parameters[i] = vae.parameters;
     assert_true(c.weights.used >= 4 * (size_t)vae.parameters);
