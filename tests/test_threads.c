@@ -110,7 +110,7 @@ static void open_bench(bench *b, const char *name, int ahead) {
   ebb_error err = {""};
   ebb_config k;
   static ebb_video videos[VIDEOS];
-  static char ids[VIDEOS][8];
+  static char ids[VIDEOS][16];
   ebb_dataset data = {.root = (char *)"", .videos = videos, .count = VIDEOS};
   for (int i = 0; i < VIDEOS; i++) {
     snprintf(ids[i], sizeof ids[i], "v%d", i);
@@ -167,7 +167,7 @@ static void test_shards_hold_what_was_given(void **state) {
   for (int ahead = 1; ahead <= 3; ahead++) {
     bench b;
     ebb_error err = {""}, failures[BATCH] = {{""}};
-    char name[16];
+    char name[32];
     snprintf(name, sizeof name, "given-%d", ahead);
     open_bench(&b, name, ahead);
     ebb_fail(&failures[0], "no fixed point");
