@@ -12,7 +12,8 @@ typedef struct ebb_vae {
   int time_stride, space_stride; /* 4, 8 for Wan */
   int chunk; /* clips have chunk*k + 1 frames: 4, whatever the stride, as diffusers cuts them */
   int64_t parameters;
-  char sha256[65];    /* of the weights, once ebb_digest_finish has put it here; "random:<seed>" when initialised */
+  char sha256
+      [65]; /* of the weights, once ebb_digest_finish has put it here; "random:<seed>" when initialised */
   ebb_digest *digest; /* NULL when counting or initialised */
   void *state;
 } ebb_vae;
@@ -20,8 +21,8 @@ typedef struct ebb_vae {
 /* folder/config.json of class AutoencoderKLWan and its weights, to compute in `dtype`: float32, or bfloat16 where the
  * context has it; random_seed as in ebb_model_open. with_encoder / with_decoder: which half is loaded; the other
  * one's weights are checked only. Errors as ebb_model_open; the same holds for the weight arena's memory. */
-bool ebb_vae_open(ebb_vae *vae, ebb_context *c, const char *folder, ebb_dtype dtype, const int64_t *random_seed,
-                  bool with_encoder, bool with_decoder, ebb_error *err);
+bool ebb_vae_open(ebb_vae *vae, ebb_context *c, const char *folder, ebb_dtype dtype,
+                  const int64_t *random_seed, bool with_encoder, bool with_decoder, ebb_error *err);
 void ebb_vae_close(ebb_vae *vae);
 /* The latent of a video of F = chunk*k+1 frames; sides that the stride does not divide are rounded down, as
  * the convolutions do. Errors: F of another form, sides too small. */

@@ -75,7 +75,7 @@ typedef struct ebb_config {
   struct {
     char device[16]; /* auto | cpu | cuda | cuda:N */
     int64_t batch;
-    double memory; /* GiB that the run may take on the device; 0: what is free */
+    double memory;      /* GiB that the run may take on the device; 0: what is free */
     char out[EBB_TEXT]; /* run folder */
   } run;
 } ebb_config;
