@@ -24,6 +24,8 @@ int ebb_eval_command(int argc, char **argv) {
       {"device", EBB_OPTION_TEXT, &e.device, "NAME", "auto, cpu, cuda or cuda:N (auto)", 0, 0, NULL},
       {"dtype", EBB_OPTION_TEXT, &e.dtype, "NAME", "float32, or bfloat16 on a GPU (float32)", 0, 0,
        "float32|bfloat16"},
+      {"velocity-only", EBB_OPTION_FLAG, &e.velocity_only, NULL,
+       "velocity: without the blocks' states and maps", 0, 0, NULL},
       {"steps", EBB_OPTION_INT, &steps, "N", "invert, sample: steps (50)", 1, 10000, NULL},
       {"solver", EBB_OPTION_TEXT, &e.solver, "NAME", "euler, heun, midpoint, rk4, exact (euler)", 0, 0,
        "euler|heun|midpoint|rk4|exact"},

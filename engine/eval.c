@@ -149,29 +149,32 @@ static bool evaluate_velocity(evaluation *e, ebb_error *err) {
   float *result = malloc((size_t)e->latents.count * sizeof *result);
   ebb_model model = {0};
   ebb_condition cond = {0};
-  ebb_tap_plan plan;
+  ebb_tap_plan plan = {0};
   ebb_tap tap = {.plan = &plan};
+  bool tapped = !e->options->velocity_only;
   for (int64_t b = 0; labels && b < B; b++)
     labels[b] = (double)e->timestep.data[b];
   bool ok = (labels && result) || ebb_fail(err, "no memory");
   ok = ok && ebb_model_open(&model, c, folder, e->dtype, NULL, err) &&
        ebb_model_condition(&model, &cond, shape_of(&e->latents), text_of(&e->text), labels, 1, B, err) &&
-       plan_everything(&plan, ebb_model_tap_sizes(&model, cond.shape), err) &&
-       ebb_tap_open(&tap, &plan, c, B, err);
+       (!tapped || (plan_everything(&plan, ebb_model_tap_sizes(&model, cond.shape), err) &&
+                    ebb_tap_open(&tap, &plan, c, B, err)));
   if (ok) {
     ebb_tensor x = activation_like(c, "latents", &e->latents),
                v = activation_like(c, "velocity", &e->latents);
     ebb_upload(c, x, e->latents.data);
-    ebb_tap_begin(&tap, 0);
-    ebb_model_velocity(&model, v, x, &cond, 0, &tap);
-    ebb_tap_end(&tap);
-    ebb_tap_finish(&tap);
+    ebb_tap *seen = tapped ? &tap : NULL;
+    ebb_tap_begin(seen, 0);
+    ebb_model_velocity(&model, v, x, &cond, 0, seen);
+    ebb_tap_end(seen);
+    ebb_tap_finish(seen);
     ebb_download(c, result, v);
     ok = ebb_context_ok(c, err);
   }
   if (ok && !c->counting)
     ok = write_velocity(e, result, &tap, err);
-  ebb_tap_close(&tap);
+  if (tapped)
+    ebb_tap_close(&tap);
   ebb_condition_free(&cond);
   ebb_model_close(&model);
   free(result);

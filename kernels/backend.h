@@ -33,11 +33,14 @@ typedef struct ebb_backend {
   /* Bytes that the op of that name needs from the activation arena for the length of a call; NULL: none. */
   size_t (*attention_scratch)(ebb_context *c, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
                               int heads);
+  size_t (*pool_scratch)(ebb_context *c, ebb_tensor x, int64_t frames); /* each of the pooling ops */
 
   void (*linear)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, ebb_activation act);
   void (*layer_norm)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, float eps);
   void (*norm_modulate)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor shift, ebb_tensor scale,
                         float eps);
+  void (*gate_add_norm)(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
+                        ebb_tensor shift, ebb_tensor scale, float eps);
   void (*qk_norm_rope)(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin, int heads,
                        float eps);
   void (*channel_norm)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act);
@@ -62,10 +65,10 @@ typedef struct ebb_backend {
   void (*downsample_time)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
   void (*upsample_space)(ebb_context *c, ebb_tensor y, ebb_tensor x);
   void (*upsample_time)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
-  void (*pool_mean)(ebb_context *c, ebb_tensor y, ebb_tensor x);
-  void (*pool_frames)(ebb_context *c, ebb_tensor y, ebb_tensor x);
-  void (*pool_moments)(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames);
-  void (*pool_motion)(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames);
+  void (*pool_mean)(ebb_context *c, ebb_tensor y, ebb_tensor x, void *scratch);
+  void (*pool_frames)(ebb_context *c, ebb_tensor y, ebb_tensor x, void *scratch);
+  void (*pool_moments)(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames, void *scratch);
+  void (*pool_motion)(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames, void *scratch);
   void (*gram)(ebb_context *c, ebb_tensor g, ebb_tensor x);
   void (*matmul)(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor b, bool transpose_a);
   void (*cholesky_solve)(ebb_context *c, ebb_tensor a, ebb_tensor b);

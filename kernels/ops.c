@@ -239,6 +239,19 @@ void ebb_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor sh
     c->backend->norm_modulate(c, y, x, shift, scale, eps);
 }
 
+void ebb_gate_add_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
+                       ebb_tensor shift, ebb_tensor scale, float eps) {
+  const arg args[] = {{"h", h, OUT | HALF},        {"x", x, INOUT | HALF}, {"y", y, HALF},
+                      {"gate", gate, OPTIONAL}, {"shift", shift, 0},    {"scale", scale, 0}};
+  const call k = CALL(c, "gate_add_norm", args);
+  if (!start(&k, EBB_F32) || !want_rank(&k, 1, 3, "[B, S, D]"))
+    return;
+  int64_t B = x.shape[0], D = x.shape[2];
+  if (want_like(&k, 0, x) && want_like(&k, 2, x) && WANT(&k, 3, shared(gate, B), D) &&
+      WANT(&k, 4, shared(shift, B), D) && want_like(&k, 5, shift) && count(&k, 10.0 * numel(x)))
+    c->backend->gate_add_norm(c, h, x, y, gate, shift, scale, eps);
+}
+
 void ebb_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin, int heads,
                       float eps) {
   const arg args[] = {
@@ -495,23 +508,35 @@ void ebb_upsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w,
 
 /* ---- pooling over tokens ----------------------------------------------------------------------------- */
 
+/* Scratch for a pooling op on x [B,S,D] of so many frames: take_scratch. */
+static bool take_pool_scratch(const call *k, ebb_tensor x, int64_t frames, void **scratch) {
+  const ebb_backend *backend = k->c->backend;
+  return take_scratch(k, backend->pool_scratch ? backend->pool_scratch(k->c, x, frames) : 0, scratch);
+}
+
 void ebb_pool_mean(ebb_context *c, ebb_tensor y, ebb_tensor x) {
   const arg args[] = {{"y", y, OUT}, {"x", x, HALF}};
   const call k = CALL(c, "pool_mean", args);
+  size_t mark = ebb_arena_mark(&c->activations);
+  void *scratch = NULL;
   if (start(&k, EBB_F32) && want_rank(&k, 1, 3, "[B, S, D]") && WANT(&k, 0, x.shape[0], x.shape[2]) &&
-      count(&k, numel(x)))
-    c->backend->pool_mean(c, y, x);
+      take_pool_scratch(&k, x, 1, &scratch) && count(&k, numel(x)))
+    c->backend->pool_mean(c, y, x, scratch);
+  ebb_arena_release(&c->activations, mark);
 }
 
 void ebb_pool_frames(ebb_context *c, ebb_tensor y, ebb_tensor x) {
   const arg args[] = {{"y", y, OUT}, {"x", x, HALF}};
   const call k = CALL(c, "pool_frames", args);
+  size_t mark = ebb_arena_mark(&c->activations);
+  void *scratch = NULL;
   if (start(&k, EBB_F32) && want_rank(&k, 1, 3, "[B, S, D]") && want_rank(&k, 0, 3, "[B, T, D]") &&
       WANT(&k, 0, x.shape[0], y.shape[1], x.shape[2]) &&
       want(&k, x.shape[1] % y.shape[1] == 0,
            "the tokens of x do not fall into whole frames: S is not a multiple of T") &&
-      count(&k, numel(x)))
-    c->backend->pool_frames(c, y, x);
+      take_pool_scratch(&k, x, y.shape[1], &scratch) && count(&k, numel(x)))
+    c->backend->pool_frames(c, y, x, scratch);
+  ebb_arena_release(&c->activations, mark);
 }
 
 /* y [B,2,D] from x [B,S,D] whose tokens fall into whole frames. */
@@ -524,15 +549,21 @@ static bool want_pair(const call *k, ebb_tensor x, int64_t frames) {
 void ebb_pool_moments(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames) {
   const arg args[] = {{"y", y, OUT}, {"x", x, HALF}};
   const call k = CALL(c, "pool_moments", args);
-  if (want_pair(&k, x, frames) && count(&k, numel(x)))
-    c->backend->pool_moments(c, y, x, frames);
+  size_t mark = ebb_arena_mark(&c->activations);
+  void *scratch = NULL;
+  if (want_pair(&k, x, frames) && take_pool_scratch(&k, x, frames, &scratch) && count(&k, numel(x)))
+    c->backend->pool_moments(c, y, x, frames, scratch);
+  ebb_arena_release(&c->activations, mark);
 }
 
 void ebb_pool_motion(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames) {
   const arg args[] = {{"y", y, OUT}, {"x", x, HALF}};
   const call k = CALL(c, "pool_motion", args);
-  if (want_pair(&k, x, frames) && count(&k, 7 * numel(x)))
-    c->backend->pool_motion(c, y, x, frames);
+  size_t mark = ebb_arena_mark(&c->activations);
+  void *scratch = NULL;
+  if (want_pair(&k, x, frames) && take_pool_scratch(&k, x, frames, &scratch) && count(&k, 7 * numel(x)))
+    c->backend->pool_motion(c, y, x, frames, scratch);
+  ebb_arena_release(&c->activations, mark);
 }
 
 /* ---- dense linear algebra ---------------------------------------------------------------------------- */

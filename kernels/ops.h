@@ -38,6 +38,13 @@ void ebb_layer_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, eb
 void ebb_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor shift, ebb_tensor scale,
                        float eps);
 
+/* The end of one sublayer and the start of the next: x <- x + gate * y, then h = layer_norm(x) * (1 + scale) +
+ * shift. Bitwise what ebb_gate_add and then ebb_norm_modulate give, with x read and written once. h, x, y
+ * [B,S,D]; gate as ebb_gate_add has it, or absent; shift, scale as ebb_norm_modulate has them. Half: h, x, y,
+ * each for itself. */
+void ebb_gate_add_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
+                       ebb_tensor shift, ebb_tensor scale, float eps);
+
 /* Queries or keys made ready, in place: RMS norm over all heads together, then rotary position.
  * x[b,s,:] <- x / sqrt(mean(x^2) + eps) * w over D ("rms_norm_across_heads"); then, in every head, pairs (2i,
  * 2i+1): (u, v) <- (u cos - v sin, u sin + v cos) with cos, sin [S, P/2] (absent: no rotation). x [B,S,D], w

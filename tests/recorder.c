@@ -75,12 +75,14 @@ OP(patchify, (ebb_context * c, ebb_tensor y, ebb_tensor x, const int patch[3]),
    (c, k->t[0], k->t[1], k->patch), .t = {y, x}, .patch = {patch[0], patch[1], patch[2]})
 OP(unpatchify, (ebb_context * c, ebb_tensor x, ebb_tensor y, const int patch[3]),
    (c, k->t[0], k->t[1], k->patch), .t = {x, y}, .patch = {patch[0], patch[1], patch[2]})
-OP(pool_mean, (ebb_context * c, ebb_tensor y, ebb_tensor x), (c, k->t[0], k->t[1]), .t = {y, x})
-OP(pool_frames, (ebb_context * c, ebb_tensor y, ebb_tensor x), (c, k->t[0], k->t[1]), .t = {y, x})
-OP(pool_moments, (ebb_context * c, ebb_tensor y, ebb_tensor x, int64_t frames), (c, k->t[0], k->t[1], k->n),
-   .t = {y, x}, .n = frames)
-OP(pool_motion, (ebb_context * c, ebb_tensor y, ebb_tensor x, int64_t frames), (c, k->t[0], k->t[1], k->n),
-   .t = {y, x}, .n = frames)
+OP(pool_mean, (ebb_context * c, ebb_tensor y, ebb_tensor x, void *scratch), (c, k->t[0], k->t[1], NULL), .t = {y, x},
+   .n = 0 * (scratch != NULL))
+OP(pool_frames, (ebb_context * c, ebb_tensor y, ebb_tensor x, void *scratch), (c, k->t[0], k->t[1], NULL),
+   .t = {y, x}, .n = 0 * (scratch != NULL))
+OP(pool_moments, (ebb_context * c, ebb_tensor y, ebb_tensor x, int64_t frames, void *scratch),
+   (c, k->t[0], k->t[1], k->n, NULL), .t = {y, x}, .n = frames + 0 * (scratch != NULL))
+OP(pool_motion, (ebb_context * c, ebb_tensor y, ebb_tensor x, int64_t frames, void *scratch),
+   (c, k->t[0], k->t[1], k->n, NULL), .t = {y, x}, .n = frames + 0 * (scratch != NULL))
 
 /* ---- recordings -------------------------------------------------------------------------------------- */
 

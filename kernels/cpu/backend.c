@@ -145,6 +145,7 @@ const ebb_backend ebb_cpu_backend = {
     .linear = cpu_linear,
     .layer_norm = cpu_layer_norm,
     .norm_modulate = cpu_norm_modulate,
+    .gate_add_norm = cpu_gate_add_norm,
     .qk_norm_rope = cpu_qk_norm_rope,
     .channel_norm = cpu_channel_norm,
     .timestep_embedding = cpu_timestep_embedding,

@@ -94,6 +94,8 @@ void cpu_linear(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_te
 void cpu_layer_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, float eps);
 void cpu_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor shift, ebb_tensor scale,
                        float eps);
+void cpu_gate_add_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
+                       ebb_tensor shift, ebb_tensor scale, float eps);
 void cpu_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin, int heads,
                       float eps);
 void cpu_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act);
@@ -117,10 +119,10 @@ void cpu_downsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor
 void cpu_downsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
 void cpu_upsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x);
 void cpu_upsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
-void cpu_pool_mean(ebb_context *c, ebb_tensor y, ebb_tensor x);
-void cpu_pool_frames(ebb_context *c, ebb_tensor y, ebb_tensor x);
-void cpu_pool_moments(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames);
-void cpu_pool_motion(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames);
+void cpu_pool_mean(ebb_context *c, ebb_tensor y, ebb_tensor x, void *scratch);
+void cpu_pool_frames(ebb_context *c, ebb_tensor y, ebb_tensor x, void *scratch);
+void cpu_pool_moments(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames, void *scratch);
+void cpu_pool_motion(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames, void *scratch);
 void cpu_gram(ebb_context *c, ebb_tensor g, ebb_tensor x);
 void cpu_matmul(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor b, bool transpose_a);
 void cpu_cholesky_solve(ebb_context *c, ebb_tensor a, ebb_tensor b);

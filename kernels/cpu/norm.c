@@ -70,6 +70,12 @@ void cpu_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor sh
                1.0f, cpu_f32(shift) + cpu_sample(shift, r / S) * D);
 }
 
+void cpu_gate_add_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
+                       ebb_tensor shift, ebb_tensor scale, float eps) {
+  cpu_gate_add(c, x, y, gate);
+  cpu_norm_modulate(c, h, x, shift, scale, eps);
+}
+
 /* Pairs (2i, 2i+1) of one head x [2*pairs] turned by the angles of its token. */
 static void rotate(float *x, const float *cosine, const float *sine, int64_t pairs) {
   for (int64_t i = 0; i < pairs; i++) {

@@ -27,11 +27,13 @@ static void pool_groups(ebb_context *c, float *y, const float *x, int64_t groups
   }
 }
 
-void cpu_pool_mean(ebb_context *c, ebb_tensor y, ebb_tensor x) {
+void cpu_pool_mean(ebb_context *c, ebb_tensor y, ebb_tensor x, void *scratch) {
+  (void)scratch; /* its own: cpu_scratch */
   pool_groups(c, cpu_f32(y), cpu_f32(x), x.shape[0], x.shape[1], x.shape[2]);
 }
 
-void cpu_pool_frames(ebb_context *c, ebb_tensor y, ebb_tensor x) {
+void cpu_pool_frames(ebb_context *c, ebb_tensor y, ebb_tensor x, void *scratch) {
+  (void)scratch; /* its own: cpu_scratch */
   int64_t T = y.shape[1];
   pool_groups(c, cpu_f32(y), cpu_f32(x), x.shape[0] * T, x.shape[1] / T, x.shape[2]);
 }
@@ -53,7 +55,8 @@ static void moments(float *y, const double *means, int64_t T, int64_t D, int64_t
   }
 }
 
-void cpu_pool_moments(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames) {
+void cpu_pool_moments(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames, void *scratch) {
+  (void)scratch;
   int64_t B = x.shape[0], S = x.shape[1], D = x.shape[2], tokens = S / frames;
   cpu_cut stripes = cpu_cut_of(D, TILE, 8);
   cpu_memory memory;
@@ -91,7 +94,8 @@ static void motion(float *y, const float *x, int64_t T, int64_t tokens, int64_t 
   }
 }
 
-void cpu_pool_motion(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames) {
+void cpu_pool_motion(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames, void *scratch) {
+  (void)scratch;
   int64_t B = x.shape[0], S = x.shape[1], D = x.shape[2];
   cpu_cut stripes = cpu_cut_of(D, TILE, 8);
   CPU_PARALLEL(c, 4 * (double)ebb_count(x))
