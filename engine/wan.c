@@ -355,7 +355,7 @@ static void cross_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, const block *
   if (ebb_present(b->cross_norm.w))
     ebb_layer_norm(c, y, x, b->cross_norm.w, b->cross_norm.b, eps);
   else
-    ebb_axpby(c, y, 1, x, 0, EBB_NO_TENSOR);
+    ebb_convert(c, y, x);
 }
 
 /* h <- CrossAttention(q, text) of block l. Few keys: the map [B,S,N*M] first, over a's memory, then one narrow
