@@ -112,12 +112,11 @@ static bool measure(step *s, const char *which, ebb_name_list points, ebb_error 
   return true;
 }
 
-static bool profile(step *s, void (*call)(void *user, int i), const char *what,
+static bool profile(step *s, void (*call)(void *user, int i), const char *what, const char *shape,
                     void (*name)(const ebb_op_seen *op, char text[64]), ebb_error *err) {
   enum { RUNS = 3 };
   bench_subject *b = &s->subject;
   static bench_profile p;
-  char shape[64];
   if (b->context.counting)
     return true;
   call(s, 0);
@@ -127,7 +126,7 @@ static bool profile(step *s, void (*call)(void *user, int i), const char *what,
   bench_profile_stop(&p);
   if (!ebb_context_ok(&b->context, err))
     return false;
-  bench_profile_print(&p, &b->sheet, what, bench_latent_text(b, shape), ebb_dtype_name(b->dtype), RUNS);
+  bench_profile_print(&p, &b->sheet, what, shape, ebb_dtype_name(b->dtype), RUNS);
   return true;
 }
 
@@ -137,6 +136,7 @@ static bool velocity(void *user, ebb_error *err) {
   ebb_context *c = &b->context;
   const ebb_latent_shape z = b->shape;
   const double label = 500;
+  char shape[64];
   bool ok =
       bench_open_transformer(b, &s->model, err) && bench_condition(b, &s->model, &label, 1, &s->cond, err);
   if (ok) {
@@ -148,7 +148,7 @@ static bool velocity(void *user, ebb_error *err) {
          measure(s, "block means, attention maps",
                  (ebb_name_list){3, {"block_out", "attn_frames", "attn_entropy"}}, err) &&
          measure(s, "no capture, again", (ebb_name_list){0}, err) && /* how far apart two of the same are */
-         profile(s, evaluate, "stage", velocity_stage, err);
+         profile(s, evaluate, "stage", bench_latent_text(b, shape), velocity_stage, err);
   }
   ebb_condition_free(&s->cond);
   ebb_model_close(&s->model);
@@ -183,7 +183,7 @@ static bool encoding(void *user, ebb_error *err) {
            (long long)b->width);
   if (ok && !c->counting)
     bench_sheet_row(&b->sheet, &(bench_row){"vae encode", "one clip", shape, "float32", time, flops, bytes});
-  ok = ok && profile(s, encode, "vae op", op_and_shape, err);
+  ok = ok && profile(s, encode, "vae op", shape, op_and_shape, err);
   ebb_vae_close(&s->vae);
   return ok;
 }
