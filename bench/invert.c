@@ -317,11 +317,10 @@ int bench_invert(int argc, char **argv) {
   const ebb_command command = {
       "invert [--arch NAME | --model DIR] [options]",
       "Speed: a batch of drawn clips through the VAE and backward to noise, with captures: seconds a clip "
-      "and "
-      "a step, videos\n"
-      "an hour. Errors: for every solver, labels and steps, a latent inverted and generated again, and a "
-      "noise generated and\n"
-      "inverted again: relative L2 distances at the end of the loop and at the worst state on the way.",
+      "and\n"
+      "a step, videos an hour. Errors: for every solver, labels and steps, a latent inverted and generated\n"
+      "again, and a noise generated and inverted again: relative L2 distances at the end of the loop and at\n"
+      "the worst state on the way. An exact step may take 100 evaluations: ask for less on large models.",
       options,
       (int)(sizeof options / sizeof *options),
       NULL,

@@ -141,13 +141,11 @@ int bench_load(int argc, char **argv) {
   const ebb_option options[] = {BENCH_SUBJECT_OPTIONS(&o)};
   const ebb_command command = {
       "load --model DIR [options]",
-      "Opens a transformer's weights: bytes of its files a second, as found on disk or in the page cache, "
-      "then "
-      "again; and\n"
-      "the time from the start of this process to the first velocity in host memory. Beside them the rate of "
-      "copies from\n"
-      "page-locked memory, which no loading can beat. Folders with random weights: "
-      "bench/peers/make_model.py.",
+      "Opens a transformer's weights: bytes of its files a second, as found on disk or in the page cache,\n"
+      "then again; and the time from the start of this process to a model that is ready and to the first\n"
+      "velocity in host memory. Beside them the rate of copies from page-locked memory, which no loading "
+      "can\n"
+      "beat. Folders with random weights: bench/peers/make_model.py.",
       options,
       (int)(sizeof options / sizeof *options),
       NULL,

@@ -215,12 +215,9 @@ int bench_probe(int argc, char **argv) {
   };
   const ebb_command command = {
       "probe [options]",
-      "Fits blocks x steps x seeds x classes logistic probes in one call, from features in host memory to "
-      "margins in host\n"
-      "memory, to a relative gradient of 1e-6. Features are uniform noise with planted directions. Then a "
-      "few "
-      "again on the\n"
-      "CPU: time, and how far apart the two are.",
+      "Fits blocks x steps x seeds x classes logistic probes in one call, from features in host memory to\n"
+      "margins in host memory, to a relative gradient of 1e-6. Features are uniform noise with planted\n"
+      "directions. Then a few again on the CPU: time, and how far apart the two are.",
       options,
       (int)(sizeof options / sizeof *options),
       NULL,

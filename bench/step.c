@@ -198,19 +198,20 @@ int bench_step(int argc, char **argv) {
        NULL},
       BENCH_SUBJECT_OPTIONS(&o),
   };
-  const ebb_command command = {
-      "step [--arch NAME | --model DIR] [options]",
-      "Times one evaluation of the velocity on a batch: alone, with the token means of every block captured, "
-      "and with the\n"
-      "statistics of every self-attention as well; then, op by op, by stage. Tokens a second, and the "
-      "fraction of a large\n"
-      "product's rate that the mathematics of the evaluation reaches. With --vae, one encoding by op.",
-      options,
-      (int)(sizeof options / sizeof *options),
-      NULL,
-      0,
-      0,
-      NULL};
+  const ebb_command command = {"step [--arch NAME | --model DIR] [options]",
+                               "Times one evaluation of the velocity on a batch: alone, with the token means "
+                               "of every block captured,\n"
+                               "and with the statistics of every self-attention as well; then, op by op, by "
+                               "stage. Tokens a second, and\n"
+                               "the fraction of a large product's rate that the mathematics of the "
+                               "evaluation reaches. With --vae, one\n"
+                               "encoding by op.",
+                               options,
+                               (int)(sizeof options / sizeof *options),
+                               NULL,
+                               0,
+                               0,
+                               NULL};
   int code = ebb_command_parse(&command, argc, argv);
   if (code >= 0)
     return code;
