@@ -167,6 +167,14 @@ static bool run(const ops_options *o, ebb_context *c, ebb_error *err) {
   return ran > 0 || ebb_fail(err, "no op or case has '%s' in its name", o->only ? o->only : "");
 }
 
+static const char *const summary =
+    "Times the operators on the cases that test them (tests/op_table.inc): sizes of the small model\n"
+    "that ships and of Wan 2.1 1.3B with its VAE; on a device the full-size ones too. Many calls\n"
+    "between two waits, the median of repeats, after calls that are not counted; on a device over\n"
+    "more memory than its cache holds. TFLOP/s and GB/s follow from the operator's own count: a\n"
+    "multiply-add is two, each input is read once, each output written once. Fractions are of a large\n"
+    "product and a large copy, both measured at the start of this run.";
+
 int bench_ops(int argc, char **argv) {
   ops_options o = {.device = "auto", .dtype = "float32", .seconds = 0.2};
   const ebb_option options[] = {
@@ -181,21 +189,7 @@ int bench_ops(int argc, char **argv) {
       {"csv", EBB_OPTION_FLAG, &o.csv, NULL, "comma-separated values", 0, 0, NULL},
   };
   const ebb_command command = {
-      "ops [options]",
-      "Times the operators on the cases that test them (tests/op_table.inc): sizes of the small model\n"
-      "that ships and of Wan 2.1 1.3B with its VAE; on a device the full-size ones too. Many calls between\n"
-      "two waits, the median of repeats, after calls that are not counted; on a device over more memory "
-      "than\n"
-      "its cache holds. TFLOP/s and GB/s follow from the operator's own count: a multiply-add is two, each\n"
-      "input is read once, each output written once. Fractions are of a large product and a large copy, "
-      "both\n"
-      "measured at the start of this run.",
-      options,
-      (int)(sizeof options / sizeof *options),
-      NULL,
-      0,
-      0,
-      NULL};
+      "ops [options]", summary, options, (int)(sizeof options / sizeof *options), NULL, 0, 0, NULL};
   int code = ebb_command_parse(&command, argc, argv);
   if (code >= 0)
     return code;

@@ -190,22 +190,23 @@ static bool encoding(void *user, ebb_error *err) {
 
 /* ---- the command ------------------------------------------------------------------------------------- */
 
+static const char *const summary =
+    "Times one evaluation of the velocity on a batch: alone, with the token means of every block\n"
+    "captured, and with the statistics of every self-attention as well; then, op by op, by stage.\n"
+    "Tokens a second, and the fraction of a large product's rate that the mathematics of the\n"
+    "evaluation reaches. With --vae, one encoding by op.";
+
 int bench_step(int argc, char **argv) {
   bench_subject_options o = bench_subject_defaults;
   int vae = 0;
-  const ebb_option options[] = {
+  enum { OWN = 1 };
+  ebb_option options[OWN + BENCH_SUBJECT_OPTIONS] = {
       {"vae", EBB_OPTION_FLAG, &vae, NULL, "the VAE's encoder on one clip, in place of the transformer", 0, 0,
        NULL},
-      BENCH_SUBJECT_OPTIONS(&o),
   };
+  bench_subject_list(&o, options + OWN);
   const ebb_command command = {"step [--arch NAME | --model DIR] [options]",
-                               "Times one evaluation of the velocity on a batch: alone, with the token means "
-                               "of every block captured,\n"
-                               "and with the statistics of every self-attention as well; then, op by op, by "
-                               "stage. Tokens a second, and\n"
-                               "the fraction of a large product's rate that the mathematics of the "
-                               "evaluation reaches. With --vae, one\n"
-                               "encoding by op.",
+                               summary,
                                options,
                                (int)(sizeof options / sizeof *options),
                                NULL,
