@@ -295,6 +295,13 @@ static bool run(inversion *v, const char *part, const char *latents, ebb_error *
   return have && bench_fidelity_run(&v->fidelity, err);
 }
 
+static const char *const summary =
+    "Speed: a batch of drawn clips through the VAE and backward to noise, with captures: seconds a\n"
+    "clip and a step, videos an hour. Errors: for every solver, labels and steps, a latent inverted\n"
+    "and generated again, and a noise generated and inverted again: relative L2 distances at the end\n"
+    "of the loop and at the worst state on the way. An exact step may take 100 evaluations: ask for\n"
+    "less on large models.";
+
 int bench_invert(int argc, char **argv) {
   static inversion v;
   bench_subject_options o = bench_subject_defaults;
@@ -302,7 +309,8 @@ int bench_invert(int argc, char **argv) {
   const char *part = "both", *latents = NULL;
   int64_t captures = 11;
   int every_step = 0;
-  const ebb_option options[] = {
+  enum { OWN = 7 };
+  ebb_option options[OWN + BENCH_SUBJECT_OPTIONS] = {
       {"part", EBB_OPTION_TEXT, &part, "NAME", "speed, errors or both (both)", 0, 0, "speed|errors|both"},
       {"solver", EBB_OPTION_TEXT, &solvers, "LIST",
        "of euler,heun,midpoint,rk4,exact (all; speed: the first)", 0, 0, NULL},
@@ -312,22 +320,16 @@ int bench_invert(int argc, char **argv) {
       {"latents", EBB_OPTION_TEXT, &latents, "FILE",
        "errors: safetensors with `latents` [B,C,T,H,W] (encoded clips)", 0, 0, NULL},
       {"every-step", EBB_OPTION_FLAG, &every_step, NULL, "errors: at every state on the way too", 0, 0, NULL},
-      BENCH_SUBJECT_OPTIONS(&o),
   };
-  const ebb_command command = {
-      "invert [--arch NAME | --model DIR] [options]",
-      "Speed: a batch of drawn clips through the VAE and backward to noise, with captures: seconds a clip "
-      "and "
-      "a step, videos\n"
-      "an hour. Errors: for every solver, labels and steps, a latent inverted and generated again, and a "
-      "noise generated and\n"
-      "inverted again: relative L2 distances at the end of the loop and at the worst state on the way.",
-      options,
-      (int)(sizeof options / sizeof *options),
-      NULL,
-      0,
-      0,
-      NULL};
+  bench_subject_list(&o, options + OWN);
+  const ebb_command command = {"invert [--arch NAME | --model DIR] [options]",
+                               summary,
+                               options,
+                               (int)(sizeof options / sizeof *options),
+                               NULL,
+                               0,
+                               0,
+                               NULL};
   int code = ebb_command_parse(&command, argc, argv);
   if (code >= 0)
     return code;

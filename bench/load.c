@@ -135,25 +135,25 @@ static bool run(load *l, ebb_error *err) {
   return true;
 }
 
+static const char *const summary =
+    "Opens a transformer's weights: bytes of its files a second, as found on disk or in the page\n"
+    "cache, then again; and the time from the start of this process to a model that is ready and to\n"
+    "the first velocity in host memory. Beside them the rate of copies from page-locked memory, which\n"
+    "no loading can beat. Folders with random weights: bench/peers/make_model.py.";
+
 int bench_load(int argc, char **argv) {
   static load l;
   bench_subject_options o = bench_subject_defaults;
-  const ebb_option options[] = {BENCH_SUBJECT_OPTIONS(&o)};
-  const ebb_command command = {
-      "load --model DIR [options]",
-      "Opens a transformer's weights: bytes of its files a second, as found on disk or in the page cache, "
-      "then "
-      "again; and\n"
-      "the time from the start of this process to the first velocity in host memory. Beside them the rate of "
-      "copies from\n"
-      "page-locked memory, which no loading can beat. Folders with random weights: "
-      "bench/peers/make_model.py.",
-      options,
-      (int)(sizeof options / sizeof *options),
-      NULL,
-      0,
-      0,
-      NULL};
+  ebb_option options[BENCH_SUBJECT_OPTIONS];
+  bench_subject_list(&o, options);
+  const ebb_command command = {"load --model DIR [options]",
+                               summary,
+                               options,
+                               (int)(sizeof options / sizeof *options),
+                               NULL,
+                               0,
+                               0,
+                               NULL};
   int code = ebb_command_parse(&command, argc, argv);
   if (code >= 0)
     return code;

@@ -188,6 +188,11 @@ static bool run(study *s, ebb_context *c, ebb_error *err) {
   return check_on_cpu(s, &sheet, shape, err);
 }
 
+static const char *const summary =
+    "Fits blocks x steps x seeds x classes logistic probes in one call, from features in host memory\n"
+    "to margins in host memory, to a relative gradient of 1e-6. Features are uniform noise with\n"
+    "planted directions. Then a few again on the CPU: time, and how far apart the two are.";
+
 int bench_probe(int argc, char **argv) {
   study s = {.device = "auto",
              .blocks = 30,
@@ -214,19 +219,7 @@ int bench_probe(int argc, char **argv) {
       {"csv", EBB_OPTION_FLAG, &s.csv, NULL, "comma-separated values", 0, 0, NULL},
   };
   const ebb_command command = {
-      "probe [options]",
-      "Fits blocks x steps x seeds x classes logistic probes in one call, from features in host memory to "
-      "margins in host\n"
-      "memory, to a relative gradient of 1e-6. Features are uniform noise with planted directions. Then a "
-      "few "
-      "again on the\n"
-      "CPU: time, and how far apart the two are.",
-      options,
-      (int)(sizeof options / sizeof *options),
-      NULL,
-      0,
-      0,
-      NULL};
+      "probe [options]", summary, options, (int)(sizeof options / sizeof *options), NULL, 0, 0, NULL};
   int code = ebb_command_parse(&command, argc, argv);
   if (code >= 0)
     return code;

@@ -117,12 +117,11 @@ static bool measure(step *s, const char *which, ebb_name_list points, ebb_error 
   return true;
 }
 
-static bool profile(step *s, void (*call)(void *user, int i), const char *what,
+static bool profile(step *s, void (*call)(void *user, int i), const char *what, const char *shape,
                     void (*name)(const ebb_op_seen *op, char text[64]), ebb_error *err) {
   enum { RUNS = 3 };
   bench_subject *b = &s->subject;
   static bench_profile p;
-  char shape[64];
   if (b->context.counting)
     return true;
   call(s, 0);
@@ -132,7 +131,7 @@ static bool profile(step *s, void (*call)(void *user, int i), const char *what,
   bench_profile_stop(&p);
   if (!ebb_context_ok(&b->context, err))
     return false;
-  bench_profile_print(&p, &b->sheet, what, bench_latent_text(b, shape), ebb_dtype_name(b->dtype), RUNS);
+  bench_profile_print(&p, &b->sheet, what, shape, ebb_dtype_name(b->dtype), RUNS);
   return true;
 }
 
@@ -142,6 +141,7 @@ static bool velocity(void *user, ebb_error *err) {
   ebb_context *c = &b->context;
   const ebb_latent_shape z = b->shape;
   const double label = 500;
+  char shape[64];
   bool ok =
       bench_open_transformer(b, &s->model, err) && bench_condition(b, &s->model, &label, 1, &s->cond, err);
   if (ok) {
@@ -153,7 +153,7 @@ static bool velocity(void *user, ebb_error *err) {
          measure(s, "block means, attention maps",
                  (ebb_name_list){3, {"block_out", "attn_frames", "attn_entropy"}}, err) &&
          measure(s, "no capture, again", (ebb_name_list){0}, err) && /* how far apart two of the same are */
-         profile(s, evaluate, "stage", velocity_stage, err);
+         profile(s, evaluate, "stage", bench_latent_text(b, shape), velocity_stage, err);
   }
   ebb_condition_free(&s->cond);
   ebb_model_close(&s->model);
@@ -188,34 +188,36 @@ static bool encoding(void *user, ebb_error *err) {
            (long long)b->width);
   if (ok && !c->counting)
     bench_sheet_row(&b->sheet, &(bench_row){"vae encode", "one clip", shape, ebb_dtype_name(b->dtype), time, flops, bytes});
-  ok = ok && profile(s, encode, "vae op", op_and_shape, err);
+  ok = ok && profile(s, encode, "vae op", shape, op_and_shape, err);
   ebb_vae_close(&s->vae);
   return ok;
 }
 
 /* ---- the command ------------------------------------------------------------------------------------- */
 
+static const char *const summary =
+    "Times one evaluation of the velocity on a batch: alone, with the token means of every block\n"
+    "captured, and with the statistics of every self-attention as well; then, op by op, by stage.\n"
+    "Tokens a second, and the fraction of a large product's rate that the mathematics of the\n"
+    "evaluation reaches. With --vae, one encoding by op.";
+
 int bench_step(int argc, char **argv) {
   bench_subject_options o = bench_subject_defaults;
   int vae = 0;
-  const ebb_option options[] = {
+  enum { OWN = 1 };
+  ebb_option options[OWN + BENCH_SUBJECT_OPTIONS] = {
       {"vae", EBB_OPTION_FLAG, &vae, NULL, "the VAE's encoder on one clip, in place of the transformer", 0, 0,
        NULL},
-      BENCH_SUBJECT_OPTIONS(&o),
   };
-  const ebb_command command = {
-      "step [--arch NAME | --model DIR] [options]",
-      "Times one evaluation of the velocity on a batch: alone, with the token means of every block captured, "
-      "and with the\n"
-      "statistics of every self-attention as well; then, op by op, by stage. Tokens a second, and the "
-      "fraction of a large\n"
-      "product's rate that the mathematics of the evaluation reaches. With --vae, one encoding by op.",
-      options,
-      (int)(sizeof options / sizeof *options),
-      NULL,
-      0,
-      0,
-      NULL};
+  bench_subject_list(&o, options + OWN);
+  const ebb_command command = {"step [--arch NAME | --model DIR] [options]",
+                               summary,
+                               options,
+                               (int)(sizeof options / sizeof *options),
+                               NULL,
+                               0,
+                               0,
+                               NULL};
   int code = ebb_command_parse(&command, argc, argv);
   if (code >= 0)
     return code;

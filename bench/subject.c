@@ -20,6 +20,26 @@ static const struct {
 
 /* ---- options ----------------------------------------------------------------------------------------- */
 
+void bench_subject_list(bench_subject_options *o, ebb_option to[BENCH_SUBJECT_OPTIONS]) {
+  const char *archs = "tiny|wan2.1-1.3b|wan2.1-14b", *dtypes = "float32|bfloat16";
+  const ebb_option options[BENCH_SUBJECT_OPTIONS] = {
+      {"arch", EBB_OPTION_TEXT, &o->arch, "NAME", "tiny (CPU), wan2.1-1.3b (GPU), wan2.1-14b", 0, 0, archs},
+      {"model", EBB_OPTION_TEXT, &o->model, "DIR", "a folder with weights, in place of --arch", 0, 0, NULL},
+      {"transformer", EBB_OPTION_TEXT, &o->transformer, "NAME", "its sub-folder (transformer)", 0, 0, NULL},
+      {"device", EBB_OPTION_TEXT, &o->device, "NAME", "auto, cpu, cuda, cuda:N (auto)", 0, 0, NULL},
+      {"dtype", EBB_OPTION_TEXT, &o->dtype, "NAME", "of the transformer (float32)", 0, 0, dtypes},
+      {"batch", EBB_OPTION_INT, &o->batch, "N", "videos at once (16; 14b 1)", 1, 4096, NULL},
+      {"size", EBB_OPTION_TEXT, &o->size, "HxW", "pixels (256x256; tiny 64x64)", 0, 0, NULL},
+      {"frames", EBB_OPTION_INT, &o->frames, "N", "of a clip, 4k+1 (97; tiny 33)", 1, 100000, NULL},
+      {"text", EBB_OPTION_INT, &o->text_tokens, "N", "text positions (512; tiny 1)", 1, 100000, NULL},
+      {"words", EBB_OPTION_INT, &o->words, "N", "of them not padding (1: an empty prompt)", 1, 100000, NULL},
+      {"seed", EBB_OPTION_INT, &o->seed, "N", "of random weights (0)", 0, INT64_MAX, NULL},
+      {"seconds", EBB_OPTION_REAL, &o->seconds, "X", "time for each measurement (2)", 0, 0, NULL},
+      {"csv", EBB_OPTION_FLAG, &o->csv, NULL, "comma-separated values", 0, 0, NULL},
+  };
+  memcpy(to, options, sizeof options);
+}
+
 static void fill_in(bench_subject *s) {
   bench_subject_options *o = &s->options;
   bool host = s->context.activations.place == EBB_HOST;

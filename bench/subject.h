@@ -17,44 +17,9 @@ typedef struct bench_subject_options {
 
 extern const bench_subject_options bench_subject_defaults;
 
-/* The options of a command that has a subject: an entry of its table each. */
-#define BENCH_SUBJECT_OPTIONS(o)                                                                               \
-  {"arch",                                                                                                     \
-   EBB_OPTION_TEXT,                                                                                            \
-   &(o)->arch,                                                                                                 \
-   "NAME",                                                                                                     \
-   "random weights of: tiny (CPU), wan2.1-1.3b (GPU), wan2.1-14b",                                             \
-   0,                                                                                                          \
-   0,                                                                                                          \
-   "tiny|wan2.1-1.3b|wan2.1-14b"},                                                                             \
-      {"model",                                                                                                \
-       EBB_OPTION_TEXT,                                                                                        \
-       &(o)->model,                                                                                            \
-       "DIR",                                                                                                  \
-       "a diffusers folder with its weights, in place of --arch",                                              \
-       0,                                                                                                      \
-       0,                                                                                                      \
-       NULL},                                                                                                  \
-      {"transformer", EBB_OPTION_TEXT, &(o)->transformer, "NAME", "its sub-folder (transformer)", 0, 0, NULL}, \
-      {"device", EBB_OPTION_TEXT, &(o)->device, "NAME", "auto, cpu, cuda, cuda:N (auto)", 0, 0, NULL},         \
-      {"dtype",                                                                                                \
-       EBB_OPTION_TEXT,                                                                                        \
-       &(o)->dtype,                                                                                            \
-       "NAME",                                                                                                 \
-       "of the transformer: float32 or bfloat16 (float32)",                                                    \
-       0,                                                                                                      \
-       0,                                                                                                      \
-       "float32|bfloat16"},                                                                                    \
-      {"batch", EBB_OPTION_INT, &(o)->batch, "N", "videos at once (16; tiny 16)", 1, 4096, NULL},              \
-      {"size", EBB_OPTION_TEXT, &(o)->size, "HxW", "pixels (256x256; tiny 64x64)", 0, 0, NULL},                \
-      {"frames", EBB_OPTION_INT, &(o)->frames, "N", "of a clip, 4k+1 (97; tiny 33)", 1, 100000, NULL},         \
-      {"text", EBB_OPTION_INT, &(o)->text_tokens, "N", "text positions (512; tiny 1)", 1, 100000, NULL},       \
-      {"words", EBB_OPTION_INT, &(o)->words, "N", "of them not padding (1, as the empty prompt)",              \
-       1,       100000,         NULL},                                                                         \
-      {"seed", EBB_OPTION_INT, &(o)->seed, "N", "of random weights (0)", 0, INT64_MAX, NULL},                  \
-      {"seconds", EBB_OPTION_REAL, &(o)->seconds, "X", "time given to each measurement (2)", 0, 0, NULL}, {    \
-    "csv", EBB_OPTION_FLAG, &(o)->csv, NULL, "comma-separated values", 0, 0, NULL                              \
-  }
+/* The options of a command that has a subject, into the end of its table. */
+enum { BENCH_SUBJECT_OPTIONS = 13 };
+void bench_subject_list(bench_subject_options *o, ebb_option to[BENCH_SUBJECT_OPTIONS]);
 
 typedef struct bench_subject {
   bench_subject_options options; /* with all defaults filled in */

@@ -115,7 +115,7 @@ static void write_number(char *to, ebb_dtype dtype, float value) {
 }
 
 void bench_fill(ebb_context *c, ebb_tensor t, double scale, uint64_t seed) {
-  int64_t n = ebb_count(t), drawn = n < STRETCH ? n : STRETCH;
+  int64_t n = ebb_count(t), most = 64 * (int64_t)STRETCH, drawn = n < most ? n : most; /* 32 MiB an upload */
   size_t size = ebb_dtype_size(t.dtype);
   if (c->counting || !t.data)
     return;

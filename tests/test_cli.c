@@ -57,6 +57,7 @@ static void test_usage(void **state) {
   expect(2, "eval velocity", "--model");
   expect(2, "eval velocty --model m --in i --out o", "velocty");
   expect(2, "eval velocity --dtype int7", "float32|bfloat16");
+  expect(0, "eval --help", "velocity-only");
   expect(2, "eval invert --model m --in i --out o --guidance inf", "--guidance");
   expect(0, "run --help", "--device NAME");
   expect(0, "probe --help", "auto, cpu, cuda or cuda:N");

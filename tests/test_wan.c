@@ -544,6 +544,36 @@ static void test_vae_halves(void **state) {
   assert_true(parameters[1] > 0 && parameters[2] > 0 && parameters[1] + parameters[2] == parameters[3]);
 }
 
+/* Without its weights: the seed alone says what they are, and the encoder works. */
+static void test_vae_from_a_seed(void **state) {
+  (void)state;
+  const int64_t seeds[] = {3, 3, 4};
+  float first[3] = {0};
+  for (int i = 0; i < 3; i++) {
+    ebb_context c;
+    ebb_vae vae;
+    ebb_latent_shape z;
+    ebb_error err = {""};
+    open_context(&c);
+    if (!ebb_vae_open(&vae, &c, MODELS "wan-b/vae", &seeds[i], true, false, &err) ||
+        !ebb_vae_latent_shape(&vae, 5, 16, 16, &z, &err))
+      fail_msg("%s", err.text);
+    assert_string_equal(vae.sha256, i < 2 ? "random:3" : "random:4");
+    ebb_tensor video = EBB_ACTIVATION(&c, "video", 1, 3, 5, 16, 16);
+    ebb_tensor latents = EBB_ACTIVATION(&c, "latents", 1, z.channels, z.frames, z.height, z.width);
+    float *values = video.data;
+    for (int64_t k = 0; k < ebb_count(video); k++)
+      values[k] = (float)(k % 17) / 8 - 1;
+    ebb_vae_encode(&vae, latents, video);
+    assert_true(ebb_context_ok(&c, &err));
+    first[i] = *(float *)latents.data;
+    assert_true(isfinite(first[i]));
+    ebb_vae_close(&vae);
+    ebb_context_close(&c);
+  }
+  assert_true(first[0] == first[1] && first[1] != first[2]);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_rope),
@@ -558,6 +588,7 @@ int main(void) {
       cmocka_unit_test(test_vae_shapes),
       cmocka_unit_test(test_vae_causal_and_batched),
       cmocka_unit_test(test_vae_halves),
+      cmocka_unit_test(test_vae_from_a_seed),
   };
   return cmocka_run_group_tests_name("wan", tests, NULL, NULL);
 }

@@ -375,6 +375,33 @@ static void test_initialise(void **state) {
   ebb_parameters_free(&list);
 }
 
+/* Long enough that threads share the drawing. */
+static void test_initialise_with_threads(void **state) {
+  (void)state;
+  const char *saved = getenv("OMP_NUM_THREADS"), *threads[] = {"1", "3"};
+  char *restore = saved ? strdup(saved) : NULL;
+  ebb_error err = {""};
+  ebb_context c[2];
+  ebb_tensor w[2];
+  for (int i = 0; i < 2; i++) {
+    ebb_parameters list = {0};
+    ebb_parameters_add(&list, &w[i], EBB_SHAPE(500, 301), EBB_INIT_LINEAR, 301, "w");
+    setenv("OMP_NUM_THREADS", threads[i], 1);
+    assert_true(ebb_context_open(&c[i], "cpu", &err));
+    assert_true(ebb_context_reserve(&c[i], EBB_WEIGHTS, (size_t)1 << 20, &err));
+    assert_true(ebb_weights_initialise(&c[i], &list, 5, &err));
+    ebb_parameters_free(&list);
+  }
+  assert_memory_equal(w[0].data, w[1].data, ebb_bytes(w[0]));
+  for (int i = 0; i < 2; i++)
+    ebb_context_close(&c[i]);
+  if (restore)
+    setenv("OMP_NUM_THREADS", restore, 1);
+  else
+    unsetenv("OMP_NUM_THREADS");
+  free(restore);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_single),
                                      cmocka_unit_test(test_sharded),
@@ -384,6 +411,7 @@ int main(void) {
                                      cmocka_unit_test(test_nothing_there),
                                      cmocka_unit_test(test_all_mismatches_at_once),
                                      cmocka_unit_test(test_memory_too_small),
-                                     cmocka_unit_test(test_initialise)};
+                                     cmocka_unit_test(test_initialise),
+                                     cmocka_unit_test(test_initialise_with_threads)};
   return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }

@@ -27,7 +27,7 @@ def parser(text, subject=True):
     p.add_argument("--seconds", type=float, default=2, help="time given to each measurement")
     if subject:
         p.add_argument("--arch", choices=ARCHITECTURES, help="default: wan2.1-1.3b on a GPU, tiny on the CPU")
-        p.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
+        p.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
         p.add_argument("--batch", type=int)
         p.add_argument("--size", help="HxW in pixels")
         p.add_argument("--frames", type=int)

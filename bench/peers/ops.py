@@ -91,7 +91,7 @@ class Ops:
 
 def main():
     p = common.parser(__doc__, subject=False)
-    p.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
+    p.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     p.add_argument("--only", default="linear,attention,norms,conv")
     p.set_defaults(seconds=0.2)
     a = p.parse_args()

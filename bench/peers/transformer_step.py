@@ -62,7 +62,7 @@ def main():
             run(a, sheet, variant)
         except Exception as e:  # a peer that cannot run is told, the others go on
             common.note(f"{variant} failed: {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}")
-        torch._dynamo.reset()
+        torch.compiler.reset()
         if a.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
