@@ -10,7 +10,8 @@ typedef struct ebb_vae {
   const char *class_name;        /* _class_name in config.json: "AutoencoderKLWan" */
   int64_t channels;              /* z */
   int time_stride, space_stride; /* 4, 8 for Wan */
-  int chunk; /* clips have chunk*k + 1 frames: 4, whatever the stride, as diffusers cuts them */
+  int chunk;       /* clips have chunk*k + 1 frames: 4, whatever the stride, as diffusers cuts them */
+  ebb_dtype dtype; /* of what runs between pixels and latents, which are float32 */
   int64_t parameters;
   char sha256[65];    /* of the weights, once ebb_digest_finish has put it here; "random:<seed>" when initialised */
   ebb_digest *digest; /* NULL when counting or initialised */
@@ -27,7 +28,8 @@ void ebb_vae_close(ebb_vae *vae);
  * the convolutions do. Errors: F of another form, sides too small. */
 bool ebb_vae_latent_shape(const ebb_vae *vae, int64_t frames, int64_t height, int64_t width,
                           ebb_latent_shape *shape, ebb_error *err);
-/* latents [B,C,T,h,w] = (posterior mode - latents_mean)/latents_std of video [B,3,F,H,W] in [-1,1]. */
+/* latents [B,C,T,h,w] = (posterior mode - latents_mean)/latents_std of video [B,3,F,H,W] in [-1,1]; both
+ * float32, here and below. */
 void ebb_vae_encode(ebb_vae *vae, ebb_tensor latents, ebb_tensor video);
 /* video [B,3,time_stride*(T-1)+1,space_stride*h,space_stride*w] in [-1,1] (clamped) from normalised latents
  * [B,C,T,h,w]. */
