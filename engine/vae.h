@@ -19,8 +19,9 @@ typedef struct ebb_vae {
 } ebb_vae;
 
 /* folder/config.json of class AutoencoderKLWan and its weights, to compute in `dtype`: float32, or bfloat16 where the
- * context has it; random_seed as in ebb_model_open. with_encoder / with_decoder: which half is loaded; the other
- * one's weights are checked only. Errors as ebb_model_open; the same holds for the weight arena's memory. */
+ * context has it; norms are float32 all the same. random_seed as in ebb_model_open. with_encoder / with_decoder: which
+ * half is loaded; the other one's weights are checked only. Errors as ebb_model_open; the same holds for the weight
+ * arena's memory. */
 bool ebb_vae_open(ebb_vae *vae, ebb_context *c, const char *folder, ebb_dtype dtype, const int64_t *random_seed,
                   bool with_encoder, bool with_decoder, ebb_error *err);
 void ebb_vae_close(ebb_vae *vae);

@@ -62,7 +62,8 @@ typedef struct wan_vae {
 typedef struct builder {
   coder *coder;
   ebb_parameters *list;
-  bool wanted; /* this half is loaded; otherwise its parameters are only checked */
+  bool wanted;     /* this half is loaded; otherwise its parameters are only checked */
+  ebb_dtype dtype; /* of convolutions and attention; norm weights are float32 */
 } builder;
 
 static stage *add_stage(builder *b, stage_kind kind, int64_t in, int64_t out) {
@@ -78,6 +79,7 @@ static void list_conv(builder *b, layer *l, int rank, const int64_t *shape, cons
   int64_t fan_in = 1;
   for (int i = 1; i < rank; i++)
     fan_in *= shape[i];
+  b->list->dtype = b->dtype;
   ebb_parameters_add(b->list, b->wanted ? &l->w : NULL, rank, shape, EBB_INIT_LINEAR, fan_in, "%s%s.weight",
                      stem, name);
   ebb_parameters_add(b->list, b->wanted ? &l->b : NULL, 1, shape, EBB_INIT_LINEAR, fan_in, "%s%s.bias", stem,
@@ -86,6 +88,7 @@ static void list_conv(builder *b, layer *l, int rank, const int64_t *shape, cons
 
 static void list_norm(builder *b, ebb_tensor *gamma, int rank, int64_t C, const char *stem,
                       const char *name) {
+  b->list->dtype = EBB_F32;
   ebb_parameters_add(b->list, b->wanted ? gamma : NULL, rank, (const int64_t[]){C, 1, 1, 1}, EBB_INIT_ONES, 0,
                      "%s%s.gamma", stem, name);
 }
@@ -188,14 +191,14 @@ static void build_decoder(builder *b, const vae_config *v) {
   add_head(b, C, 3, "decoder");
 }
 
-static void build(wan_vae *v) {
+static void build(wan_vae *v, ebb_dtype dtype) {
   const vae_config *k = &v->config;
   int capacity = (int)(k->levels * (k->residuals + 2)) + 8;
   coder *coders[] = {&v->encoder, &v->decoder};
   for (int i = 0; i < 2; i++)
     *coders[i] = (coder){.capacity = capacity, .stages = ebb_must(calloc((size_t)capacity, sizeof(stage)))};
-  build_encoder(&(builder){&v->encoder, &v->list, v->has_encoder}, k);
-  build_decoder(&(builder){&v->decoder, &v->list, v->has_decoder}, k);
+  build_encoder(&(builder){&v->encoder, &v->list, v->has_encoder, dtype}, k);
+  build_decoder(&(builder){&v->decoder, &v->list, v->has_decoder, dtype}, k);
   if (v->has_encoder) /* the encoder's last stage gives mean and log variance: only the mean is wanted */
     v->encoder.stages[v->encoder.count - 1].out = k->z;
 }
@@ -295,7 +298,7 @@ bool ebb_vae_open(ebb_vae *vae, ebb_context *c, const char *folder, ebb_dtype dt
   v->has_decoder = with_decoder;
   bool ok = open_config(vae, v, folder, err);
   if (ok)
-    build(v);
+    build(v, dtype);
   if (ok && random_seed) {
     snprintf(vae->sha256, sizeof vae->sha256, "random:%lld", (long long)*random_seed);
     ok = ebb_weights_initialise(c, &v->list, (uint64_t)*random_seed, err);
