@@ -5,6 +5,13 @@
 
 #include "kernels/ops.h"
 
+typedef enum ebb_convolution {
+  EBB_CONV3D_CAUSAL,
+  EBB_DOWNSAMPLE_SPACE,
+  EBB_DOWNSAMPLE_TIME,
+  EBB_UPSAMPLE_TIME
+} ebb_convolution;
+
 typedef struct ebb_backend {
   const char *name;
   ebb_place place; /* where its tensors live */
@@ -30,10 +37,13 @@ typedef struct ebb_backend {
   void *(*record)(ebb_context *c, void (*work)(void *user), void *user);
   void (*replay)(ebb_context *c, void *recording);
   void (*forget)(ebb_context *c, void *recording);
-  /* Bytes that the op of that name needs from the activation arena for the length of a call; NULL: none. */
+  /* Bytes that the op of that name, or of that kind, needs from the activation arena for the length of a call;
+   * NULL: none. */
   size_t (*attention_scratch)(ebb_context *c, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
                               int heads);
   size_t (*pool_scratch)(ebb_context *c, ebb_tensor x, int64_t frames); /* each of the pooling ops */
+  size_t (*convolution_scratch)(ebb_context *c, ebb_convolution which, ebb_tensor y, ebb_tensor x,
+                                ebb_tensor norm, ebb_tensor w, ebb_tensor residual);
 
   void (*linear)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, ebb_activation act);
   void (*layer_norm)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, float eps);
@@ -60,11 +70,15 @@ typedef struct ebb_backend {
   void (*clamp)(ebb_context *c, ebb_tensor y, ebb_tensor x, float low, float high);
   void (*patchify)(ebb_context *c, ebb_tensor y, ebb_tensor x, const int patch[3]);
   void (*unpatchify)(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[3]);
-  void (*conv3d_causal)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
-  void (*downsample_space)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
-  void (*downsample_time)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
+  void (*conv3d_causal)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor norm, ebb_tensor w,
+                        ebb_tensor b, ebb_tensor residual, void *scratch);
+  void (*downsample_space)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b,
+                           void *scratch);
+  void (*downsample_time)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b,
+                          void *scratch);
   void (*upsample_space)(ebb_context *c, ebb_tensor y, ebb_tensor x);
-  void (*upsample_time)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
+  void (*upsample_time)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b,
+                        void *scratch);
   void (*pool_mean)(ebb_context *c, ebb_tensor y, ebb_tensor x, void *scratch);
   void (*pool_frames)(ebb_context *c, ebb_tensor y, ebb_tensor x, void *scratch);
   void (*pool_moments)(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames, void *scratch);

@@ -272,10 +272,10 @@ void ebb_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos
 }
 
 void ebb_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act) {
-  const arg args[] = {{"y", y, OUT | IN_PLACE}, {"x", x, 0}, {"w", w, 0}};
+  const arg args[] = {{"y", y, OUT | IN_PLACE | HALF}, {"x", x, HALF}, {"w", w, 0}};
   const call k = CALL(c, "channel_norm", args);
-  if (start(&k, EBB_F32) && want_rank(&k, 1, 5, "[B, C, T, H, W]") && want_like(&k, 0, x) &&
-      WANT(&k, 2, x.shape[1]) && count(&k, 4.0 * numel(x)))
+  if (start(&k, EBB_F32) && want_dtype_of(&k, 0, 1) && want_like(&k, 0, x) && WANT(&k, 2, ebb_last(x)) &&
+      count(&k, 4.0 * numel(x)))
     c->backend->channel_norm(c, y, x, w, act);
 }
 
@@ -441,69 +441,108 @@ void ebb_unpatchify(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[
 
 /* ---- video convolutions ------------------------------------------------------------------------------ */
 
-/* x must be a video whose frames, rows and columns together can be indexed by BLAS. */
+/* args[i] must be a video whose frames, rows and columns together can be indexed by BLAS; all that may be half
+ * must be of its dtype. */
 static bool want_video(const call *k, int i) {
-  if (!want_rank(k, i, 5, "[B, C, T, H, W]"))
+  if (!want_rank(k, i, 5, "[B, T, H, W, C]"))
     return false;
+  for (int j = 0; j < k->n; j++)
+    if (k->args[j].flags & HALF && !want_dtype_of(k, j, i))
+      return false;
   const int64_t *n = k->args[i].t.shape;
-  return want(k, (double)n[2] * (double)n[3] * (double)n[4] <= INT32_MAX, "T*H*W exceeds 2147483647");
+  return want(k, (double)n[1] * (double)n[2] * (double)n[3] <= INT32_MAX, "T*H*W exceeds 2147483647");
 }
 
-void ebb_conv3d_causal(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b) {
-  const arg args[] = {{"y", y, OUT}, {"x", x, 0}, {"w", w, 0}, {"b", b, OPTIONAL}};
+/* Takes the scratch memory of a convolution; the caller gives it back. */
+static bool convolution_scratch(const call *k, ebb_convolution which, ebb_tensor y, ebb_tensor x,
+                                ebb_tensor norm, ebb_tensor w, ebb_tensor residual, void **scratch) {
+  const ebb_backend *backend = k->c->backend;
+  size_t bytes =
+      backend->convolution_scratch ? backend->convolution_scratch(k->c, which, y, x, norm, w, residual) : 0;
+  return take_scratch(k, bytes, scratch);
+}
+
+void ebb_conv3d_causal(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor norm, ebb_tensor w,
+                       ebb_tensor b, ebb_tensor residual) {
+  const arg args[] = {{"y", y, OUT | HALF},      {"x", x, HALF},
+                      {"norm", norm, OPTIONAL},  {"w", w, HALF},
+                      {"b", b, OPTIONAL | HALF}, {"residual", residual, OPTIONAL | HALF}};
   const call k = CALL(c, "conv3d_causal", args);
-  if (!start(&k, EBB_F32) || !want_video(&k, 1) || !want_rank(&k, 2, 5, "[Co, Ci, kt, kh, kw]"))
+  if (!start(&k, EBB_F32) || !want_video(&k, 1) || !want_rank(&k, 3, 5, "[Co, Ci, kt, kh, kw]"))
     return;
   const int64_t *n = x.shape, *f = w.shape;
-  if (WANT(&k, 2, f[0], n[1], f[2], f[3], f[4]) &&
-      want(&k, f[3] % 2 == 1 && f[4] % 2 == 1, "the kernel's height or width is even, expected odd") &&
-      WANT(&k, 0, n[0], f[0], n[2], n[3], n[4]) && WANT(&k, 3, f[0]) &&
-      count(&k, 2.0 * numel(y) * numel(w) / (double)f[0]))
-    c->backend->conv3d_causal(c, y, x, w, b);
+  if (!WANT(&k, 3, f[0], n[4], f[2], f[3], f[4]) ||
+      !want(&k, f[3] % 2 == 1 && f[4] % 2 == 1, "the kernel's height or width is even, expected odd") ||
+      !WANT(&k, 0, n[0], n[1], n[2], n[3], f[0]) || !WANT(&k, 4, f[0]) || !WANT(&k, 2, n[4]) ||
+      !want_like(&k, 5, y))
+    return;
+  size_t mark = ebb_arena_mark(&c->activations);
+  void *scratch = NULL;
+  double flops = 2.0 * numel(y) * numel(w) / (double)f[0] + (ebb_present(norm) ? 8.0 * numel(x) : 0);
+  if (convolution_scratch(&k, EBB_CONV3D_CAUSAL, y, x, norm, w, residual, &scratch) && count(&k, flops))
+    c->backend->conv3d_causal(c, y, x, norm, w, b, residual, scratch);
+  ebb_arena_release(&c->activations, mark);
 }
 
 void ebb_downsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b) {
-  const arg args[] = {{"y", y, OUT}, {"x", x, 0}, {"w", w, 0}, {"b", b, OPTIONAL}};
+  const arg args[] = {{"y", y, OUT | HALF}, {"x", x, HALF}, {"w", w, HALF}, {"b", b, OPTIONAL | HALF}};
   const call k = CALL(c, "downsample_space", args);
   if (!start(&k, EBB_F32) || !want_video(&k, 1) || !want_rank(&k, 2, 4, "[Co, Ci, 3, 3]"))
     return;
   const int64_t *n = x.shape;
-  if (WANT(&k, 2, w.shape[0], n[1], 3, 3) && want(&k, n[3] >= 2 && n[4] >= 2, "H or W of x is below 2") &&
-      WANT(&k, 0, n[0], w.shape[0], n[2], (n[3] - 2) / 2 + 1, (n[4] - 2) / 2 + 1) &&
-      WANT(&k, 3, w.shape[0]) && count(&k, 2.0 * numel(y) * 9.0 * (double)n[1]))
-    c->backend->downsample_space(c, y, x, w, b);
+  if (!WANT(&k, 2, w.shape[0], n[4], 3, 3) || !want(&k, n[2] >= 2 && n[3] >= 2, "H or W of x is below 2") ||
+      !WANT(&k, 0, n[0], n[1], (n[2] - 2) / 2 + 1, (n[3] - 2) / 2 + 1, w.shape[0]) ||
+      !WANT(&k, 3, w.shape[0]))
+    return;
+  size_t mark = ebb_arena_mark(&c->activations);
+  void *scratch = NULL;
+  if (convolution_scratch(&k, EBB_DOWNSAMPLE_SPACE, y, x, EBB_NO_TENSOR, w, EBB_NO_TENSOR, &scratch) &&
+      count(&k, 2.0 * numel(y) * 9.0 * (double)n[4]))
+    c->backend->downsample_space(c, y, x, w, b, scratch);
+  ebb_arena_release(&c->activations, mark);
 }
 
 void ebb_downsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b) {
-  const arg args[] = {{"y", y, OUT}, {"x", x, 0}, {"w", w, 0}, {"b", b, OPTIONAL}};
+  const arg args[] = {{"y", y, OUT | HALF}, {"x", x, HALF}, {"w", w, HALF}, {"b", b, OPTIONAL | HALF}};
   const call k = CALL(c, "downsample_time", args);
   if (!start(&k, EBB_F32) || !want_video(&k, 1))
     return;
   const int64_t *n = x.shape;
-  if (want(&k, n[2] % 2 == 1, "the number of frames of x is even, expected odd") &&
-      WANT(&k, 2, n[1], n[1], 3, 1, 1) && WANT(&k, 0, n[0], n[1], (n[2] + 1) / 2, n[3], n[4]) &&
-      WANT(&k, 3, n[1]) && count(&k, 6.0 * numel(y) * (double)n[1] * (double)(n[2] / 2) / (double)y.shape[2]))
-    c->backend->downsample_time(c, y, x, w, b);
+  if (!want(&k, n[1] % 2 == 1, "the number of frames of x is even, expected odd") ||
+      !WANT(&k, 2, n[4], n[4], 3, 1, 1) || !WANT(&k, 0, n[0], (n[1] + 1) / 2, n[2], n[3], n[4]) ||
+      !WANT(&k, 3, n[4]))
+    return;
+  size_t mark = ebb_arena_mark(&c->activations);
+  void *scratch = NULL;
+  if (convolution_scratch(&k, EBB_DOWNSAMPLE_TIME, y, x, EBB_NO_TENSOR, w, EBB_NO_TENSOR, &scratch) &&
+      count(&k, 6.0 * numel(y) * (double)n[4] * (double)(n[1] / 2) / (double)y.shape[1]))
+    c->backend->downsample_time(c, y, x, w, b, scratch);
+  ebb_arena_release(&c->activations, mark);
 }
 
 void ebb_upsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x) {
-  const arg args[] = {{"y", y, OUT}, {"x", x, 0}};
+  const arg args[] = {{"y", y, OUT | HALF}, {"x", x, HALF}};
   const call k = CALL(c, "upsample_space", args);
   if (start(&k, EBB_F32) && want_video(&k, 1) &&
-      WANT(&k, 0, x.shape[0], x.shape[1], x.shape[2], 2 * x.shape[3], 2 * x.shape[4]) && count(&k, 0))
+      WANT(&k, 0, x.shape[0], x.shape[1], 2 * x.shape[2], 2 * x.shape[3], x.shape[4]) && count(&k, 0))
     c->backend->upsample_space(c, y, x);
 }
 
 void ebb_upsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b) {
-  const arg args[] = {{"y", y, OUT}, {"x", x, 0}, {"w", w, 0}, {"b", b, OPTIONAL}};
+  const arg args[] = {{"y", y, OUT | HALF}, {"x", x, HALF}, {"w", w, HALF}, {"b", b, OPTIONAL | HALF}};
   const call k = CALL(c, "upsample_time", args);
   if (!start(&k, EBB_F32) || !want_video(&k, 1))
     return;
   const int64_t *n = x.shape;
-  if (WANT(&k, 2, 2 * n[1], n[1], 3, 1, 1) && WANT(&k, 0, n[0], n[1], 2 * n[2] - 1, n[3], n[4]) &&
-      WANT(&k, 3, 2 * n[1]) &&
-      count(&k, 6.0 * numel(y) * (double)n[1] * (double)(2 * n[2] - 2) / (double)y.shape[2]))
-    c->backend->upsample_time(c, y, x, w, b);
+  if (!WANT(&k, 2, 2 * n[4], n[4], 3, 1, 1) || !WANT(&k, 0, n[0], 2 * n[1] - 1, n[2], n[3], n[4]) ||
+      !WANT(&k, 3, 2 * n[4]))
+    return;
+  size_t mark = ebb_arena_mark(&c->activations);
+  void *scratch = NULL;
+  if (convolution_scratch(&k, EBB_UPSAMPLE_TIME, y, x, EBB_NO_TENSOR, w, EBB_NO_TENSOR, &scratch) &&
+      count(&k, 6.0 * numel(y) * (double)n[4] * (double)(2 * n[1] - 2) / (double)y.shape[1]))
+    c->backend->upsample_time(c, y, x, w, b, scratch);
+  ebb_arena_release(&c->activations, mark);
 }
 
 /* ---- pooling over tokens ----------------------------------------------------------------------------- */

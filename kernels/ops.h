@@ -52,8 +52,8 @@ void ebb_gate_add_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y,
 void ebb_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin, int heads,
                       float eps);
 
-/* The VAE's RMS norm over channels: y = act( x / max(||x||_2, 1e-12) * sqrt(C) * w ), the norm taken over C
- * at every (b,t,h,w). x, y [B,C,T,H,W], w [C]. In place allowed. */
+/* The VAE's RMS norm over channels: y = act( x / max(||x||_2, 1e-12) * sqrt(C) * w ) over the last dimension.
+ * x, y [..., C], w [C]. Half: x and y together. In place allowed. */
 void ebb_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act);
 
 /* ---- position: rope.c -------------------------------------------------------------------------------- */
@@ -119,21 +119,28 @@ void ebb_unpatchify(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[
 
 /* ---- video convolutions: conv3d.c -------------------------------------------------------------------- */
 
-/* Causal 3-D convolution, stride 1, cross-correlation as torch has it: zeros for kt-1 frames before the first
- * and none after, and (kh-1)/2, (kw-1)/2 zeros around; kh, kw odd. x [B,Ci,T,H,W], w [Co,Ci,kt,kh,kw], b [Co]
- * or absent, y [B,Co,T,H,W]. A whole clip at once equals the reference's chunks with caches. */
-void ebb_conv3d_causal(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
+/* Videos inside the VAE have their channels last, [B,T,H,W,C]; weights keep the order of torch. Half, here and
+ * below: all tensors but norm, and all of one dtype. */
+
+/* y = conv(a(x)) + b + residual, a(x) = silu(channel_norm(x) with weight norm), or x where norm is absent. The
+ * convolution is causal, of stride 1, a cross-correlation as torch has it: zeros for kt-1 frames before the
+ * first and none after, and (kh-1)/2, (kw-1)/2 zeros around (of a(x)); kh, kw odd. x [B,T,H,W,Ci], norm [Ci] or
+ * absent, w [Co,Ci,kt,kh,kw], b [Co] or absent, residual as y or absent, y [B,T,H,W,Co]. A whole clip at once
+ * equals the reference's chunks with caches. */
+void ebb_conv3d_causal(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor norm, ebb_tensor w,
+                       ebb_tensor b, ebb_tensor residual);
 /* Halves height and width: per-frame 3x3 convolution of stride 2 with one zero row below and one zero column
- * right. x [B,Ci,T,H,W], w [Co,Ci,3,3], y [B,Co,T,floor((H-2)/2)+1,floor((W-2)/2)+1]. H, W >= 2. */
+ * right. x [B,T,H,W,Ci], w [Co,Ci,3,3], b [Co] or absent, y [B,T,floor((H-2)/2)+1,floor((W-2)/2)+1,Co]. H, W
+ * >= 2. */
 void ebb_downsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
 /* Halves time as Wan's VAE does: y frame 0 is x frame 0, untouched; y frame 1+j = sum_k w[:,:,k] x[2j+k] + b,
- * k = 0..2. x [B,C,T,H,W] with T odd, w [C,C,3,1,1], y [B,C,(T+1)/2,H,W]. */
+ * k = 0..2. x [B,T,H,W,C] with T odd, w [C,C,3,1,1], b [C] or absent, y [B,(T+1)/2,H,W,C]. */
 void ebb_downsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
-/* Doubles height and width by repetition (nearest): y [B,C,T,2H,2W] from x [B,C,T,H,W]. */
+/* Doubles height and width by repetition (nearest): y [B,T,2H,2W,C] from x [B,T,H,W,C]. */
 void ebb_upsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x);
 /* Doubles time as Wan's VAE does: y frame 0 is x frame 0, untouched; for t >= 1, u = causal convolution (kt =
  * 3) of frames 1..T-1 of x alone (zeros before frame 1) with 2C outputs; y frame 2t-1 = first C channels of
- * u_t, y frame 2t = the other C. x [B,C,T,H,W], w [2C,C,3,1,1], b [2C], y [B,C,2T-1,H,W]. */
+ * u_t, y frame 2t = the other C. x [B,T,H,W,C], w [2C,C,3,1,1], b [2C] or absent, y [B,2T-1,H,W,C]. */
 void ebb_upsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
 
 /* ---- pooling over tokens: pool.c --------------------------------------------------------------------- */

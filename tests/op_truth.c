@@ -80,18 +80,19 @@ void truth_qk_norm_rope(const op_case *k, double *const *t) { /* x, w, cos, sin;
     }
 }
 
+/* y [C] = act(x / ||x|| * sqrt(C) * w) of one position */
+static void channel_norm(double *y, const double *x, const double *w, int64_t C, int act) {
+  double square = 0;
+  for (int64_t c = 0; c < C; c++)
+    square += x[c] * x[c];
+  for (int64_t c = 0; c < C; c++)
+    y[c] = activation(x[c] / fmax(sqrt(square), 1e-12) * sqrt((double)C) * w[c], act);
+}
+
 void truth_channel_norm(const op_case *k, double *const *t) { /* y, x, w; i: activation */
-  int64_t B = N(0, 0), C = N(0, 1), places = N(0, 2) * N(0, 3) * N(0, 4);
-  for (int64_t b = 0; b < B; b++)
-    for (int64_t at = 0; at < places; at++) {
-      double square = 0;
-      for (int64_t c = 0; c < C; c++)
-        square += pow(t[1][(b * C + c) * places + at], 2);
-      for (int64_t c = 0; c < C; c++) {
-        int64_t i = (b * C + c) * places + at;
-        t[0][i] = activation(t[1][i] / fmax(sqrt(square), 1e-12) * sqrt((double)C) * t[2][c], k->i[0]);
-      }
-    }
+  int64_t C = N(2, 0);
+  for (int64_t at = 0; at < op_tensor_count(&k->t[1]); at += C)
+    channel_norm(t[0] + at, t[1] + at, t[2], C, k->i[0]);
 }
 
 void truth_timestep_embedding(const op_case *k, double *const *t) { /* y, t */
@@ -236,89 +237,80 @@ void truth_unpatchify(const op_case *k, double *const *t) { /* x, y; i: patch */
   walk_patches(&k->t[0], k->i, false, t[0], t[1], true);
 }
 
-/* x [B,C,T,H,W] at an index, zero outside. */
-static double at(const op_tensor *x, const double *values, int64_t b, int64_t c, int64_t t, int64_t h,
-                 int64_t w) {
+/* x [B,T,H,W,C] at an index, zero outside. */
+static double at(const op_tensor *x, const double *values, int64_t b, int64_t t, int64_t h, int64_t w,
+                 int64_t c) {
   const int64_t *n = x->shape;
-  if (t < 0 || t >= n[2] || h < 0 || h >= n[3] || w < 0 || w >= n[4])
+  if (t < 0 || t >= n[1] || h < 0 || h >= n[2] || w < 0 || w >= n[3])
     return 0;
-  return values[(((b * n[1] + c) * n[2] + t) * n[3] + h) * n[4] + w];
+  return values[(((b * n[1] + t) * n[2] + h) * n[3] + w) * n[4] + c];
 }
 
-void truth_conv3d_causal(const op_case *k, double *const *t) { /* y, x, w, b */
-  int64_t Ci = N(2, 1), kt = N(2, 2), kh = N(2, 3), kw = N(2, 4), i = 0;
-  for (int64_t b = 0; b < N(0, 0); b++)
-    for (int64_t o = 0; o < N(0, 1); o++)
-      for (int64_t f = 0; f < N(0, 2); f++)
-        for (int64_t h = 0; h < N(0, 3); h++)
-          for (int64_t w = 0; w < N(0, 4); w++, i++) {
-            double sum = HAS(3) ? t[3][o] : 0;
-            for (int64_t c = 0; c < Ci; c++)
-              for (int64_t dt = 0; dt < kt; dt++)
-                for (int64_t dh = 0; dh < kh; dh++)
-                  for (int64_t dw = 0; dw < kw; dw++)
-                    sum += t[2][(((o * Ci + c) * kt + dt) * kh + dh) * kw + dw] *
-                           at(&k->t[1], t[1], b, c, f + dt - (kt - 1), h + dh - kh / 2, w + dw - kw / 2);
-            t[0][i] = sum;
-          }
+/* For every output of y = t[0] [B,T,H,W,C], in order: its place b, f, h, w, o and its index i. */
+#define EACH_OUTPUT                                                                                          \
+  int64_t i = 0;                                                                                             \
+  for (int64_t b = 0; b < N(0, 0); b++)                                                                      \
+    for (int64_t f = 0; f < N(0, 1); f++)                                                                    \
+      for (int64_t h = 0; h < N(0, 2); h++)                                                                  \
+        for (int64_t w = 0; w < N(0, 3); w++)                                                                \
+          for (int64_t o = 0; o < N(0, 4); o++, i++)
+
+void truth_conv3d_causal(const op_case *k, double *const *t) { /* y, x, norm, w, b, residual */
+  int64_t Ci = N(3, 1), kt = N(3, 2), kh = N(3, 3), kw = N(3, 4), count = op_tensor_count(&k->t[1]);
+  double *a = malloc((size_t)count * sizeof *a);
+  memcpy(a, t[1], (size_t)count * sizeof *a);
+  for (int64_t p = 0; HAS(2) && p < count; p += Ci)
+    channel_norm(a + p, t[1] + p, t[2], Ci, EBB_SILU);
+  EACH_OUTPUT {
+    double sum = (HAS(4) ? t[4][o] : 0) + (HAS(5) ? t[5][i] : 0);
+    for (int64_t c = 0; c < Ci; c++)
+      for (int64_t dt = 0; dt < kt; dt++)
+        for (int64_t dh = 0; dh < kh; dh++)
+          for (int64_t dw = 0; dw < kw; dw++)
+            sum += t[3][(((o * Ci + c) * kt + dt) * kh + dh) * kw + dw] *
+                   at(&k->t[1], a, b, f + dt - (kt - 1), h + dh - kh / 2, w + dw - kw / 2, c);
+    t[0][i] = sum;
+  }
+  free(a);
 }
 
 void truth_downsample_space(const op_case *k, double *const *t) { /* y, x, w, b */
-  int64_t Ci = N(2, 1), i = 0;
-  for (int64_t b = 0; b < N(0, 0); b++)
-    for (int64_t o = 0; o < N(0, 1); o++)
-      for (int64_t f = 0; f < N(0, 2); f++)
-        for (int64_t h = 0; h < N(0, 3); h++)
-          for (int64_t w = 0; w < N(0, 4); w++, i++) {
-            double sum = HAS(3) ? t[3][o] : 0;
-            for (int64_t c = 0; c < Ci; c++)
-              for (int64_t tap = 0; tap < 9; tap++)
-                sum += t[2][(o * Ci + c) * 9 + tap] *
-                       at(&k->t[1], t[1], b, c, f, 2 * h + tap / 3, 2 * w + tap % 3);
-            t[0][i] = sum;
-          }
+  int64_t Ci = N(2, 1);
+  EACH_OUTPUT {
+    double sum = HAS(3) ? t[3][o] : 0;
+    for (int64_t c = 0; c < Ci; c++)
+      for (int64_t tap = 0; tap < 9; tap++)
+        sum += t[2][(o * Ci + c) * 9 + tap] * at(&k->t[1], t[1], b, f, 2 * h + tap / 3, 2 * w + tap % 3, c);
+    t[0][i] = sum;
+  }
 }
 
 void truth_downsample_time(const op_case *k, double *const *t) { /* y, x, w, b */
-  int64_t C = N(1, 1), i = 0;
-  for (int64_t b = 0; b < N(0, 0); b++)
-    for (int64_t o = 0; o < C; o++)
-      for (int64_t f = 0; f < N(0, 2); f++)
-        for (int64_t h = 0; h < N(0, 3); h++)
-          for (int64_t w = 0; w < N(0, 4); w++, i++) {
-            double sum = HAS(3) ? t[3][o] : 0;
-            for (int64_t c = 0; c < C; c++)
-              for (int64_t tap = 0; tap < 3; tap++)
-                sum += t[2][(o * C + c) * 3 + tap] * at(&k->t[1], t[1], b, c, 2 * (f - 1) + tap, h, w);
-            t[0][i] = f == 0 ? at(&k->t[1], t[1], b, o, 0, h, w) : sum;
-          }
+  int64_t C = N(1, 4);
+  EACH_OUTPUT {
+    double sum = HAS(3) ? t[3][o] : 0;
+    for (int64_t c = 0; c < C; c++)
+      for (int64_t tap = 0; tap < 3; tap++)
+        sum += t[2][(o * C + c) * 3 + tap] * at(&k->t[1], t[1], b, 2 * (f - 1) + tap, h, w, c);
+    t[0][i] = f == 0 ? at(&k->t[1], t[1], b, 0, h, w, o) : sum;
+  }
 }
 
 void truth_upsample_space(const op_case *k, double *const *t) { /* y, x */
-  int64_t i = 0;
-  for (int64_t b = 0; b < N(0, 0); b++)
-    for (int64_t c = 0; c < N(0, 1); c++)
-      for (int64_t f = 0; f < N(0, 2); f++)
-        for (int64_t h = 0; h < N(0, 3); h++)
-          for (int64_t w = 0; w < N(0, 4); w++, i++)
-            t[0][i] = at(&k->t[1], t[1], b, c, f, h / 2, w / 2);
+  EACH_OUTPUT t[0][i] = at(&k->t[1], t[1], b, f, h / 2, w / 2, o);
 }
 
 void truth_upsample_time(const op_case *k, double *const *t) { /* y, x, w, b */
-  int64_t C = N(1, 1), i = 0;
-  for (int64_t b = 0; b < N(0, 0); b++)
-    for (int64_t o = 0; o < C; o++)
-      for (int64_t f = 0; f < N(0, 2); f++)
-        for (int64_t h = 0; h < N(0, 3); h++)
-          for (int64_t w = 0; w < N(0, 4); w++, i++) {
-            int64_t from = (f + 1) / 2, output = o + (f % 2 == 0 ? C : 0);
-            double sum = HAS(3) ? t[3][output] : 0;
-            for (int64_t c = 0; c < C; c++)
-              for (int64_t tap = 0; tap < 3; tap++)
-                if (from - 2 + tap >= 1)
-                  sum += t[2][(output * C + c) * 3 + tap] * at(&k->t[1], t[1], b, c, from - 2 + tap, h, w);
-            t[0][i] = f == 0 ? at(&k->t[1], t[1], b, o, 0, h, w) : sum;
-          }
+  int64_t C = N(1, 4);
+  EACH_OUTPUT {
+    int64_t from = (f + 1) / 2, output = o + (f % 2 == 0 ? C : 0);
+    double sum = HAS(3) ? t[3][output] : 0;
+    for (int64_t c = 0; c < C; c++)
+      for (int64_t tap = 0; tap < 3; tap++)
+        if (from - 2 + tap >= 1)
+          sum += t[2][(output * C + c) * 3 + tap] * at(&k->t[1], t[1], b, from - 2 + tap, h, w, c);
+    t[0][i] = f == 0 ? at(&k->t[1], t[1], b, 0, h, w, o) : sum;
+  }
 }
 
 /* means [B,T,D] of x [B,S,D] */

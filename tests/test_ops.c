@@ -219,7 +219,7 @@ static void in_place_is_the_same(void **state) {
       if (op == 0)
         ebb_layer_norm(&c, to, x, w, u, 1e-6f);
       else if (op == 1)
-        ebb_channel_norm(&c, to, x, three, EBB_SILU);
+        ebb_channel_norm(&c, to, x, w, EBB_SILU);
       else if (op == 2)
         ebb_axpby(&c, to, 0.5f, x, 2.0f, x);
       else if (op == 3)

@@ -142,6 +142,7 @@ const ebb_backend ebb_cpu_backend = {
     .download_start = cpu_download,
     .download_wait = cpu_wait,
     .upload_from = cpu_upload_from,
+    .convolution_scratch = cpu_convolution_scratch,
     .linear = cpu_linear,
     .layer_norm = cpu_layer_norm,
     .norm_modulate = cpu_norm_modulate,

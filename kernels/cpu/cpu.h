@@ -114,11 +114,16 @@ void cpu_channel_affine(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor s
 void cpu_clamp(ebb_context *c, ebb_tensor y, ebb_tensor x, float low, float high);
 void cpu_patchify(ebb_context *c, ebb_tensor y, ebb_tensor x, const int patch[3]);
 void cpu_unpatchify(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[3]);
-void cpu_conv3d_causal(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
-void cpu_downsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
-void cpu_downsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
+size_t cpu_convolution_scratch(ebb_context *c, ebb_convolution which, ebb_tensor y, ebb_tensor x,
+                               ebb_tensor norm, ebb_tensor w, ebb_tensor residual);
+void cpu_conv3d_causal(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor norm, ebb_tensor w,
+                       ebb_tensor b, ebb_tensor residual, void *scratch);
+void cpu_downsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b,
+                          void *scratch);
+void cpu_downsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b,
+                         void *scratch);
 void cpu_upsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x);
-void cpu_upsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
+void cpu_upsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, void *scratch);
 void cpu_pool_mean(ebb_context *c, ebb_tensor y, ebb_tensor x, void *scratch);
 void cpu_pool_frames(ebb_context *c, ebb_tensor y, ebb_tensor x, void *scratch);
 void cpu_pool_moments(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames, void *scratch);

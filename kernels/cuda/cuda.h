@@ -162,6 +162,14 @@ void cuda_channel_affine(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor 
 void cuda_clamp(ebb_context *c, ebb_tensor y, ebb_tensor x, float low, float high);
 void cuda_patchify(ebb_context *c, ebb_tensor y, ebb_tensor x, const int patch[3]);
 void cuda_unpatchify(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[3]);
+size_t cuda_convolution_scratch(ebb_context *c, ebb_convolution which, ebb_tensor y, ebb_tensor x, ebb_tensor norm,
+                                ebb_tensor w, ebb_tensor residual);
+void cuda_conv3d_causal(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor norm, ebb_tensor w, ebb_tensor b,
+                        ebb_tensor residual, void *scratch);
+void cuda_downsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, void *scratch);
+void cuda_downsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, void *scratch);
+void cuda_upsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x);
+void cuda_upsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, void *scratch);
 size_t cuda_pool_scratch(ebb_context *c, ebb_tensor x, int64_t frames);
 void cuda_pool_mean(ebb_context *c, ebb_tensor y, ebb_tensor x, void *scratch);
 void cuda_pool_frames(ebb_context *c, ebb_tensor y, ebb_tensor x, void *scratch);
