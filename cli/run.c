@@ -138,15 +138,18 @@ int ebb_invert_command(int argc, char **argv) {
 }
 
 int ebb_probe_command(int argc, char **argv) {
-  const char *run = NULL;
+  const char *run = NULL, *device = NULL;
   ebb_text_list sets = {0};
-  const ebb_option options[] = {{"set", EBB_OPTION_LIST, &sets, "KEY=VALUE",
-                                 "overrides a key of the run's config, e.g. probe.seed=2", 0, 0, NULL}};
+  const ebb_option options[] = {
+      {"set", EBB_OPTION_LIST, &sets, "KEY=VALUE",
+       "overrides a key of the run's config, e.g. probe.preset=referee", 0, 0, NULL},
+      {"device", EBB_OPTION_TEXT, &device, "NAME",
+       "where the probes are solved (run.device): auto, cpu, cuda, cuda:N", 0, 0, NULL}};
   const ebb_command command = {
-      "probe RUN [--set probe.KEY=VALUE]",
+      "probe RUN [--set probe.KEY=VALUE] [--device NAME]",
       "Fits the probes on a finished run's features; writes RUN/probe and prints the table.",
       options,
-      1,
+      2,
       &run,
       1,
       1,
@@ -155,6 +158,11 @@ int ebb_probe_command(int argc, char **argv) {
   if (code >= 0)
     return code;
   ebb_error err = {0};
+  char where[64];
+  if (device && sets.count < 64) {
+    snprintf(where, sizeof where, "run.device=%s", device);
+    sets.items[sets.count++] = where;
+  }
   char *path = ebb_path_join(run, "config.yaml");
   ebb_config config;
   bool usage = false;
