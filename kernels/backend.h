@@ -44,6 +44,9 @@ typedef struct ebb_backend {
   size_t (*pool_scratch)(ebb_context *c, ebb_tensor x, int64_t frames); /* each of the pooling ops */
   size_t (*convolution_scratch)(ebb_context *c, ebb_convolution which, ebb_tensor y, ebb_tensor x,
                                 ebb_tensor norm, ebb_tensor w, ebb_tensor residual);
+  size_t (*spd_inverse_scratch)(ebb_context *c, ebb_tensor a);
+  size_t (*logistic_newton_scratch)(ebb_context *c, ebb_tensor a);
+  size_t (*logistic_adam_scratch)(ebb_context *c, ebb_tensor w, ebb_tensor z);
 
   void (*linear)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, ebb_activation act);
   void (*layer_norm)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, float eps);
@@ -84,9 +87,25 @@ typedef struct ebb_backend {
   void (*pool_moments)(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames, void *scratch);
   void (*pool_motion)(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames, void *scratch);
   void (*gram)(ebb_context *c, ebb_tensor g, ebb_tensor x);
-  void (*matmul)(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor b, bool transpose_a);
-  void (*cholesky_solve)(ebb_context *c, ebb_tensor a, ebb_tensor b);
-  void (*eigh)(ebb_context *c, ebb_tensor w, ebb_tensor a);
+  void (*matmul)(ebb_context *c, ebb_tensor y, ebb_tensor a, bool transpose_a, ebb_tensor b,
+                 bool transpose_b);
+  void (*add_diagonal)(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor shift);
+  void (*spd_inverse)(ebb_context *c, ebb_tensor a, void *scratch);
+  void (*column_scale)(ebb_context *c, ebb_tensor mean, ebb_tensor inverse, ebb_tensor x, ebb_tensor rows);
+  void (*standardise)(ebb_context *c, ebb_tensor z, ebb_tensor x, ebb_tensor rows, ebb_tensor mean,
+                      ebb_tensor inverse);
+  void (*logistic_newton)(ebb_context *c, ebb_tensor a, ebb_tensor b, ebb_tensor reached, ebb_tensor sweeps,
+                          ebb_tensor g, ebb_tensor inverse, ebb_tensor y, ebb_tensor lambda, ebb_tensor mu,
+                          ebb_tensor least, ebb_newton newton, void *scratch);
+  void (*fold_blocks)(ebb_context *c, ebb_tensor s, ebb_tensor p, ebb_tensor rows, ebb_tensor lambda);
+  void (*centred_labels)(ebb_context *c, ebb_tensor y, ebb_tensor mean, ebb_tensor labels, ebb_tensor rows);
+  void (*keep_best)(ebb_context *c, ebb_tensor score, ebb_tensor best, ebb_tensor chosen, ebb_tensor kept,
+                    ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number);
+  void (*count_hits)(ebb_context *c, ebb_tensor hits, ebb_tensor f, ebb_tensor shift, ebb_tensor labels,
+                     ebb_tensor rows);
+  void (*logistic_adam)(ebb_context *c, ebb_tensor w, ebb_tensor epochs, ebb_tensor accuracy, ebb_tensor f,
+                        ebb_tensor z, ebb_tensor y, ebb_tensor order, ebb_tensor which, ebb_tensor judged,
+                        ebb_adam adam, void *scratch);
 } ebb_backend;
 
 extern const ebb_backend ebb_cpu_backend;

@@ -157,17 +157,82 @@ void ebb_pool_moments(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames
  * frames. Zero for no motion, and not additive over frames. */
 void ebb_pool_motion(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames);
 
-/* ---- dense linear algebra for probes, float64: linalg.c ---------------------------------------------- */
+/* ---- many small dense problems at once, float64: linalg.c ---------------------------------------------- */
 
-/* g[i,j] = sum_k x[i,k] x[j,k]. x [n,d], g [n,n], symmetric, both triangles written. */
+/* g[b,i,j] = sum_k x[b,i,k] x[b,j,k]. x [B,n,d], g [B,n,n], symmetric, both triangles written. */
 void ebb_gram(ebb_context *c, ebb_tensor g, ebb_tensor x);
-/* y = a b (a [m,k], b [k,n]); with transpose_a, a is [k,m]. */
-void ebb_matmul(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor b, bool transpose_a);
-/* Solves a x = b for symmetric positive definite a [n,n] (lower triangle used, overwritten by its Cholesky
- * factor); b [n,m] is overwritten by x, m right-hand sides as columns. Not positive definite: an error of the
- * context. */
-void ebb_cholesky_solve(ebb_context *c, ebb_tensor a, ebb_tensor b);
-/* a = v diag(w) v', a symmetric [n,n], overwritten by v (eigenvectors in columns); w [n] ascending. */
-void ebb_eigh(ebb_context *c, ebb_tensor w, ebb_tensor a);
+/* y_b = a_b b_b: a [B,m,k], or [B,k,m] to be transposed; b [B,k,n], or [B,n,k] to be transposed; y [B,m,n]. */
+void ebb_matmul(ebb_context *c, ebb_tensor y, ebb_tensor a, bool transpose_a, ebb_tensor b, bool transpose_b);
+/* y_b = a_b + shift_b I. y, a [B,n,n], shift [B]. In place allowed. */
+void ebb_add_diagonal(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor shift);
+/* a_b <- a_b^-1, symmetric positive definite, both triangles read and written. a [B,n,n]. One that is not
+ * positive definite becomes NaN throughout. */
+void ebb_spd_inverse(ebb_context *c, ebb_tensor a);
+
+/* ---- linear probes, many at once: solve.c ------------------------------------------------------------ *
+ * B designs are rows of common tables: rows [B,n] (int64) says which, and -1 is padding, so that designs of
+ * fewer rows can stand beside others; z of padding is 0, and so is its label. Padding changes no result. K
+ * label sets share a design. float64 but for x. */
+
+/* mean[b,j], inverse[b,j]: of column j over the rows listed; the inverse of the deviation (n in the
+ * denominator), 0 where the spread is within 1e-6 of the mean's size: a constant. x float32 [R,d]; mean,
+ * inverse [B,d]. */
+void ebb_column_scale(ebb_context *c, ebb_tensor mean, ebb_tensor inverse, ebb_tensor x, ebb_tensor rows);
+/* z[b,i,j] = (x[rows[b,i],j] - mean[b,j]) inverse[b,j]. z [B,n,d], float64 or float32; x float32 [R,d]; mean
+ * and inverse absent: z = x. */
+void ebb_standardise(ebb_context *c, ebb_tensor z, ebb_tensor x, ebb_tensor rows, ebb_tensor mean,
+                     ebb_tensor inverse);
+
+/* Logistic regression in the dual. With g = z z' the margins of the trained rows are f = g a + b, and (a, b)
+ * minimises sum log(1 + e^(-y f)) + lambda/2 a'g a, which is |w|^2 with w = z'a; a is one of those that have
+ * the optimal w. Newton with line search until |gradient| in w and b is at most tolerance times scale, where
+ * scale is the one at a = b = 0, or `least` where that is larger, and the last step moved no margin by more
+ * than 1e-4, or for `steps` steps. A backend may find each step by conjugate gradients preconditioned with
+ * the inverse of g + mu I: exact where all curvatures are lambda/mu.
+ * g, inverse = (g + mu I)^-1 [B,n,n]; y [B,K,n], +1, -1, or 0 for padding; lambda, mu, least [B]; a [B,K,n],
+ * b [B,K] are read (where to begin) and written; reached [B,K] is |gradient| / scale; sweeps [B,K] the number
+ * of products with g or its inverse, or of steps. Columns of z have mean 0: g (1,..,1)' = 0. */
+typedef struct ebb_newton {
+  double tolerance;
+  int steps;
+} ebb_newton;
+void ebb_logistic_newton(ebb_context *c, ebb_tensor a, ebb_tensor b, ebb_tensor reached, ebb_tensor sweeps,
+                         ebb_tensor g, ebb_tensor inverse, ebb_tensor y, ebb_tensor lambda, ebb_tensor mu,
+                         ebb_tensor least, ebb_newton newton);
+
+/* Ridge regression from p = (z z' + lambda I)^-1: dual weights a = p (y - mean). Rows of a fold stand
+ * together, k = n/F of them with padding. Leaving fold F out, the residuals are s^-1 a_F with
+ * s[b,f] = p_FF - 1/(lambda n_b), the second term between rows that are no padding, n_b of them.
+ * s [B,F,k,k], p [B,n,n], rows [B,n], lambda [B]. */
+void ebb_fold_blocks(ebb_context *c, ebb_tensor s, ebb_tensor p, ebb_tensor rows, ebb_tensor lambda);
+/* Labels of designs, centred: y[b,i,k] = labels[k, rows[b,i] mod N] - mean[b,k], mean over the rows listed, 0
+ * at padding. labels float32 [K,N], y [B,n,K], mean [B,K]. */
+void ebb_centred_labels(ebb_context *c, ebb_tensor y, ebb_tensor mean, ebb_tensor labels, ebb_tensor rows);
+/* score[b,k] = correlation over rows of f = y - e with y (centred, padding 0); 0 where f does not vary, NaN
+ * where e is not finite. e, y [B,n,K], rows [B,n], score [B,K]. Where score > best: best = score, chosen =
+ * number, and kept[b,:,k] = a[b,:,k]. best, chosen [B,K], kept, a [B,n,K]. */
+void ebb_keep_best(ebb_context *c, ebb_tensor score, ebb_tensor best, ebb_tensor chosen, ebb_tensor kept,
+                   ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number);
+/* f[b,i,k] += shift[b,k]; hits[b,k] = sum over rows of 2 where f has the sign of the label, 1 where f is 0. f
+ * [B,t,K], shift, hits [B,K], labels float32 [K,N], rows [B,t]. */
+void ebb_count_hits(ebb_context *c, ebb_tensor hits, ebb_tensor f, ebb_tensor shift, ebb_tensor labels,
+                    ebb_tensor rows);
+
+/* Logistic regression by Adam (Kingma & Ba 2015), float32, as PyTorch steps it: mean gradient of log(1 +
+ * e^(-y f)) over a batch plus decay * w (intercept too), moments 0.9 and 0.999, eps 1e-8. One epoch goes
+ * through the trained rows in the order given, `batch` at a time, the last batch smaller.
+ * w [B,K,d+1] float32, intercept last: where to begin, then the fit. z [B,R,d] float32 all rows; y [B,K,R]
+ * float32, +1 or -1, 0: padding. order [O,E,n] int64: row of z for every epoch, -1 at the end: padding; which
+ * [B] int64: the order of a design. judged [B,2] int64: first validation row and one past the last; none: the
+ * last epoch counts. Otherwise the epoch of the highest validation accuracy does, the first of them, and
+ * `patience` epochs without a better one end it. epochs [B,K] int64: the epoch that counts, from 1. accuracy
+ * [B,K] float32 on validation rows then (NaN: none). f [B,K,R] float32: margins of all rows by that fit. */
+typedef struct ebb_adam {
+  double rate, decay;
+  int batch, patience;
+} ebb_adam;
+void ebb_logistic_adam(ebb_context *c, ebb_tensor w, ebb_tensor epochs, ebb_tensor accuracy, ebb_tensor f,
+                       ebb_tensor z, ebb_tensor y, ebb_tensor order, ebb_tensor which, ebb_tensor judged,
+                       ebb_adam adam);
 
 #endif

@@ -64,7 +64,7 @@ typedef struct ebb_config {
     ebb_name_list pool; /* mean frame_mean moments motion */
   } capture;
   struct {
-    char preset[16];        /* strict */
+    char preset[16];        /* strict | referee | released */
     char by[16];            /* category | all */
     ebb_name_list features; /* which stored features to probe; empty: all */
     int64_t folds, repeats; /* outer folds by group, repeated with other fold seeds */

@@ -37,7 +37,7 @@ typedef struct ebb_row {
   /* Held-out margins of the reported numbers; not in results.json. */
   int repeats;
   int64_t *video; /* [videos] numbers in the store */
-  double *margin; /* [repeats,videos] */
+  double *margin; /* [repeats,videos]; NaN: not judged in that repeat */
 } ebb_row;
 
 /* The first model minus the second, videos and resamples paired. */
@@ -47,7 +47,8 @@ typedef struct ebb_difference {
 } ebb_difference;
 
 typedef struct ebb_results {
-  char name[64]; /* of the experiment */
+  char name[64];   /* of the experiment */
+  char preset[16]; /* strict, referee, released */
   int folds, repeats, inner_folds;
   int64_t bootstrap, permutations, seed;
   int row_count, difference_count;

@@ -44,12 +44,11 @@ double op_case_value(const op_case *k, int tensor, int64_t element) {
   const op_tensor *t = &k->t[tensor];
   if (t->flags & OP_BATCHED)
     return draw(k, tensor, element + k->first_sample * (op_tensor_count(t) / t->shape[0]));
-  bool positive_definite = strcmp(t->name, "spd") == 0;
-  if (!positive_definite && strcmp(t->name, "symmetric") != 0)
+  if (strcmp(t->name, "spd") != 0)
     return draw(k, tensor, element);
-  int64_t n = t->shape[0], i = element / n,
-          j = element % n; /* a dominant diagonal makes it positive definite */
-  return draw(k, tensor, i > j ? i * n + j : j * n + i) + (positive_definite && i == j ? (double)n : 0);
+  int64_t n = t->shape[2], i = element / n % n, j = element % n, first = element / (n * n) * n * n;
+  int64_t lower = i > j ? i * n + j : j * n + i; /* a dominant diagonal makes it positive definite */
+  return draw(k, tensor, first + lower) + (i == j ? (double)n : 0);
 }
 
 static size_t block_bytes(const op_case *k, int i) {
@@ -199,9 +198,9 @@ RUN(pool_frames, ebb_pool_frames(c, t[0], t[1]))
 RUN(pool_moments, ebb_pool_moments(c, t[0], t[1], k->i[0]))
 RUN(pool_motion, ebb_pool_motion(c, t[0], t[1], k->i[0]))
 RUN(gram, ebb_gram(c, t[0], t[1]))
-RUN(matmul, ebb_matmul(c, t[0], t[1], t[2], k->i[0]))
-RUN(cholesky_solve, ebb_cholesky_solve(c, t[0], t[1]))
-RUN(eigh, ebb_eigh(c, t[0], t[1]))
+RUN(matmul, ebb_matmul(c, t[0], t[1], k->i[0], t[2], k->i[1]))
+RUN(add_diagonal, ebb_add_diagonal(c, t[0], t[1], t[2]))
+RUN(spd_inverse, ebb_spd_inverse(c, t[0]))
 
 /* ---- the table --------------------------------------------------------------------------------------- */
 

@@ -367,89 +367,52 @@ void truth_pool_motion(const op_case *k, double *const *t) { /* y, x; i: frames 
 }
 
 void truth_gram(const op_case *k, double *const *t) { /* g, x */
-  int64_t n = N(1, 0), d = N(1, 1);
-  for (int64_t i = 0; i < n; i++)
-    for (int64_t j = 0; j < n; j++) {
-      t[0][i * n + j] = 0;
-      for (int64_t m = 0; m < d; m++)
-        t[0][i * n + j] += t[1][i * d + m] * t[1][j * d + m];
-    }
-}
-
-void truth_matmul(const op_case *k, double *const *t) { /* y, a, b; i: transpose_a */
-  int64_t m = N(0, 0), n = N(0, 1), inner = N(2, 0);
-  for (int64_t i = 0; i < m; i++)
-    for (int64_t j = 0; j < n; j++) {
-      t[0][i * n + j] = 0;
-      for (int64_t l = 0; l < inner; l++)
-        t[0][i * n + j] += (k->i[0] ? t[1][l * m + i] : t[1][i * inner + l]) * t[2][l * n + j];
-    }
-}
-
-void truth_cholesky_solve(const op_case *k, double *const *t) { /* a, b: a becomes L in its lower triangle */
-  int64_t n = N(0, 0), m = N(1, 1);
-  double *a = t[0], *b = t[1];
-  for (int64_t j = 0; j < n; j++)
-    for (int64_t i = j; i < n; i++) {
-      for (int64_t l = 0; l < j; l++)
-        a[i * n + j] -= a[i * n + l] * a[j * n + l];
-      a[i * n + j] = i == j ? sqrt(a[i * n + i]) : a[i * n + j] / a[j * n + j];
-    }
-  for (int64_t r = 0; r < m; r++) {
-    for (int64_t i = 0; i < n; i++) {
-      for (int64_t l = 0; l < i; l++)
-        b[i * m + r] -= a[i * n + l] * b[l * m + r];
-      b[i * m + r] /= a[i * n + i];
-    }
-    for (int64_t i = n - 1; i >= 0; i--) {
-      for (int64_t l = i + 1; l < n; l++)
-        b[i * m + r] -= a[l * n + i] * b[l * m + r];
-      b[i * m + r] /= a[i * n + i];
-    }
+  int64_t B = N(1, 0), n = N(1, 1), d = N(1, 2);
+  for (int64_t e = 0; e < B * n * n; e++) {
+    const double *x = t[1] + e / (n * n) * n * d, *a = x + e / n % n * d, *b = x + e % n * d;
+    t[0][e] = 0;
+    for (int64_t m = 0; m < d; m++)
+      t[0][e] += a[m] * b[m];
   }
 }
 
-/* One Jacobi rotation that makes a[p][q] zero, applied to a and to the vectors v (columns). */
-static void jacobi(double *a, double *v, int64_t n, int64_t p, int64_t q) {
-  if (a[p * n + q] == 0)
-    return;
-  double theta = (a[q * n + q] - a[p * n + p]) / (2 * a[p * n + q]);
-  double t = (theta < 0 ? -1 : 1) / (fabs(theta) + sqrt(theta * theta + 1)), c = 1 / sqrt(t * t + 1),
-         s = t * c;
-  for (int64_t i = 0; i < n; i++) {
-    double x = a[i * n + p], y = a[i * n + q], u = v[i * n + p], w = v[i * n + q];
-    a[i * n + p] = c * x - s * y;
-    a[i * n + q] = s * x + c * y;
-    v[i * n + p] = c * u - s * w;
-    v[i * n + q] = s * u + c * w;
-  }
-  for (int64_t i = 0; i < n; i++) {
-    double x = a[p * n + i], y = a[q * n + i];
-    a[p * n + i] = c * x - s * y;
-    a[q * n + i] = s * x + c * y;
+void truth_matmul(const op_case *k, double *const *t) { /* y, a, b; i: transpose_a, transpose_b */
+  int64_t B = N(0, 0), m = N(0, 1), n = N(0, 2), inner = k->i[1] ? N(2, 2) : N(2, 1);
+  for (int64_t e = 0; e < B * m * n; e++) {
+    int64_t b = e / (m * n), i = e / n % m, j = e % n;
+    const double *left = t[1] + b * m * inner, *right = t[2] + b * inner * n;
+    t[0][e] = 0;
+    for (int64_t l = 0; l < inner; l++)
+      t[0][e] += (k->i[0] ? left[l * m + i] : left[i * inner + l]) *
+                 (k->i[1] ? right[j * inner + l] : right[l * n + j]);
   }
 }
 
-void truth_eigh(const op_case *k, double *const *t) { /* w, a: a becomes the vectors */
-  int64_t n = N(1, 0);
-  double *a = malloc((size_t)(n * n) * sizeof *a), *v = calloc((size_t)(n * n), sizeof *v);
-  memcpy(a, t[1], (size_t)(n * n) * sizeof *a);
-  for (int64_t i = 0; i < n; i++)
-    v[i * n + i] = 1;
-  for (int sweep = 0; sweep < 30; sweep++)
+void truth_add_diagonal(const op_case *k, double *const *t) { /* y, a, shift */
+  int64_t n = N(0, 1);
+  for (int64_t e = 0; e < N(0, 0) * n * n; e++)
+    t[0][e] = t[1][e] + (e / n % n == e % n ? t[2][e / (n * n)] : 0);
+}
+
+/* One matrix after another by Gauss and Jordan's elimination beside the unit matrix. */
+void truth_spd_inverse(const op_case *k, double *const *t) { /* a */
+  int64_t n = N(0, 1);
+  double *unit = calloc((size_t)(n * n), sizeof *unit);
+  for (int64_t b = 0; b < N(0, 0); b++) {
+    double *a = t[0] + b * n * n;
+    for (int64_t e = 0; e < n * n; e++)
+      unit[e] = e / n == e % n;
     for (int64_t p = 0; p < n; p++)
-      for (int64_t q = p + 1; q < n; q++)
-        jacobi(a, v, n, p, q);
-  for (int64_t rank = 0; rank < n; rank++) { /* the smallest that is left */
-    int64_t best = -1;
-    for (int64_t i = 0; i < n; i++)
-      if (!isnan(a[i * n + i]) && (best < 0 || a[i * n + i] < a[best * n + best]))
-        best = i;
-    t[0][rank] = a[best * n + best];
-    for (int64_t i = 0; i < n; i++)
-      t[1][i * n + rank] = v[i * n + best];
-    a[best * n + best] = NAN;
+      for (int64_t i = 0; i < n; i++) {
+        double factor = i == p ? 0 : a[i * n + p] / a[p * n + p];
+        for (int64_t j = 0; j < n && factor != 0; j++) {
+          a[i * n + j] -= factor * a[p * n + j];
+          unit[i * n + j] -= factor * unit[p * n + j];
+        }
+      }
+    for (int64_t e = 0; e < n * n; e++)
+      unit[e] /= a[e / n * n + e / n];
+    memcpy(a, unit, (size_t)(n * n) * sizeof *a);
   }
-  free(a);
-  free(v);
+  free(unit);
 }

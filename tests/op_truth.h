@@ -33,7 +33,7 @@ void truth_pool_moments(const op_case *k, double *const *t);
 void truth_pool_motion(const op_case *k, double *const *t);
 void truth_gram(const op_case *k, double *const *t);
 void truth_matmul(const op_case *k, double *const *t);
-void truth_cholesky_solve(const op_case *k, double *const *t);
-void truth_eigh(const op_case *k, double *const *t);
+void truth_add_diagonal(const op_case *k, double *const *t);
+void truth_spd_inverse(const op_case *k, double *const *t);
 
 #endif

@@ -20,7 +20,7 @@ extern "C" {
 typedef struct cuda_ring cuda_ring;         /* backend.cu: page-locked pieces on their way to the device */
 typedef struct cuda_products cuda_products; /* linear.cu: cuBLASLt's choices per shape */
 typedef struct cuda_convolutions cuda_convolutions; /* conv3d.cu: cuDNN's plans per shape */
-typedef struct cuda_solvers cuda_solvers;           /* linalg.cu: cuSOLVER's handle */
+typedef struct cuda_solvers cuda_solvers;           /* linalg.cu: cuBLAS's handle */
 
 typedef struct cuda_state {
   int device;
@@ -175,6 +175,29 @@ void cuda_pool_mean(ebb_context *c, ebb_tensor y, ebb_tensor x, void *scratch);
 void cuda_pool_frames(ebb_context *c, ebb_tensor y, ebb_tensor x, void *scratch);
 void cuda_pool_moments(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames, void *scratch);
 void cuda_pool_motion(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames, void *scratch);
+void cuda_gram(ebb_context *c, ebb_tensor g, ebb_tensor x);
+void cuda_matmul(ebb_context *c, ebb_tensor y, ebb_tensor a, bool transpose_a, ebb_tensor b,
+                 bool transpose_b);
+void cuda_add_diagonal(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor shift);
+size_t cuda_spd_inverse_scratch(ebb_context *c, ebb_tensor a);
+void cuda_spd_inverse(ebb_context *c, ebb_tensor a, void *scratch);
+void cuda_column_scale(ebb_context *c, ebb_tensor mean, ebb_tensor inverse, ebb_tensor x, ebb_tensor rows);
+void cuda_standardise(ebb_context *c, ebb_tensor z, ebb_tensor x, ebb_tensor rows, ebb_tensor mean,
+                      ebb_tensor inverse);
+size_t cuda_logistic_newton_scratch(ebb_context *c, ebb_tensor a);
+void cuda_logistic_newton(ebb_context *c, ebb_tensor a, ebb_tensor b, ebb_tensor reached, ebb_tensor sweeps,
+                          ebb_tensor g, ebb_tensor inverse, ebb_tensor y, ebb_tensor lambda, ebb_tensor mu,
+                          ebb_tensor least, ebb_newton newton, void *scratch);
+void cuda_fold_blocks(ebb_context *c, ebb_tensor s, ebb_tensor p, ebb_tensor rows, ebb_tensor lambda);
+void cuda_centred_labels(ebb_context *c, ebb_tensor y, ebb_tensor mean, ebb_tensor labels, ebb_tensor rows);
+void cuda_keep_best(ebb_context *c, ebb_tensor score, ebb_tensor best, ebb_tensor chosen, ebb_tensor kept,
+                    ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number);
+void cuda_count_hits(ebb_context *c, ebb_tensor hits, ebb_tensor f, ebb_tensor shift, ebb_tensor labels,
+                     ebb_tensor rows);
+size_t cuda_logistic_adam_scratch(ebb_context *c, ebb_tensor w, ebb_tensor z);
+void cuda_logistic_adam(ebb_context *c, ebb_tensor w, ebb_tensor epochs, ebb_tensor accuracy, ebb_tensor f,
+                        ebb_tensor z, ebb_tensor y, ebb_tensor order, ebb_tensor which, ebb_tensor judged,
+                        ebb_adam adam, void *scratch);
 void cuda_convolutions_close(cuda_convolutions *convolutions);
 void cuda_solvers_close(cuda_solvers *solvers);
 }
