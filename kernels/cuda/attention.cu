@@ -1,13 +1,13 @@
-/* Attention in bfloat16 on tensor cores (mma.sync, sm_80 and newer): head widths that are multiples of 8 up to
- * 128. Two kernels: `flash` walks the keys once with a running maximum; `few_keys` holds all keys and values
- * of up to 32 tokens in registers and streams the queries. Everything else is attention_general.cu. */
+/* Attention in bfloat16 on tensor cores (mma.sync, sm_80 and newer): head widths that are multiples of 8 up
+ * to 128. Two kernels: `flash` walks the keys once with a running maximum; `few_keys` holds all keys and
+ * values of up to 32 tokens in registers and streams the queries. Everything else is attention_general.cu. */
 #include "kernels/cuda/attention.cuh"
 
 #define FULL 0xffffffffu
 #define LOWEST -1e30f /* a masked score: its exponential is 0, and 0 times its exponent is 0 */
-#define SLACK                                                                                                \
-  8.0f /* a row's maximum moves only when a score exceeds it by so much: exponentials stay under
-                         2^8, and what is summed so far is rescaled almost never */
+/* A row's maximum moves only when a score exceeds it by so much: exponentials stay under 2^8, and what is
+ * summed so far is rescaled almost never. */
+#define SLACK 8.0f
 
 /* ---- instructions ------------------------------------------------------------------------------------ */
 
@@ -37,7 +37,8 @@ static __device__ __forceinline__ void load_transposed(uint32_t (&x)[4], uint32_
 }
 
 /* c [16,8] += a [16,16] b [16,8]. With g = lane/4, t = lane%4: c holds (g, 2t), (g, 2t+1), (g+8, 2t), (g+8,
- * 2t+1); a pairs of columns 2t of rows g and g+8, then of columns 2t+8; b pairs of rows 2t and 2t+8 of column g. */
+ * 2t+1); a pairs of columns 2t of rows g and g+8, then of columns 2t+8; b pairs of rows 2t and 2t+8 of column
+ * g. */
 static __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
       "{%0,%1,%2,%3};\n"
@@ -67,8 +68,8 @@ static __device__ __forceinline__ float quad_max(float x) {
 
 /* ---- long keys --------------------------------------------------------------------------------------- */
 
-/* Tiles in shared memory are rows of W numbers in chunks of 16 bytes; chunk c of row r lies at c ^ (r % 8), so
- * that neither copies nor ldmatrix meet in a bank. */
+/* Tiles in shared memory are rows of W numbers in chunks of 16 bytes; chunk c of row r lies at c ^ (r % 8),
+ * so that neither copies nor ldmatrix meet in a bank. */
 template <int W> static __device__ __forceinline__ uint32_t swizzled(int row, int chunk) {
   return (uint32_t)(row * W * 2 + ((chunk ^ (row & 7)) << 4));
 }
@@ -81,15 +82,17 @@ static __device__ __forceinline__ int thread_anew() {
 }
 static __device__ __forceinline__ int2 block_anew() {
   int2 block; /* head, sample of this launch */
-  asm volatile("mov.u32 %0, %%ctaid.y;\n\tmov.u32 %1, %%ctaid.z;\n" : "=r"(block.x), "=r"(block.y));
+  asm volatile("mov.u32 %0, %%ctaid.y;\n"
+               "mov.u32 %1, %%ctaid.z;\n"
+               : "=r"(block.x), "=r"(block.y));
   return block;
 }
 
-/* Starts copying ROWS rows of `width` numbers, of a matrix at x[at] with pitch D, from row `first` on; zeros from
- * row `count` on and beyond `width`. */
+/* Starts copying ROWS rows of `width` numbers, of a matrix at x[at] with pitch D, from row `first` on; zeros
+ * from row `count` on and beyond `width`. */
 template <int W, int ROWS, int THREADS>
-static __device__ __forceinline__ void copy_tile(uint32_t to, const bf16 *x, int64_t at, int first,
-                                                 int count, int pitch, int width) {
+static __device__ __forceinline__ void copy_tile(uint32_t to, const bf16 *x, int64_t at, int first, int count,
+                                                 int pitch, int width) {
   constexpr int chunks = W / 8, step = THREADS / chunks;
   static_assert(step % 8 == 0 && ROWS % step == 0, "a thread keeps its chunk");
   int thread = thread_anew(), chunk = thread % chunks, row = thread / chunks;
@@ -101,9 +104,9 @@ static __device__ __forceinline__ void copy_tile(uint32_t to, const bf16 *x, int
     copy_async(to + (uint32_t)(i * W * 2), from + (int64_t)i * pitch, i < left);
 }
 
-/* How the work is cut: a block has WARPS warps of 32 queries each; keys come in tiles of TILE, STAGES of them in
- * shared memory, and are worked on in steps of STEP. HELD: the queries stay in registers, which is for narrow
- * heads; otherwise in shared memory, after the stages. BLOCKS of a multiprocessor should find room. */
+/* How the work is cut: a block has WARPS warps of 32 queries each; keys come in tiles of TILE, STAGES of them
+ * in shared memory, and are worked on in steps of STEP. HELD: the queries stay in registers, which is for
+ * narrow heads; otherwise in shared memory, after the stages. BLOCKS of a multiprocessor should find room. */
 template <int W_, int WARPS_, int TILE_, int STEP_, int STAGES_, bool HELD_, int BLOCKS_> struct cut {
   static constexpr int W = W_, WARPS = WARPS_, TILE = TILE_, STEP = STEP_, STAGES = STAGES_, BLOCKS = BLOCKS_;
   static constexpr bool HELD = HELD_;
@@ -121,22 +124,22 @@ static __device__ __forceinline__ float quad_sums(const float (&x)[4], int t) {
   return (t & 2 ? odd : even) + __shfl_xor_sync(FULL, t & 2 ? even : odd, 2);
 }
 
-/* A key frame has ended `columns` keys into a step, whose exponentials are s: the sum up to there, which is `sum`
- * less what comes after, into rows [ROWS] of that frame. */
+/* A key frame has ended `columns` keys into the 32 whose exponentials are s[first] and the next three: the
+ * sum up to there, which is `sum` less what comes after, into rows [ROWS] of that frame. */
 template <int NT>
 static __device__ __forceinline__ void end_frame(float *rows, const float (&sum)[2][2],
-                                                 const float (&s)[NT][2][4], int columns) {
+                                                 const float (&s)[NT][2][4], int first, int columns) {
   int thread = thread_anew(), t = thread % 4;
   float upto[4] = {sum[0][0], sum[0][1], sum[1][0], sum[1][1]};
-  if (columns < NT * 8)
+  if (columns < 32)
 #pragma unroll
-    for (int j = 0; j < NT; j++)
+    for (int j = 0; j < 4; j++)
 #pragma unroll
       for (int e = 0; e < 2; e++)
         if (j * 8 + 2 * t + e >= columns)
 #pragma unroll
           for (int x = 0; x < 4; x++)
-            upto[x] -= s[j][x / 2][x % 2 * 2 + e];
+            upto[x] -= s[first + j][x / 2][x % 2 * 2 + e];
   rows[thread / 32 * 32 + t * 8 + thread % 32 / 4] = quad_sums(upto, t);
 }
 
@@ -164,15 +167,16 @@ __global__ __launch_bounds__(C::THREADS, C::BLOCKS) void flash(const attention_p
   const int first = (int)blockIdx.x * C::ROWS, tiles = (p.M + C::TILE - 1) / C::TILE;
   const int sample = p.sample + (int)blockIdx.z;
 
-  auto copy_keys = [&](int t) { /* tile t and its values, into the stage that is its */
+  /* Tile t and its values, into the stage that is its. */
+  auto copy_keys = [&](int t) {
     uint32_t to = stages + t % C::STAGES * C::STAGE_BYTES;
     int2 block = block_anew();
     int64_t at_key = (p.sample + block.y) * p.key_sample + block.x * p.P;
     copy_tile<W, C::TILE, C::THREADS>(to, k, at_key, t * C::TILE, p.M, p.D, p.P);
     copy_tile<W, C::TILE, C::THREADS>(to + C::TILE_BYTES, v, at_key, t * C::TILE, p.M, p.D, p.P);
   };
-  copy_tile<W, C::ROWS, C::THREADS>(queries, q, (int64_t)sample * p.S * p.D + blockIdx.y * p.P, first,
-                                    p.S, p.D, p.P);
+  copy_tile<W, C::ROWS, C::THREADS>(queries, q, (int64_t)sample * p.S * p.D + blockIdx.y * p.P, first, p.S,
+                                    p.D, p.P);
   copies_commit();
 #pragma unroll
   for (int t = 0; t < C::STAGES - 1; t++) {
@@ -323,19 +327,18 @@ __global__ __launch_bounds__(C::THREADS, C::BLOCKS) void flash(const attention_p
           }
         }
       };
+      /* 32 keys between the branches that frames make: the compiler would leave all sums for last, and have
+       * no registers until then. */
 #pragma unroll
-      for (int x = 0; x < STEP / 16; x++) {
+      for (int x = 0; x < STEP / 16; x += 2) {
         weigh(x);
-        if (!STATS)
-          add_values(x);
-      }
-      if (STATS) { /* all sums first: the compiler would leave them for last, and have no registers until then */
+        weigh(x + 1);
+        if (STATS)
 #pragma unroll 1
-        for (; frame < p.Tk && frame_end <= key + STEP; frame++, frame_end += p.keys)
-          end_frame(rows + frame * PITCH, sum, s, frame_end - key);
-#pragma unroll
-        for (int x = 0; x < STEP / 16; x++)
-          add_values(x);
+          for (; frame < p.Tk && frame_end <= key + x * 16 + 32; frame++, frame_end += p.keys)
+            end_frame(rows + frame * PITCH, sum, s, 2 * x, frame_end - key - x * 16);
+        add_values(x);
+        add_values(x + 1);
       }
     }
   }
@@ -378,10 +381,10 @@ __global__ __launch_bounds__(C::THREADS, C::BLOCKS) void flash(const attention_p
 
 /* ---- few keys ---------------------------------------------------------------------------------------- */
 
-/* Up to KEYS keys, all in registers as operands, and the values too; a warp reads 16 queries at a time straight
- * into operands and writes their output. A product's inner index may run in any order as long as both sides
- * agree: lane t of a quad takes numbers 8t .. 8t+7 of every 32, so that all reads and writes are 16 bytes. A
- * block takes ROWS queries of one head (y) of one sample (z). */
+/* Up to KEYS keys, all in registers as operands, and the values too; a warp reads 16 queries at a time
+ * straight into operands and writes their output. A product's inner index may run in any order as long as
+ * both sides agree: lane t of a quad takes numbers 8t .. 8t+7 of every 32, so that all reads and writes are
+ * 16 bytes. A block takes ROWS queries of one head (y) of one sample (z). */
 template <int W, int KEYS, int ROWS>
 __global__ __launch_bounds__(128) void few_keys(const attention_problem p, bf16 *out, const bf16 *q,
                                                 const bf16 *k, const bf16 *v) {
@@ -399,8 +402,8 @@ __global__ __launch_bounds__(128) void few_keys(const attention_problem p, bf16 
     for (int c = 0; c < GROUPS; c++)
       keys[j][c] = j * 8 + g < p.M ? *(const uint4 *)(k + (int64_t)(j * 8 + g) * p.D + c * 32 + 8 * t)
                                    : make_uint4(0, 0, 0, 0);
-  uint32_t values[KEYS / 16][GROUPS][4]
-                 [2]; /* column g of tile j of a group is its column 8 (g/2) + 2j + g%2 */
+  /* Column g of tile j of a group is the group's column 8 (g/2) + 2j + g%2: the same lanes write 16 bytes. */
+  uint32_t values[KEYS / 16][GROUPS][4][2];
 #pragma unroll
   for (int x = 0; x < KEYS / 16; x++)
 #pragma unroll
@@ -492,8 +495,8 @@ __global__ __launch_bounds__(128) void few_keys(const attention_problem p, bf16 
 
 /* ---- statistics from parts --------------------------------------------------------------------------- */
 
-/* One number of mass [B*N, Tq, Tk] or entropy [B*N, Tq] per thread: the parts of the tiles that its query frame
- * touches, in their order. */
+/* One number of mass [B*N, Tq, Tk] or entropy [B*N, Tq] per thread: the parts of the tiles that its query
+ * frame touches, in their order. */
 __global__ void add_parts(const attention_problem p, int tile, float *mass, float *entropy, int64_t count) {
   int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
   int width = p.Tk + 1, key = (int)(i % width), frame = (int)(i / width % p.Tq);
@@ -516,8 +519,8 @@ typedef cut<128, 4, 32, 32, 2, false, 2> cut_128_small; /* where two of those fi
 typedef cut<64, 4, 64, 64, 2, true, 2> cut_64;
 #define FLASH_TILE 128 /* queries of a block of each */
 #define ROWS_SHARED 32 /* key frames whose rows are kept in shared memory */
-#define ROWS_LIMIT                                                                                           \
-  (64 << 20) /* bytes of rows elsewhere: samples go in several launches rather than pass it */
+/* Bytes of rows elsewhere: samples go in several launches rather than pass it. */
+#define ROWS_LIMIT (64 << 20)
 
 static bool on_tensor_cores(ebb_dtype dtype, int P) {
   return dtype == EBB_BF16 && P % 8 == 0 && P <= 128;
@@ -528,11 +531,10 @@ static attention_problem problem_of(ebb_attention_stats stats, ebb_tensor q, ebb
                                     int *samples, size_t *parts, size_t *rows) {
   attention_problem p = {};
   int64_t B = q.shape[0];
-  bool tensor_cores;
   p.S = (int)q.shape[1], p.M = (int)k.shape[1], p.D = (int)q.shape[2], p.heads = heads, p.P = p.D / heads;
   p.key_sample = k.shape[0] == 1 ? 0 : (int64_t)p.M * p.D;
   p.scale = 1.44269504f / sqrtf((float)p.P);
-  tensor_cores = on_tensor_cores(q.dtype, p.P);
+  bool tensor_cores = on_tensor_cores(q.dtype, p.P);
   int tile = tensor_cores ? FLASH_TILE : ATTENTION_GENERAL_TILE;
   p.tiles = (int)cuda_ceil(p.S, tile);
   *samples = (int)B, *parts = *rows = 0;

@@ -22,12 +22,12 @@ typedef struct attention_problem {
   float *rows;  /* [samples of a launch * N, tiles, Tk, pitch]; NULL: in shared memory */
 } attention_problem;
 
-/* Floats from one frame of `rows` to the next: the sums of many frames are read side by side, each from its own
- * bank. */
+/* Floats from one frame of `rows` to the next: the sums of many frames are read side by side, each from its
+ * own bank. */
 #define ATTENTION_PITCH(tile) ((tile) + 1)
 
-/* The part of one tile of one sample and head (`group`), all threads of the block together. rows [Tk, pitch], and
- * of each row the inverse of its sum, and its entropy, [TILE]. */
+/* The part of one tile of one sample and head (`group`), all threads of the block together. rows [Tk, pitch],
+ * and of each row the inverse of its sum, and its entropy, [TILE]. */
 template <int TILE>
 static __device__ void attention_part(const attention_problem &p, int64_t group, int tile, const float *rows,
                                       const float *inverse, const float *entropy) {

@@ -1,6 +1,6 @@
-/* Attention for any head width in float32 or bfloat16, computed in float32 with plain fused multiply-adds: the
- * tensor cores would round float32 to tf32. Sums run over one tile of keys at a time and those sums are added,
- * so that the error of a long row stays that of two short ones. */
+/* Attention for any head width in float32 or bfloat16, computed in float32 with plain fused multiply-adds:
+ * the tensor cores would round float32 to tf32. Sums run over one tile of keys at a time and those sums are
+ * added, so that the error of a long row stays that of two short ones. */
 #include "kernels/cuda/attention.cuh"
 
 #define TILE ATTENTION_GENERAL_TILE /* queries, and keys, of a tile */
@@ -8,7 +8,8 @@
 #define PITCH (SLICE + 4) /* floats: eight rows, 16 bytes each, lie in different banks */
 #define LOWEST -1e30f
 
-/* Rows first .. first+TILE-1 of x, columns of one slice, into to [TILE][PITCH]; zeros beyond `rows` and `columns`. */
+/* Rows first .. first+TILE-1 of x, columns of one slice, into to [TILE][PITCH]; zeros beyond `rows` and
+ * `columns`. */
 template <typename T>
 static __device__ __forceinline__ void load_slice(float *to, const T *x, int first, int rows, int slice,
                                                   int columns, int pitch) {
@@ -56,8 +57,8 @@ static __device__ __forceinline__ float half_max(float x) {
  * cut, and every part computes the scores again. 256 threads as [16 ty][16 tx]: scores of rows ty + 16 i and
  * keys tx + 16 j; output of the same rows and columns 4 tx + 64 j. */
 template <typename T, int COLUMNS, bool STATS>
-__global__ __launch_bounds__(256, STATS ? 1 : 2) void attend(const attention_problem p, int cuts, T *out, const T *q,
-                                                 const T *k, const T *v) {
+__global__ __launch_bounds__(256, STATS ? 1 : 2) void attend(const attention_problem p, int cuts, T *out,
+                                                             const T *q, const T *k, const T *v) {
   constexpr int QUADS = COLUMNS / 64;
   __shared__ __align__(16) float slices[2 * TILE * PITCH]; /* of queries and keys; then of values */
   __shared__ __align__(16) float weights[TILE][TILE + 4];
