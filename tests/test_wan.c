@@ -555,7 +555,7 @@ static void test_vae_from_a_seed(void **state) {
     ebb_latent_shape z;
     ebb_error err = {""};
     open_context(&c);
-    if (!ebb_vae_open(&vae, &c, MODELS "wan-b/vae", &seeds[i], true, false, &err) ||
+    if (!ebb_vae_open(&vae, &c, MODELS "wan-b/vae", EBB_F32, &seeds[i], true, false, &err) ||
         !ebb_vae_latent_shape(&vae, 5, 16, 16, &z, &err))
       fail_msg("%s", err.text);
     assert_string_equal(vae.sha256, i < 2 ? "random:3" : "random:4");
