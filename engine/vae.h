@@ -13,8 +13,7 @@ typedef struct ebb_vae {
   int chunk;       /* clips have chunk*k + 1 frames: 4, whatever the stride, as diffusers cuts them */
   ebb_dtype dtype; /* of what runs between pixels and latents, which are float32 */
   int64_t parameters;
-  char sha256
-      [65]; /* of the weights, once ebb_digest_finish has put it here; "random:<seed>" when initialised */
+  char sha256[65]; /* of the weights, once ebb_digest_finish has put it here; "random:<seed>": initialised */
   ebb_digest *digest; /* NULL when counting or initialised */
   void *state;
 } ebb_vae;
