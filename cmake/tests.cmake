@@ -41,6 +41,13 @@ endforeach()
 add_test(NAME check_includes COMMAND ${PROJECT_SOURCE_DIR}/tests/check_includes.sh WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
 set_tests_properties(check_includes PROPERTIES LABELS host)
 
+# Another program makes our margins again: where Python has scikit-learn (-DEBB_PYTHON=... names another Python).
+find_program(EBB_PYTHON NAMES python3 python DOC "Python for tests that compare with scikit-learn")
+if(EBB_PYTHON)
+  add_test(NAME refit_probe COMMAND ${EBB_PYTHON} tests/refit_probe.py --ebb $<TARGET_FILE:ebb> WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  set_tests_properties(refit_probe PROPERTIES LABELS "reference;long" ENVIRONMENT "${ebb_test_environment}" TIMEOUT 300 SKIP_RETURN_CODE 77)
+endif()
+
 if(TARGET bench) # that it runs; its numbers are no test
   set(ebb_bench_small --device cpu --batch 1 --size 32x32 --frames 5 --seconds 0 --csv)
   set(ebb_bench_ops ops --device cpu --only pool --seconds 0 --csv)

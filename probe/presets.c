@@ -6,7 +6,7 @@
 #include <string.h>
 
 static const char *const referee_defects[] = {
-    "known defects: one tenth of the groups is tested, so that a seed's accuracy is of a few videos; seeds",
+    "known defects: a tenth of the groups is tested, so that a seed's accuracy is of a few videos; seeds",
     "share groups, so that they do not add up like independent tests; the cell is chosen on as few videos",
     "as are tested. Split by group, not by video as the text has it.", NULL};
 static const char *const released_defects[] = {
@@ -136,6 +136,8 @@ static void choose(study *s) {
       if (s->score[cell * s->parts + part] > s->score[best * s->parts + part])
         best = cell;
     row->selected[best] += 1.0 / s->parts;
+    row->fit_cell[part] = best;
+    row->fit_penalty[part] = NAN;
     memcpy(row->margin + part * n, s->margins + ((int64_t)best * s->parts + part) * n,
            (size_t)n * sizeof *row->margin);
   }

@@ -384,6 +384,27 @@ static void write_margins(const ebb_results *results, const ebb_store *store, FI
   }
 }
 
+/* Every held-out margin with all that another program needs to make it again: who was held out with whom, in
+ * which cell, at which penalty. */
+static void write_heldout(const ebb_results *results, const ebb_store *store, FILE *f) {
+  fputs("category,model,feature,repeat,fold,step,block,penalty,video,margin\n", f);
+  for (int i = 0; i < results->row_count; i++) {
+    const ebb_row *r = &results->rows[i];
+    for (int64_t at = 0; at < r->repeats * r->videos; at++) {
+      int64_t repeat = at / r->videos, fit = repeat * r->folds + r->fold[at];
+      if (r->fold[at] < 0)
+        continue;
+      csv_row_name(f, r);
+      fprintf(f, ",%lld,%d", (long long)repeat, r->fold[at]);
+      csv_place(f, r, r->fit_cell[fit] / r->block_count, r->fit_cell[fit] % r->block_count);
+      csv_number(f, r->fit_penalty[fit]);
+      fputc(',', f);
+      csv_text(f, store->videos[r->video[at % r->videos]].id);
+      fprintf(f, ",%.12g\n", r->margin[at]);
+    }
+  }
+}
+
 static void write_json(const ebb_results *results, const ebb_store *store, FILE *f) {
   (void)store;
   json_t *o = results_json(results);
@@ -400,6 +421,7 @@ bool ebb_results_write(const ebb_results *results, const ebb_store *store, const
                {"results.csv", write_rows},
                {"cells.csv", write_cells},
                {"margins.csv", write_margins},
+               {"heldout.csv", write_heldout},
                {"results.json", write_json}};
   bool ok = true;
   for (size_t i = 0; ok && i < sizeof files / sizeof *files; i++) {

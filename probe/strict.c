@@ -128,6 +128,8 @@ static void choose(const study *s, int64_t *chosen) {
           chosen[part] = (int64_t)cell * penalties + p;
         }
       }
+    s->row->fit_cell[part] = (int)(chosen[part] / penalties);
+    s->row->fit_penalty[part] = s->parameters.penalties[chosen[part] % penalties];
     s->row->selected[chosen[part] / penalties] += 1.0 / s->parts;
   }
   int most = 0;

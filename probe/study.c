@@ -151,12 +151,19 @@ static bool open_row(study *s, const ebb_feature_set *set, ebb_error *err) {
   row->blocks = feature->by_block ? ebb_room(blocks, sizeof *row->blocks, err) : NULL;
   row->selected = ebb_room(cells, sizeof *row->selected, err);
   row->video = ebb_room((size_t)row->videos, sizeof *row->video, err);
-  row->margin = ebb_room((size_t)(row->repeats * row->videos), sizeof *row->margin, err);
+  size_t judged = (size_t)(row->repeats * row->videos), fits = (size_t)(row->repeats * s->plan->folds);
+  row->folds = s->plan->folds;
+  row->margin = ebb_room(judged, sizeof *row->margin, err);
+  row->fold = ebb_room(judged, sizeof *row->fold, err);
+  row->fit_cell = ebb_room(fits, sizeof *row->fit_cell, err);
+  row->fit_penalty = ebb_room(fits, sizeof *row->fit_penalty, err);
   for (int m = 0; m < EBB_METRICS; m++)
     row->cell[m] = ebb_room(cells, sizeof *row->cell[m], err);
   if (err->text[0])
     return false;
   memcpy(row->video, s->sample->video, (size_t)row->videos * sizeof *row->video);
+  for (int64_t i = 0; i < row->repeats * row->videos; i++)
+    row->fold[i] = s->plan->fold[i / row->videos * s->sample->groups + s->sample->group[i % row->videos]];
   memcpy(row->steps, set->steps, steps * sizeof *row->steps);
   memcpy(row->sigmas, set->sigmas, steps * sizeof *row->sigmas);
   if (row->blocks)
@@ -378,6 +385,9 @@ void ebb_results_free(ebb_results *results) {
     free(row->selected);
     free(row->video);
     free(row->margin);
+    free(row->fold);
+    free(row->fit_cell);
+    free(row->fit_penalty);
     for (int m = 0; m < EBB_METRICS; m++)
       free(row->cell[m]);
   }
