@@ -169,7 +169,7 @@ void ebb_add_diagonal(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor shi
  * positive definite becomes NaN throughout. */
 void ebb_spd_inverse(ebb_context *c, ebb_tensor a);
 
-/* ---- linear probes, many at once: solve.c ------------------------------------------------------------ *
+/* ---- linear probes, many at once: solve.c, newton.c, adam.c ------------------------------------------ *
  * B designs are rows of common tables: rows [B,n] (int64) says which, and -1 is padding, so that designs of
  * fewer rows can stand beside others; z of padding is 0, and so is its label. Padding changes no result. K
  * label sets share a design. float64 but for x. */

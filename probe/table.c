@@ -110,7 +110,7 @@ static void print_preset(const ebb_results *results, const ebb_preset *preset, F
     fprintf(out, "no intervals: probe.bootstrap is 0;\n");
   fprintf(out,
           "chosen: cell that seeds picked most often, on %s videos. best: highest cell of the first\n"
-          "seed; flr: what such a highest reaches with labels tossed, cells independent; p: not of this.\n",
+          "seed; flr: what such a highest reaches with labels tossed, cells independent; p: none.\n",
           preset->choose_on_test ? "the test" : "validation");
   for (const char *const *line = preset->defect; *line; line++)
     fprintf(out, "%s\n", *line);

@@ -17,7 +17,7 @@ extern "C" {
 #include "kernels/backend.h"
 }
 
-typedef struct cuda_ring cuda_ring;         /* backend.cu: page-locked pieces on their way to the device */
+typedef struct cuda_ring cuda_ring;       /* backend.cu: page-locked pieces on their way to the device */
 typedef struct cuda_products cuda_products; /* linear.cu: cuBLASLt's choices per shape */
 typedef struct cuda_convolutions cuda_convolutions; /* conv3d.cu: cuDNN's plans per shape */
 typedef struct cuda_solvers cuda_solvers;           /* linalg.cu: cuBLAS's handle */
@@ -52,10 +52,8 @@ static inline void cuda_launched(ebb_context *c, const char *op) {
 }
 
 /* Lets a kernel use more than 48 KiB of dynamic shared memory. */
-template <typename Kernel>
-static inline bool cuda_shared(ebb_context *c, const char *op, Kernel kernel, size_t bytes) {
-  return cuda_ok(c, op,
-                 cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+template <typename Kernel> static inline bool cuda_shared(ebb_context *c, const char *op, Kernel kernel, size_t bytes) {
+  return cuda_ok(c, op, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
 }
 
 static inline int64_t cuda_ceil(int64_t n, int64_t unit) {
@@ -146,8 +144,7 @@ void cuda_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor co
                        float eps);
 void cuda_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act);
 void cuda_timestep_embedding(ebb_context *c, ebb_tensor y, ebb_tensor t);
-size_t cuda_attention_scratch(ebb_context *c, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
-                              int heads);
+size_t cuda_attention_scratch(ebb_context *c, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k, int heads);
 void cuda_attention(ebb_context *c, ebb_tensor out, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
                     ebb_tensor v, int heads, int64_t repeats, void *scratch);
 void cuda_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, int heads,
