@@ -63,7 +63,10 @@ static bool open_vae(ebb_job *j, ebb_error *err) {
   if (!ebb_model_dtype(&j->context, "model.vae_dtype", k->model.vae_dtype, &dtype, err))
     return false;
   char *folder = ebb_path_join(k->model.path, "vae");
-  bool ok = ebb_vae_open(&j->vae, &j->context, folder, dtype, NULL, true, false, err);
+  bool ok =
+      ebb_vae_open(&j->vae, &j->context, folder, dtype, NULL, true, false, err) &&
+      (dtype == EBB_F32 || ebb_vae_open(&j->exact, &j->context, folder, EBB_F32, NULL, true, false, err));
+  j->latent_error = -1;
   free(folder);
   if (!ok)
     return false;
@@ -90,5 +93,6 @@ void ebb_job_close_models(ebb_job *j) {
     ebb_model_close(&j->models[i].model);
   }
   j->model_count = 0;
+  ebb_vae_close(&j->exact);
   ebb_vae_close(&j->vae);
 }

@@ -90,14 +90,17 @@ static json_t *provenance(ebb_job *j, json_t *models) {
     fclose(memory);
   }
   json_t *run = json_pack(
-      "{s:s, s:s, s:o, s:s, s:s, s:s, s:f, s:o, s:o, s:s, s:i, s:s, s:i, s:i, s:s, s:s, s:I, s:I, s:O}",
+      "{s:s, s:s, s:o, s:s, s:s, s:s, s:f, s:o, s:o, s:s, s:i, s:s, s:s, s:o, s:i, s:i, s:s, s:s, s:I, s:I, "
+      "s:O}",
       "version", j->options->version, "config", text ? text : "", "models", models, "schedule",
       ebb_schedule_name(j->schedule.kind), "solver", k->inversion.solver, "labels", k->inversion.labels,
       "guidance", k->inversion.guidance, "sigmas", reals(j->plan.sigma, j->plan.steps + 1), "timesteps",
       reals(j->plan.timestep, j->plan.steps), "device", ebb_context_device(&j->context), "threads",
-      ebb_context_threads(), "dtype", k->model.dtype, "frames_asked", j->clip.wanted, "frames_used",
-      j->clip.used, "prompt_sha256", j->prompt_sha256, "negative_sha256", j->negative_sha256, "prompt_tokens",
-      (json_int_t)k->prompt.max_tokens, "random_seed", (json_int_t)k->model.seed, "skipped", j->skipped);
+      ebb_context_threads(), "dtype", k->model.dtype, "vae_dtype", k->model.vae_dtype, "vae_latent_error",
+      j->latent_error < 0 ? json_null() : json_real(j->latent_error), "frames_asked", j->clip.wanted,
+      "frames_used", j->clip.used, "prompt_sha256", j->prompt_sha256, "negative_sha256", j->negative_sha256,
+      "prompt_tokens", (json_int_t)k->prompt.max_tokens, "random_seed", (json_int_t)k->model.seed, "skipped",
+      j->skipped);
   free(text);
   return run;
 }

@@ -35,7 +35,7 @@ typedef struct ebb_context {
   ebb_observer_fn
       *observer; /* NULL, or told of every op before it is computed; recordings are not replayed then */
   void *observer_user;
-  char device[64]; /* what it computes on: "cpu", "cuda:0 (NVIDIA H200)" */
+  char device[64]; /* what it computes on: "cpu", "cuda:0 (NVIDIA H200, sm_90)" */
   bool counting;   /* dry run: ops check and count, nothing is computed and no memory is touched */
 } ebb_context;
 
@@ -47,10 +47,10 @@ int ebb_context_gpus(void);
  * Arenas are empty; no memory yet. Errors: unknown device, or one that this build or machine does not have,
  * with what it has. */
 bool ebb_context_open(ebb_context *c, const char *device, ebb_error *err);
-/* What it computes on, for messages and provenance: "cpu", "cuda:0 (NVIDIA H200)". */
+/* What it computes on, for messages and provenance: "cpu", "cuda:0 (NVIDIA H200, sm_90)". */
 const char *ebb_context_device(const ebb_context *c);
 bool ebb_context_has_half(const ebb_context *c); /* computes on bfloat16 */
-/* Bytes of memory of the device, free now and in all. */
+/* Bytes of memory of the device: free for arenas now, and in all. */
 void ebb_context_memory(ebb_context *c, size_t *free_bytes, size_t *total_bytes);
 void ebb_context_close(ebb_context *c); /* gives all memory back; a zeroed context is fine */
 

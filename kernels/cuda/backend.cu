@@ -10,6 +10,9 @@
 #define PIECE ((size_t)8 << 20)
 #define PIECES 4
 
+/* What is not the arenas': workspaces of the libraries, their kernels and plans, recordings. */
+#define LIBRARIES ((size_t)512 << 20)
+
 struct cuda_ring {
   char *host;               /* [PIECES][PIECE], page-locked */
   char *landing;            /* [PIECE] on the device: what is converted from there */
@@ -114,7 +117,7 @@ static bool open_backend(ebb_context *c, int device, ebb_error *err) {
   }
   s->processors = about.multiProcessorCount;
   s->capability = 10 * about.major + about.minor;
-  snprintf(c->device, sizeof c->device, "cuda:%d (%.44s)", device, about.name);
+  snprintf(c->device, sizeof c->device, "cuda:%d (%.40s, sm_%d)", device, about.name, s->capability);
   if (s->capability < 80) {
     ebb_fail(err, "%s has compute capability %d.%d, expected 8.0 or newer", c->device, about.major,
              about.minor);
@@ -126,7 +129,8 @@ static bool open_backend(ebb_context *c, int device, ebb_error *err) {
 
 static void tell_memory(ebb_context *c, size_t *free_bytes, size_t *total_bytes) {
   *free_bytes = *total_bytes = 0;
-  cuda_ok(c, "memory", cudaMemGetInfo(free_bytes, total_bytes));
+  if (cuda_ok(c, "memory", cudaMemGetInfo(free_bytes, total_bytes)))
+    *free_bytes -= *free_bytes < LIBRARIES ? *free_bytes : LIBRARIES;
 }
 
 static void *allocate(ebb_context *c, size_t bytes) {
