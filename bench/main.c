@@ -1,70 +1,53 @@
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
+/* bench: how fast, and how exact. One subcommand, one question. */
 #include "bench/bench.h"
 
-static void print_usage(FILE *out) {
-  fputs("usage: bench ops [options]\n"
-        "\n"
-        "Times the operators of kernels/ops.h on the larger cases of the table that tests them "
-        "(tests/op_table.inc): sizes\n"
-        "of the small model that ships, of Wan 2.1 1.3B and of their VAEs. Median over repeated calls, after "
-        "one call that\n"
-        "is not counted. GFLOP/s and GB/s follow from the operator's own count: a multiply-add is two, each "
-        "input is read\n"
-        "once, each output written once.\n"
-        "\n"
-        "options:\n"
-        "  --csv             comma-separated values\n"
-        "  --only TEXT       all cases of the ops whose name contains TEXT\n"
-        "  --seconds X       time given to each case (0.3)\n"
-        "  --device NAME     auto, cpu, cuda, cuda:N (auto)\n"
-        "  --help            this text\n",
-        out);
-}
+#include <stdio.h>
+#include <string.h>
 
-static int usage_error(const char *what, const char *which) {
-  fprintf(stderr, "bench: %s '%s' (--help tells more)\n", what, which);
-  return 2;
+#include "bench/timing.h"
+#include "cli/options.h"
+#include "ebb_version.h"
+
+static const struct {
+  const char *name, *help;
+  int (*run)(int argc, char **argv);
+} commands[] = {
+    {"ops", "every operator: time, TFLOP/s, GB/s, and how far from this machine's ceilings", bench_ops},
+    {"step", "one evaluation of the velocity, whole and by stage; or one encoding", bench_step},
+    {"invert", "videos per hour; errors of inversion by solver, labels and steps", bench_invert},
+    {"probe", "thousands of logistic probes at once", bench_probe},
+    {"load", "weights from disk to the device; from process start to the first evaluation", bench_load},
+};
+
+static void print_help(FILE *out) {
+  fprintf(out, "bench %s, commit %s: measures ebb\n\nusage: bench COMMAND [options]\n\n", EBB_VERSION,
+          EBB_COMMIT);
+  for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+    fprintf(out, "  %-8s %s\n", commands[i].name, commands[i].help);
+  fprintf(out,
+          "\n`bench COMMAND --help` tells more. What other programs need for the same work is measured by "
+          "bench/peers.\n");
 }
 
 int main(int argc, char **argv) {
-  bench_options options = {.device = "auto", .seconds = 0.3};
-  const char *command = NULL;
-  for (int i = 1; i < argc; i++) {
-    const char *a = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
-    if (strcmp(a, "--help") == 0 || strcmp(a, "-h") == 0) {
-      print_usage(stdout);
-      return 0;
-    }
-    if (strcmp(a, "--csv") == 0) {
-      options.csv = true;
-    } else if (strcmp(a, "--only") == 0 || strcmp(a, "--seconds") == 0 || strcmp(a, "--device") == 0) {
-      if (!value)
-        return usage_error("a value is missing after", a);
-      i++;
-      char *end = NULL;
-      if (strcmp(a, "--only") == 0)
-        options.only = value;
-      else if (strcmp(a, "--device") == 0)
-        options.device = value;
-      else if ((options.seconds = strtod(value, &end)),
-               end == value || *end || !(options.seconds >= 0 && options.seconds <= 3600))
-        return usage_error("--seconds: expected a number from 0 to 3600, found", value);
-    } else if (a[0] == '-') {
-      return usage_error("unknown option", a);
-    } else if (command) {
-      return usage_error("one argument too many:", a);
-    } else {
-      command = a;
-    }
+  bench_process_started();
+  ebb_program_name = "bench";
+  if (argc < 2) {
+    print_help(stderr);
+    return EBB_EXIT_USAGE;
   }
-  if (!command) {
-    print_usage(stderr);
-    return 2;
+  if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+    print_help(stdout);
+    return EBB_EXIT_OK;
   }
-  if (strcmp(command, "ops") != 0)
-    return usage_error("unknown subcommand", command);
-  return bench_ops(&options);
+  for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+    if (strcmp(argv[1], commands[i].name) == 0) {
+      int code = commands[i].run(argc - 1, argv + 1);
+      if (fflush(stdout) == 0 && !ferror(stdout))
+        return code;
+      fprintf(stderr, "bench: cannot write to standard output (is the disk full?)\n");
+      return EBB_EXIT_ERROR;
+    }
+  fprintf(stderr, "bench: unknown command '%s' (bench --help lists them)\n", argv[1]);
+  return EBB_EXIT_USAGE;
 }

@@ -13,6 +13,24 @@
 #include "ebb_version.h"
 #include "kernels/context.h"
 
+/* One GPU: opened, since only that tells whether it can be used. */
+static void print_gpu(FILE *out, int number) {
+  char name[24];
+  ebb_context c;
+  ebb_error err = {{0}};
+  size_t available, total;
+  snprintf(name, sizeof name, "cuda:%d", number);
+  if (ebb_context_open(&c, name, &err)) {
+    ebb_context_memory(&c, &available, &total);
+    fprintf(out, "  %-14s %s, %.1f of %.1f GiB free, float32%s\n", name, ebb_context_device(&c),
+            (double)available / (1 << 30), (double)total / (1 << 30),
+            ebb_context_has_half(&c) ? " and bfloat16" : "");
+    ebb_context_close(&c);
+  } else {
+    fprintf(out, "  %-14s cannot be used: %s\n", name, err.text);
+  }
+}
+
 static void print_backends(FILE *out) {
   fprintf(out, "backends\n");
 #if defined(_OPENMP)
@@ -22,18 +40,12 @@ static void print_backends(FILE *out) {
 #endif
   fprintf(out, "  %-14s %d thread%s, BLAS: %s, running its %s kernels\n", "cpu", threads,
           threads == 1 ? "" : "s", openblas_get_config(), openblas_get_corename());
-#if defined(EBB_HAVE_CUDA)
-  ebb_context c;
-  ebb_error err = {{0}};
-  if (ebb_context_open(&c, "cuda", &err)) {
-    fprintf(out, "  %-14s in this build; a device opens\n", "cuda");
-    ebb_context_close(&c);
-  } else {
-    fprintf(out, "  %-14s in this build; %s\n", "cuda", err.text);
-  }
-#else
-  fprintf(out, "  %-14s not in this build\n", "cuda");
-#endif
+  const int gpus = ebb_context_gpus();
+  if (gpus < 1)
+    fprintf(out, "  %-14s %s\n", "cuda",
+            gpus < 0 ? "not in this build" : "in this build; no GPU that the driver shows");
+  for (int i = 0; i < gpus; i++)
+    print_gpu(out, i);
 }
 
 /* The version that runs, when the library tells it; it may differ from the one that was compiled against. */

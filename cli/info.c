@@ -42,14 +42,14 @@ static bool check_component(const char *folder, const char *class_name, ebb_erro
   ebb_vae vae = {0};
   bool ok = true;
   if (strstr(class_name, "Transformer3DModel")) {
-    ok = ebb_model_open(&model, &c, folder, NULL, err);
+    ok = ebb_model_open(&model, &c, folder, EBB_F32, NULL, err);
     if (ok)
       printf("  family: %s; %lld blocks, width %lld, %lld heads, %lld latent channels, text width %lld\n",
              class_name, (long long)model.blocks, (long long)model.width, (long long)model.heads,
              (long long)model.channels, (long long)model.text_dim);
     ebb_model_close(&model);
   } else if (strncmp(class_name, "AutoencoderKL", 13) == 0) {
-    ok = ebb_vae_open(&vae, &c, folder, true, true, err);
+    ok = ebb_vae_open(&vae, &c, folder, EBB_F32, NULL, true, true, err);
     if (ok)
       printf("  family: %s; %lld latent channels, compression %d in time, %d in space\n", class_name,
              (long long)vae.channels, vae.time_stride, vae.space_stride);

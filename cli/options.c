@@ -5,8 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+const char *ebb_program_name = "ebb";
+
 static void print_help(const ebb_command *c, FILE *out) {
-  fprintf(out, "usage: ebb %s\n\n%s\n", c->usage, c->summary);
+  fprintf(out, "usage: %s %s\n\n%s\n", ebb_program_name, c->usage, c->summary);
   if (c->option_count)
     fprintf(out, "\noptions:\n");
   for (int i = 0; i < c->option_count; i++) {
@@ -21,8 +23,8 @@ static void print_help(const ebb_command *c, FILE *out) {
 }
 
 static int usage_error(const ebb_command *c, const char *what, const char *which) {
-  fprintf(stderr, "ebb: %s%s%s%s\nusage: ebb %s\n(--help tells more)\n", what, which ? " '" : "",
-          which ? which : "", which ? "'" : "", c->usage);
+  fprintf(stderr, "%s: %s%s%s%s\nusage: %s %s\n(--help tells more)\n", ebb_program_name, what,
+          which ? " '" : "", which ? which : "", which ? "'" : "", ebb_program_name, c->usage);
   return EBB_EXIT_USAGE;
 }
 
@@ -42,22 +44,23 @@ static int store_value(const ebb_command *c, const ebb_option *o, const char *va
   errno = 0;
   if (o->kind == EBB_OPTION_TEXT) {
     if (o->choices && !is_choice(o->choices, value)) {
-      fprintf(stderr, "ebb: --%s: found '%s', expected one of %s\n", o->name, value, o->choices);
+      fprintf(stderr, "%s: --%s: found '%s', expected one of %s\n", ebb_program_name, o->name, value,
+              o->choices);
       return EBB_EXIT_USAGE;
     }
     *(const char **)o->to = value;
   } else if (o->kind == EBB_OPTION_INT) {
     long long n = strtoll(value, &end, 10);
     if (errno || end == value || *end || n < o->low || n > o->high) {
-      fprintf(stderr, "ebb: --%s: found '%s', expected a whole number from %lld to %lld\n", o->name, value,
-              (long long)o->low, (long long)o->high);
+      fprintf(stderr, "%s: --%s: found '%s', expected a whole number from %lld to %lld\n", ebb_program_name,
+              o->name, value, (long long)o->low, (long long)o->high);
       return EBB_EXIT_USAGE;
     }
     *(int64_t *)o->to = n;
   } else if (o->kind == EBB_OPTION_REAL) {
     double x = strtod(value, &end);
     if (errno || end == value || *end || x != x) {
-      fprintf(stderr, "ebb: --%s: found '%s', expected a number\n", o->name, value);
+      fprintf(stderr, "%s: --%s: found '%s', expected a number\n", ebb_program_name, o->name, value);
       return EBB_EXIT_USAGE;
     }
     *(double *)o->to = x;

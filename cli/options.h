@@ -39,6 +39,8 @@ typedef struct ebb_command {
   void (*more_help)(FILE *out); /* printed after the options; may be NULL */
 } ebb_command;
 
+extern const char *ebb_program_name; /* for messages: "ebb"; another program's main sets its own */
+
 /* Parses argv[1..]. Returns -1 to go on, or an exit code: 0 after --help, EBB_EXIT_USAGE after a message on
  * stderr. */
 int ebb_command_parse(const ebb_command *command, int argc, char **argv);

@@ -26,20 +26,39 @@ static void show_fraction(void *user, double fraction) {
   ebb_progress_show(user, fraction);
 }
 
+/* What a command line says beside the file; NULL: nothing. */
+typedef struct overrides {
+  ebb_text_list sets;
+  const char *out, *device;
+} overrides;
+
+#define DEVICE_OPTION(to)                                                                                    \
+  { "device", EBB_OPTION_TEXT, (to), "NAME", "auto, cpu, cuda or cuda:N (run.device)", 0, 0, NULL }
+
+static bool set_device(ebb_config *config, const char *device, ebb_error *err) {
+  ebb_error unlike = {0};
+  char *assignment = ebb_format("run.device=%s", device);
+  bool ok = ebb_config_set(config, assignment, &unlike);
+  free(assignment);
+  return ok || ebb_fail(err, "--device: found '%s', expected auto, cpu, cuda or cuda:N", device);
+}
+
 /* *usage is set when it is the command line that is wrong, not the file. */
-static bool read_config(ebb_config *config, const char *path, const ebb_text_list *sets, const char *out,
-                        bool *usage, ebb_error *err) {
+static bool read_config(ebb_config *config, const char *path, const overrides *o, bool *usage,
+                        ebb_error *err) {
   ebb_config_defaults(config);
   if (!ebb_config_read(config, path, err))
     return false;
-  for (int i = 0; i < sets->count; i++)
-    if (!ebb_config_set(config, sets->items[i], err)) {
-      *usage = true;
+  *usage = true;
+  for (int i = 0; i < o->sets.count; i++)
+    if (!ebb_config_set(config, o->sets.items[i], err))
       return false;
-    }
-  *usage = out && snprintf(config->run.out, sizeof config->run.out, "%s", out) >= (int)sizeof config->run.out;
-  if (*usage)
+  if (o->device && !set_device(config, o->device, err))
+    return false;
+  if (o->out &&
+      snprintf(config->run.out, sizeof config->run.out, "%s", o->out) >= (int)sizeof config->run.out)
     return ebb_fail(err, "--out: longer than %d characters", (int)sizeof config->run.out - 1);
+  *usage = false;
   return true;
 }
 
@@ -91,24 +110,25 @@ static bool probe(const ebb_config *config, const char *run, ebb_error *err) {
 }
 
 static int run_config(int argc, char **argv, bool with_probe) {
-  const char *path = NULL, *out = NULL;
-  ebb_text_list sets = {0};
+  const char *path = NULL;
+  overrides o = {0};
   int dry_run = 0;
   const ebb_option options[] = {
-      {"set", EBB_OPTION_LIST, &sets, "KEY=VALUE", "overrides a key of the file; again and again", 0, 0,
+      {"set", EBB_OPTION_LIST, &o.sets, "KEY=VALUE", "overrides a key of the file; again and again", 0, 0,
        NULL},
-      {"out", EBB_OPTION_TEXT, &out, "DIR", "run folder (run.out)", 0, 0, NULL},
+      {"out", EBB_OPTION_TEXT, &o.out, "DIR", "run folder (run.out)", 0, 0, NULL},
+      DEVICE_OPTION(&o.device),
       {"dry-run", EBB_OPTION_FLAG, &dry_run, NULL, "print memory, features and disk, and stop", 0, 0, NULL},
   };
   const ebb_command command = {
-      with_probe ? "run CONFIG [--set KEY=VALUE] [--out DIR] [--dry-run]"
-                 : "invert CONFIG [--set KEY=VALUE] [--out DIR] [--dry-run]",
+      with_probe ? "run CONFIG [--set KEY=VALUE] [--out DIR] [--device NAME] [--dry-run]"
+                 : "invert CONFIG [--set KEY=VALUE] [--out DIR] [--device NAME] [--dry-run]",
       with_probe ? "Takes every video through the VAE and backward through the transformers, keeps what the "
                    "taps saw, and fits\n"
                    "the probes. Exit code 3 when some videos failed; they are named, recorded and left out."
                  : "The first half of `ebb run`: videos to the feature store. `ebb probe RUN` does the rest.",
       options,
-      3,
+      (int)(sizeof options / sizeof *options),
       &path,
       1,
       1,
@@ -120,7 +140,7 @@ static int run_config(int argc, char **argv, bool with_probe) {
   ebb_config config;
   ebb_job_result result = {0};
   bool usage = false;
-  bool ok = read_config(&config, path, &sets, out, &usage, &err) && ebb_job_check(&config, &err);
+  bool ok = read_config(&config, path, &o, &usage, &err) && ebb_job_check(&config, &err);
   if (ok && dry_run) /* the plan is printed even when the probe cannot follow */
     ok = invert(&config, true, &result, &err) && (!with_probe || check_probe(&config, &err));
   else if (ok)
@@ -139,14 +159,15 @@ int ebb_invert_command(int argc, char **argv) {
 
 int ebb_probe_command(int argc, char **argv) {
   const char *run = NULL;
-  ebb_text_list sets = {0};
-  const ebb_option options[] = {{"set", EBB_OPTION_LIST, &sets, "KEY=VALUE",
-                                 "overrides a key of the run's config, e.g. probe.seed=2", 0, 0, NULL}};
+  overrides o = {0};
+  const ebb_option options[] = {{"set", EBB_OPTION_LIST, &o.sets, "KEY=VALUE",
+                                 "overrides a key of the run's config, e.g. probe.preset=referee", 0, 0, NULL},
+                                DEVICE_OPTION(&o.device)};
   const ebb_command command = {
-      "probe RUN [--set probe.KEY=VALUE]",
+      "probe RUN [--set probe.KEY=VALUE] [--device NAME]",
       "Fits the probes on a finished run's features; writes RUN/probe and prints the table.",
       options,
-      1,
+      2,
       &run,
       1,
       1,
@@ -158,7 +179,7 @@ int ebb_probe_command(int argc, char **argv) {
   char *path = ebb_path_join(run, "config.yaml");
   ebb_config config;
   bool usage = false;
-  bool ok = read_config(&config, path, &sets, NULL, &usage, &err) && probe(&config, run, &err);
+  bool ok = read_config(&config, path, &o, &usage, &err) && probe(&config, run, &err);
   free(path);
   return ok ? EBB_EXIT_OK : fail(&err, usage);
 }

@@ -41,9 +41,25 @@ endforeach()
 add_test(NAME check_includes COMMAND ${PROJECT_SOURCE_DIR}/tests/check_includes.sh WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
 set_tests_properties(check_includes PROPERTIES LABELS host)
 
+# Another program makes our margins again: where Python has scikit-learn (-DEBB_PYTHON=... names another Python).
+find_program(EBB_PYTHON NAMES python3 python DOC "Python for tests that compare with scikit-learn")
+if(EBB_PYTHON)
+  add_test(NAME refit_probe COMMAND ${EBB_PYTHON} tests/refit_probe.py --ebb $<TARGET_FILE:ebb> WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  set_tests_properties(refit_probe PROPERTIES LABELS "reference;long" ENVIRONMENT "${ebb_test_environment}" TIMEOUT 300 SKIP_RETURN_CODE 77)
+endif()
+
 if(TARGET bench) # that it runs; its numbers are no test
-  add_test(NAME bench_runs COMMAND bench ops --csv --only pool --seconds 0 WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
-  set_tests_properties(bench_runs PROPERTIES LABELS host ENVIRONMENT "${ebb_test_environment}" TIMEOUT 300)
+  set(ebb_bench_small --device cpu --batch 1 --size 32x32 --frames 5 --seconds 0 --csv)
+  set(ebb_bench_ops ops --device cpu --only pool --seconds 0 --csv)
+  set(ebb_bench_step step ${ebb_bench_small})
+  set(ebb_bench_encode step --vae ${ebb_bench_small})
+  set(ebb_bench_invert invert --steps 2 --solver euler,heun ${ebb_bench_small} --model models/tiny-wan --text 1)
+  set(ebb_bench_probe probe --device cpu --blocks 2 --steps 1 --seeds 2 --classes 2 --train 60 --test 20 --width 48)
+  set(ebb_bench_load load ${ebb_bench_small} --model models/tiny-wan --text 1)
+  foreach(what ops step encode invert probe load)
+    add_test(NAME bench_${what} COMMAND bench ${ebb_bench_${what}} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+    set_tests_properties(bench_${what} PROPERTIES LABELS host ENVIRONMENT "${ebb_test_environment}" TIMEOUT 300)
+  endforeach()
 endif()
 
 set(ebb_fuzz_note "off: EBB_FUZZ=OFF")

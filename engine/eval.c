@@ -19,6 +19,7 @@ typedef struct host_tensor {
 
 typedef struct evaluation {
   const ebb_eval_options *options;
+  ebb_dtype dtype;
   ebb_context context;
   host_tensor latents, video, timestep, text, negative;
   ebb_st_writer *writer; /* NULL while counting */
@@ -148,27 +149,32 @@ static bool evaluate_velocity(evaluation *e, ebb_error *err) {
   float *result = malloc((size_t)e->latents.count * sizeof *result);
   ebb_model model = {0};
   ebb_condition cond = {0};
-  ebb_tap_plan plan;
+  ebb_tap_plan plan = {0};
   ebb_tap tap = {.plan = &plan};
+  bool tapped = !e->options->velocity_only;
   for (int64_t b = 0; labels && b < B; b++)
     labels[b] = (double)e->timestep.data[b];
   bool ok = (labels && result) || ebb_fail(err, "no memory");
-  ok = ok && ebb_model_open(&model, c, folder, NULL, err) &&
+  ok = ok && ebb_model_open(&model, c, folder, e->dtype, NULL, err) &&
        ebb_model_condition(&model, &cond, shape_of(&e->latents), text_of(&e->text), labels, 1, B, err) &&
-       plan_everything(&plan, ebb_model_tap_sizes(&model, cond.shape), err) &&
-       ebb_tap_open(&tap, &plan, c, B, err);
+       (!tapped || (plan_everything(&plan, ebb_model_tap_sizes(&model, cond.shape), err) &&
+                    ebb_tap_open(&tap, &plan, c, B, err)));
   if (ok) {
     ebb_tensor x = activation_like(c, "latents", &e->latents),
                v = activation_like(c, "velocity", &e->latents);
     ebb_upload(c, x, e->latents.data);
-    ebb_tap_step(&tap, 0);
-    ebb_model_velocity(&model, v, x, &cond, 0, &tap);
+    ebb_tap *seen = tapped ? &tap : NULL;
+    ebb_tap_begin(seen, 0);
+    ebb_model_velocity(&model, v, x, &cond, 0, seen);
+    ebb_tap_end(seen);
+    ebb_tap_finish(seen);
     ebb_download(c, result, v);
     ok = ebb_context_ok(c, err);
   }
   if (ok && !c->counting)
     ok = write_velocity(e, result, &tap, err);
-  ebb_tap_close(&tap);
+  if (tapped)
+    ebb_tap_close(&tap);
   ebb_condition_free(&cond);
   ebb_model_close(&model);
   free(result);
@@ -197,7 +203,7 @@ static bool evaluate_encode(evaluation *e, ebb_error *err) {
   char *folder = ebb_path_join(e->options->model, "vae");
   ebb_vae vae = {0};
   ebb_latent_shape z = {0};
-  bool ok = ebb_vae_open(&vae, c, folder, true, false, err);
+  bool ok = ebb_vae_open(&vae, c, folder, e->dtype, NULL, true, false, err);
   int64_t used = ok ? ebb_frames_usable((int)in[2], vae.chunk) : 0, plane = in[3] * in[4];
   ok = ok && ebb_vae_latent_shape(&vae, used, in[3], in[4], &z, err);
   int64_t shape[] = {in[0], z.channels, z.frames, z.height, z.width};
@@ -231,7 +237,7 @@ static bool evaluate_decode(evaluation *e, ebb_error *err) {
   char *folder = ebb_path_join(e->options->model, "vae");
   ebb_vae vae = {0};
   float *result = NULL;
-  bool ok = ebb_vae_open(&vae, c, folder, false, true, err);
+  bool ok = ebb_vae_open(&vae, c, folder, e->dtype, NULL, false, true, err);
   if (ok && z[1] != vae.channels)
     ok = ebb_fail(err, "%s: 'latents' has %lld channels, expected %lld", e->options->in, (long long)z[1],
                   (long long)vae.channels);
@@ -295,7 +301,7 @@ static bool evaluate_trajectory(evaluation *e, ebb_error *err) {
   ebb_model model = {0};
   ebb_condition text = {0}, negative = {0};
   float *trajectory = NULL;
-  bool ok = make_plan(e->options, &plan, err) && ebb_model_open(&model, c, folder, NULL, err) &&
+  bool ok = make_plan(e->options, &plan, err) && ebb_model_open(&model, c, folder, e->dtype, NULL, err) &&
             ebb_model_condition(&model, &text, shape_of(&e->latents), text_of(&e->text), plan.labels,
                                 plan.moments, 1, err);
   if (ok && e->options->guidance != 1)
@@ -342,10 +348,8 @@ static bool evaluate(void *user, ebb_error *err) {
 
 bool ebb_eval(const ebb_eval_options *options, ebb_error *err) {
   evaluation e = {.options = options};
-  if (strcmp(options->dtype, "float32") != 0)
-    return ebb_fail(err, "dtype '%s': the CPU backend computes in float32; use --dtype float32",
-                    options->dtype);
-  bool ok = ebb_context_open(&e.context, options->device, err) && read_inputs(&e, err) &&
+  bool ok = ebb_context_open(&e.context, options->device, err) &&
+            ebb_model_dtype(&e.context, "--dtype", options->dtype, &e.dtype, err) && read_inputs(&e, err) &&
             ebb_context_sized(&e.context, evaluate, &e, err);
   ebb_st_writer_abandon(&e.writer);
   host_tensor *inputs[] = {&e.latents, &e.video, &e.timestep, &e.text, &e.negative};

@@ -10,6 +10,7 @@ typedef struct ebb_eval_options {
   const char *transformer; /* its sub-folder, "transformer" */
   const char *in, *out;    /* safetensors, all float32 */
   const char *device, *dtype;
+  int velocity_only; /* velocity: without the blocks' states and maps, which are large */
   /* invert and sample */
   int steps;
   const char *solver, *labels, *schedule; /* schedule "auto": from the folder's scheduler/ */
@@ -18,7 +19,7 @@ typedef struct ebb_eval_options {
 
 /* Tensors in and out:
  *   velocity  latents [B,C,T,H,W], timestep [B], text [1 or B,M,text_dim] -> velocity [B,C,T,H,W] and for every
- *             block i block.i [B,S,D], attn_frames.i [B,N,T,T], attn_entropy.i [B,N,T] (nats)
+ *             block i block.i [B,S,D], attn_frames.i [B,N,T,T], attn_entropy.i [B,N,T] (nats), unless velocity_only
  *   encode    video [B,3,F,H,W] in [-1,1] (the first 4k+1 frames are used) -> latents [B,C,T,h,w]: posterior
  *             mode, normalised
  *   decode    latents -> video

@@ -9,11 +9,11 @@ typedef struct branches {
 /* v of one branch, with its tap told which evaluation this is: state, velocity and what the blocks held. */
 static void branch_velocity(branches *b, ebb_tensor v, ebb_tensor x, const ebb_condition *text, int moment,
                             int evaluation, ebb_tap *tap) {
-  ebb_tap_step(tap, evaluation);
+  ebb_tap_begin(tap, evaluation);
   ebb_model_velocity(b->run->model, v, x, text, moment, tap);
   ebb_tap_latent(tap, EBB_LATENT, x);
   ebb_tap_latent(tap, EBB_VELOCITY, v);
-  ebb_tap_step(tap, -1);
+  ebb_tap_end(tap);
   b->evaluations++;
 }
 
@@ -46,5 +46,7 @@ int64_t ebb_invert(const ebb_run *r, ebb_tensor x, float *trajectory) {
     if (r->progress)
       r->progress(r->progress_user, i + 1, r->plan->steps);
   }
+  ebb_tap_finish(r->tap);
+  ebb_tap_finish(r->negative_tap);
   return b.evaluations;
 }

@@ -149,47 +149,108 @@ static int64_t slot_width(const ebb_tap_plan *plan, const ebb_tap_slot *s) {
   return feature_floats(&s->feature) / (s->feature.by_block ? plan->block_count : 1);
 }
 
+/* ---- a batch ----------------------------------------------------------------------------------------- */
+
+/* Blocks of a slot: 1 where the model has none. */
+static int64_t slot_blocks(const ebb_tap_plan *plan, const ebb_tap_slot *s) {
+  return s->feature.by_block ? plan->block_count : 1;
+}
+
+/* Lays the pieces of an evaluation out, each as aligned as a tensor of its own; how many floats in all. */
+static int64_t lay_out(ebb_tap *tap) {
+  const int64_t aligned = EBB_ARENA_ALIGN / sizeof(float);
+  int64_t floats = 0;
+  for (int i = 0; i < tap->plan->slot_count; i++) {
+    const ebb_tap_slot *s = &tap->plan->slots[i];
+    tap->first[i] = floats;
+    tap->stride[i] = (tap->batch * slot_width(tap->plan, s) + aligned - 1) / aligned * aligned;
+    floats += tap->stride[i] * slot_blocks(tap->plan, s);
+  }
+  return floats;
+}
+
+/* data[slot]: pointers, and behind them what they point at. */
+static float **new_data(const ebb_tap_plan *plan, int64_t batch) {
+  const size_t slots = (size_t)plan->slot_count;
+  float **data =
+      calloc(1, slots * sizeof *data + (size_t)(batch * ebb_tap_plan_floats(plan)) * sizeof **data);
+  float *next = data ? (float *)(data + slots) : NULL;
+  for (int i = 0; data && i < plan->slot_count; i++) {
+    data[i] = next;
+    next += batch * ebb_tap_slot_floats(plan, i);
+  }
+  return data;
+}
+
 bool ebb_tap_open(ebb_tap *tap, const ebb_tap_plan *plan, ebb_context *c, int64_t batch, ebb_error *err) {
-  *tap = (ebb_tap){.plan = plan, .context = c, .batch = batch, .step = -1};
+  *tap = (ebb_tap){.plan = plan, .context = c, .batch = batch, .step = -1, .landing_step = -1};
   for (int i = 0; i < plan->block_count; i++)
     tap->blocks[plan->blocks[i] >> 6] |= (uint64_t)1 << (plan->blocks[i] & 63);
-  int64_t widest = 1;
-  tap->data = calloc((size_t)plan->slot_count + 1, sizeof *tap->data);
-  bool ok = tap->data != NULL;
-  for (int i = 0; ok && i < plan->slot_count; i++) {
-    const ebb_tap_slot *s = &plan->slots[i];
-    int64_t width = slot_width(plan, s);
-    widest = width > widest ? width : widest;
-    tap->data[i] = calloc((size_t)(batch * plan->step_count * feature_floats(&s->feature)), sizeof(float));
-    ok = tap->data[i] != NULL || plan->step_count == 0;
-  }
-  tap->landing = malloc((size_t)(batch * widest) * sizeof(float));
-  if (!ok || !tap->landing) {
-    ebb_tap_close(tap);
-    return ebb_fail(
-        err,
-        "no memory for %lld captured numbers of each of %lld videos: capture fewer steps, blocks or points",
-        (long long)ebb_tap_plan_floats(plan), (long long)batch);
-  }
-  return true;
+  tap->staging = EBB_ACTIVATION(c, "captured", lay_out(tap));
+  if (c->counting || !ebb_context_ok(c, err))
+    return c->counting;
+  tap->data = new_data(plan, batch);
+  tap->landing = ebb_host_new(c, ebb_bytes(tap->staging));
+  if (tap->data && tap->landing)
+    return true;
+  ebb_tap_close(tap);
+  return ebb_fail(
+      err,
+      "no memory for %lld captured numbers of each of %lld videos: capture fewer steps, blocks or points",
+      (long long)ebb_tap_plan_floats(plan), (long long)batch);
 }
 
 void ebb_tap_close(ebb_tap *tap) {
-  for (int i = 0; tap->data && i < tap->plan->slot_count; i++)
-    free(tap->data[i]);
+  if (tap->landing && tap->landing_step >= 0)
+    ebb_download_wait(tap->context);
   free(tap->data);
-  free(tap->landing);
-  *tap = (ebb_tap){.step = -1};
+  if (tap->landing)
+    ebb_host_free(tap->context, tap->landing);
+  *tap = (ebb_tap){.step = -1, .landing_step = -1};
 }
 
-void ebb_tap_step(ebb_tap *tap, int evaluation) {
+/* landing's pieces [B, width] to their places in data [B, steps, (blocks,) width]. */
+static void scatter(const ebb_tap *tap) {
+  const ebb_tap_plan *plan = tap->plan;
+  for (int i = 0; i < plan->slot_count; i++) {
+    const int64_t width = slot_width(plan, &plan->slots[i]), blocks = slot_blocks(plan, &plan->slots[i]);
+    for (int64_t b = 0; b < tap->batch; b++)
+      for (int64_t l = 0; l < blocks; l++)
+        memcpy(tap->data[i] + ((b * plan->step_count + tap->landing_step) * blocks + l) * width,
+               tap->landing + tap->first[i] + l * tap->stride[i] + b * width, (size_t)width * sizeof(float));
+  }
+}
+
+void ebb_tap_finish(ebb_tap *tap) {
+  if (!tap || tap->landing_step < 0)
+    return;
+  ebb_download_wait(tap->context);
+  scatter(tap);
+  tap->landing_step = -1;
+}
+
+void ebb_tap_begin(ebb_tap *tap, int evaluation) {
   if (!tap)
     return;
   tap->step = -1;
   for (int i = 0; i < tap->plan->step_count; i++)
     if (tap->plan->steps[i] == evaluation)
       tap->step = i;
+  if (tap->step >= 0)
+    ebb_tap_finish(tap);
 }
+
+void ebb_tap_end(ebb_tap *tap) {
+  if (!tap || tap->step < 0)
+    return;
+  if (tap->landing) {
+    ebb_download_start(tap->context, tap->landing, tap->staging);
+    tap->landing_step = tap->step;
+  }
+  tap->step = -1;
+}
+
+/* ---- in a forward ------------------------------------------------------------------------------------ */
 
 static int block_index(const ebb_tap_plan *plan, int block) {
   for (int i = 0; i < plan->block_count; i++)
@@ -199,49 +260,36 @@ static int block_index(const ebb_tap_plan *plan, int block) {
   return 0;
 }
 
-/* y [B, width...] to its place in the slot's buffer [B, steps, (blocks,) width]. */
-static void deliver(ebb_tap *tap, int slot, int block, ebb_tensor y) {
-  const ebb_tap_plan *plan = tap->plan;
-  const ebb_tap_slot *s = &plan->slots[slot];
-  if (tap->context->counting)
-    return;
-  int64_t width = slot_width(plan, s), blocks = s->feature.by_block ? plan->block_count : 1;
-  int64_t at = tap->step * blocks + (s->feature.by_block ? block_index(plan, block) : 0);
-  assert(ebb_count(y) == tap->batch * width);
-  ebb_download(tap->context, tap->landing, y);
-  for (int64_t b = 0; b < tap->batch; b++)
-    memcpy(tap->data[slot] + (b * plan->step_count * blocks + at) * width, tap->landing + b * width,
-           (size_t)width * sizeof(float));
-}
-
-/* tokens [B,S,D] -> the pooled tensor, in the activation arena. */
-static ebb_tensor pooled(ebb_context *c, ebb_pool pool, ebb_tensor tokens, int64_t frames) {
-  int64_t B = tokens.shape[0], D = tokens.shape[2];
-  ebb_tensor y = tokens;
-  if (pool == EBB_MEAN) {
-    y = EBB_ACTIVATION(c, "pooled", B, D);
-    ebb_pool_mean(c, y, tokens);
-  } else if (pool == EBB_FRAME_MEAN) {
-    y = EBB_ACTIVATION(c, "pooled by frame", B, frames, D);
-    ebb_pool_frames(c, y, tokens);
-  } else if (pool == EBB_MOMENTS) {
-    y = EBB_ACTIVATION(c, "moments", B, 2, D);
-    ebb_pool_moments(c, y, tokens, frames);
-  } else if (pool == EBB_MOTION) {
-    y = EBB_ACTIVATION(c, "motion", B, 2, D);
-    ebb_pool_motion(c, y, tokens, frames);
-  }
-  return y;
+/* Where a slot's numbers of one block go: [B, feature shape without the block]. */
+static ebb_tensor piece(const ebb_tap *tap, int slot, int block) {
+  const ebb_feature *f = &tap->plan->slots[slot].feature;
+  const int index = f->by_block ? block_index(tap->plan, block) : 0;
+  const int64_t width = slot_width(tap->plan, &tap->plan->slots[slot]);
+  int64_t shape[EBB_DIMS] = {tap->batch};
+  int rank = 1;
+  for (int d = f->by_block; d < f->rank; d++)
+    shape[rank++] = f->shape[d];
+  ebb_tensor all = ebb_slice(tap->staging, tap->first[slot] + index * tap->stride[slot], tap->batch * width);
+  return ebb_named(ebb_view(all, rank, shape), f->name);
 }
 
 static void take(ebb_tap *tap, ebb_point point, int block, ebb_tensor tokens, int64_t frames) {
   ebb_context *c = tap->context;
   for (int i = 0; i < tap->plan->slot_count; i++) {
-    if (tap->plan->slots[i].point != point)
+    const ebb_tap_slot *s = &tap->plan->slots[i];
+    if (s->point != point)
       continue;
-    size_t mark = ebb_arena_mark(&c->activations);
-    deliver(tap, i, block, pooled(c, tap->plan->slots[i].pool, tokens, frames));
-    ebb_arena_release(&c->activations, mark);
+    ebb_tensor y = piece(tap, i, block);
+    if (s->pool == EBB_MEAN)
+      ebb_pool_mean(c, y, tokens);
+    else if (s->pool == EBB_FRAME_MEAN)
+      ebb_pool_frames(c, y, tokens);
+    else if (s->pool == EBB_MOMENTS)
+      ebb_pool_moments(c, y, tokens, frames);
+    else if (s->pool == EBB_MOTION)
+      ebb_pool_motion(c, y, tokens, frames);
+    else
+      ebb_convert(c, y, tokens);
   }
 }
 
@@ -251,24 +299,14 @@ void ebb_tap_take(ebb_tap *tap, ebb_point point, int block, ebb_tensor tokens) {
 
 const ebb_attention_stats *ebb_tap_stats(ebb_tap *tap, int block, ebb_attention_stats *stats) {
   *stats = (ebb_attention_stats){0};
-  if (ebb_tap_wants(tap, EBB_ATTN_FRAMES, block)) {
-    const ebb_tap_sizes *z = &tap->plan->sizes;
-    stats->mass = EBB_ACTIVATION(tap->context, "attn_frames", tap->batch, z->heads, z->frames, z->frames);
-  }
-  if (ebb_tap_wants(tap, EBB_ATTN_ENTROPY, block)) {
-    const ebb_tap_sizes *z = &tap->plan->sizes;
-    stats->entropy = EBB_ACTIVATION(tap->context, "attn_entropy", tap->batch, z->heads, z->frames);
+  for (int i = 0; tap && i < tap->plan->slot_count; i++) {
+    ebb_point point = tap->plan->slots[i].point;
+    if (point == EBB_ATTN_FRAMES && ebb_tap_wants(tap, point, block))
+      stats->mass = piece(tap, i, block);
+    else if (point == EBB_ATTN_ENTROPY && ebb_tap_wants(tap, point, block))
+      stats->entropy = piece(tap, i, block);
   }
   return ebb_present(stats->mass) || ebb_present(stats->entropy) ? stats : NULL;
-}
-
-void ebb_tap_take_stats(ebb_tap *tap, int block, const ebb_attention_stats *stats) {
-  for (int i = 0; stats && i < tap->plan->slot_count; i++) {
-    if (tap->plan->slots[i].point == EBB_ATTN_FRAMES)
-      deliver(tap, i, block, stats->mass);
-    else if (tap->plan->slots[i].point == EBB_ATTN_ENTROPY)
-      deliver(tap, i, block, stats->entropy);
-  }
 }
 
 void ebb_tap_latent(ebb_tap *tap, ebb_point point, ebb_tensor x) {

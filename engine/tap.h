@@ -1,6 +1,11 @@
 /* Taps: what a forward lets out on the way. The plan (steps x blocks x points x poolings) is fixed before the
  * run and turned into bit masks; a point that is off costs one bit test, one that is on is reduced on the
- * device and lands in a host buffer. Outputs with taps on and off are bitwise equal. */
+ * device into the tap's staging memory. After the evaluation all of it goes to the host in one copy, beside
+ * the computation. Outputs with taps on and off are bitwise equal.
+ *
+ * Between begin and end a tap does nothing but call ops, and which step it is makes no difference: a forward
+ * can be recorded with its tap and replayed (ebb_replay). Recordings go by the addresses of plan and staging: a
+ * plan is not changed while models run with it. */
 #ifndef EBB_ENGINE_TAP_H
 #define EBB_ENGINE_TAP_H
 
@@ -62,38 +67,47 @@ bool ebb_tap_plan_make(ebb_tap_plan *plan, const ebb_config *config, int steps, 
 int64_t ebb_tap_slot_floats(const ebb_tap_plan *plan, int slot);
 int64_t ebb_tap_plan_floats(const ebb_tap_plan *plan);
 
-/* A tap on one batch. data[slot] f32 [B, steps, feature shape] in host memory, owned. */
+/* A tap on one batch. data[slot] f32 [B, steps, feature shape] in host memory: one malloc, free(data), which
+ * whoever takes over sets NULL here. */
 typedef struct ebb_tap {
   const ebb_tap_plan *plan;
   ebb_context *context;
   int64_t batch;
   float **data;
-  float *landing;                       /* host scratch for one download */
+  ebb_tensor staging; /* f32, one evaluation's: slot after slot, in it block after block a piece [B, width] */
+  int64_t first[EBB_POINTS * EBB_POOLS], stride[EBB_POINTS * EBB_POOLS]; /* of a slot's pieces, in floats */
+  float *landing;                                                        /* the staging's copy on the host */
   int step;                             /* index into plan->steps, -1: this evaluation is not captured */
+  int landing_step;                     /* whose copy is under way, -1: none */
   uint64_t blocks[EBB_TAP_BLOCKS / 64]; /* bit l: block l is wanted */
 } ebb_tap;
 
+/* Takes the staging memory from the activation arena (given back by whoever marked it) and the rest from the
+ * host; when counting, only the former. */
 bool ebb_tap_open(ebb_tap *tap, const ebb_tap_plan *plan, ebb_context *c, int64_t batch, ebb_error *err);
 void ebb_tap_close(ebb_tap *tap);
-/* Tells the tap which evaluation follows; -1 for the inner stages of a solver, which are never captured. */
-void ebb_tap_step(ebb_tap *tap, int evaluation);
+/* Which evaluation follows; -1 for the inner stages of a solver, which are never captured. Waits for the last
+ * capture's copy when this one is captured too. tap may be NULL, here and below. */
+void ebb_tap_begin(ebb_tap *tap, int evaluation);
+/* The evaluation is over: what was captured starts on its way to the host. */
+void ebb_tap_end(ebb_tap *tap);
+/* After the last evaluation: waits, then data is complete. */
+void ebb_tap_finish(ebb_tap *tap);
 
 static inline bool ebb_tap_wants(const ebb_tap *tap, ebb_point point, int block) {
   return tap && tap->step >= 0 && (tap->plan->points >> point & 1u) &&
          (tap->blocks[block >> 6] >> (block & 63) & 1u);
 }
-/* tokens [B,S,D] at `point` of block `block`: pooled as planned and taken out. Call only when wanted. */
+/* tokens [B,S,D], float32 or bfloat16, at `point` of block `block`: pooled as planned. Call only when wanted. */
 void ebb_tap_take(ebb_tap *tap, ebb_point point, int block, ebb_tensor tokens);
 /* One line in a forward. */
 static inline void ebb_tap_tokens(ebb_tap *tap, ebb_point point, int block, ebb_tensor tokens) {
   if (ebb_tap_wants(tap, point, block))
     ebb_tap_take(tap, point, block, tokens);
 }
-/* The statistics that the self-attention of `block` shall write (in the activation arena), or NULL;
- * afterwards take them out. */
+/* The statistics that the self-attention of `block` shall write, or NULL. */
 const ebb_attention_stats *ebb_tap_stats(ebb_tap *tap, int block, ebb_attention_stats *stats);
-void ebb_tap_take_stats(ebb_tap *tap, int block, const ebb_attention_stats *stats); /* stats NULL: nothing */
-/* Latent or velocity [B,C,T,H,W]. */
+/* Latent or velocity [B,C,T,H,W]; between begin and end, outside the model's forward. */
 void ebb_tap_latent(ebb_tap *tap, ebb_point point, ebb_tensor x);
 
 #endif

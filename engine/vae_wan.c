@@ -1,12 +1,13 @@
 /* Wan 2.1's video autoencoder (diffusers AutoencoderKLWan), any size. Both halves are straight lists of
- * stages, built from config.json and run one after the other on a whole clip [1,C,T,H,W]; diffusers' loop
- * over chunks with caches gives the same numbers. Samples of a batch go one at a time, which bounds the
- * memory. */
+ * stages, built from config.json and run one after the other on a whole clip, channels last [1,T,H,W,C];
+ * diffusers' loop over chunks with caches gives the same numbers. Samples of a batch go one at a time, which
+ * bounds the memory. */
 #include "engine/vae.h"
 
 #include "loaders/file.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,7 +20,7 @@ typedef struct layer {
   ebb_tensor w, b;
 } layer;
 
-/* y [out,T',H',W'] from x [in,T,H,W]:
+/* y [T',H',W',out] from x [T,H,W,in]:
  *   CONV       y = a(x)
  *   RESIDUAL   y = b(silu(norm2(a(silu(norm1(x)))))) + x, or + shortcut(x) where in != out
  *   ATTENTION  y = b(attention within each frame of a(norm1(x))) + x, one head; a gives q, k, v
@@ -61,7 +62,8 @@ typedef struct wan_vae {
 typedef struct builder {
   coder *coder;
   ebb_parameters *list;
-  bool wanted; /* this half is loaded; otherwise its parameters are only checked */
+  bool wanted;     /* this half is loaded; otherwise its parameters are only checked */
+  ebb_dtype dtype; /* of convolutions and attention; norm weights are float32 */
 } builder;
 
 static stage *add_stage(builder *b, stage_kind kind, int64_t in, int64_t out) {
@@ -77,6 +79,7 @@ static void list_conv(builder *b, layer *l, int rank, const int64_t *shape, cons
   int64_t fan_in = 1;
   for (int i = 1; i < rank; i++)
     fan_in *= shape[i];
+  b->list->dtype = b->dtype;
   ebb_parameters_add(b->list, b->wanted ? &l->w : NULL, rank, shape, EBB_INIT_LINEAR, fan_in, "%s%s.weight",
                      stem, name);
   ebb_parameters_add(b->list, b->wanted ? &l->b : NULL, 1, shape, EBB_INIT_LINEAR, fan_in, "%s%s.bias", stem,
@@ -85,6 +88,7 @@ static void list_conv(builder *b, layer *l, int rank, const int64_t *shape, cons
 
 static void list_norm(builder *b, ebb_tensor *gamma, int rank, int64_t C, const char *stem,
                       const char *name) {
+  b->list->dtype = EBB_F32;
   ebb_parameters_add(b->list, b->wanted ? gamma : NULL, rank, (const int64_t[]){C, 1, 1, 1}, EBB_INIT_ONES, 0,
                      "%s%s.gamma", stem, name);
 }
@@ -187,14 +191,14 @@ static void build_decoder(builder *b, const vae_config *v) {
   add_head(b, C, 3, "decoder");
 }
 
-static void build(wan_vae *v) {
+static void build(wan_vae *v, ebb_dtype dtype) {
   const vae_config *k = &v->config;
   int capacity = (int)(k->levels * (k->residuals + 2)) + 8;
   coder *coders[] = {&v->encoder, &v->decoder};
   for (int i = 0; i < 2; i++)
     *coders[i] = (coder){.capacity = capacity, .stages = ebb_must(calloc((size_t)capacity, sizeof(stage)))};
-  build_encoder(&(builder){&v->encoder, &v->list, v->has_encoder}, k);
-  build_decoder(&(builder){&v->decoder, &v->list, v->has_decoder}, k);
+  build_encoder(&(builder){&v->encoder, &v->list, v->has_encoder, dtype}, k);
+  build_decoder(&(builder){&v->decoder, &v->list, v->has_decoder, dtype}, k);
   if (v->has_encoder) /* the encoder's last stage gives mean and log variance: only the mean is wanted */
     v->encoder.stages[v->encoder.count - 1].out = k->z;
 }
@@ -276,18 +280,30 @@ static void make_units(ebb_context *c, wan_vae *v) {
   free(host);
 }
 
-bool ebb_vae_open(ebb_vae *vae, ebb_context *c, const char *folder, bool with_encoder, bool with_decoder,
-                  ebb_error *err) {
+static bool load(ebb_vae *vae, ebb_parameters *list, const char *folder, ebb_error *err) {
+  ebb_weights *weights;
+  if (!ebb_weights_open(&weights, folder, err))
+    return false;
+  bool ok = (vae->context->counting || ebb_weights_digest(weights, &vae->digest, err)) &&
+            ebb_weights_load(weights, vae->context, list, err);
+  ebb_weights_close(&weights);
+  return ok;
+}
+
+bool ebb_vae_open(ebb_vae *vae, ebb_context *c, const char *folder, ebb_dtype dtype, const int64_t *random_seed,
+                  bool with_encoder, bool with_decoder, ebb_error *err) {
   wan_vae *v = ebb_must(calloc(1, sizeof *v));
-  ebb_weights *weights = NULL;
-  *vae = (ebb_vae){.context = c, .state = v};
+  *vae = (ebb_vae){.context = c, .dtype = dtype, .state = v};
   v->has_encoder = with_encoder;
   v->has_decoder = with_decoder;
-  bool ok = open_config(vae, v, folder, err) && ebb_weights_open(&weights, folder, err);
-  if (ok) {
-    build(v);
-    ok = ebb_weights_load(weights, c, &v->list, err) &&
-         (c->counting || ebb_weights_sha256(weights, vae->sha256, err));
+  bool ok = open_config(vae, v, folder, err);
+  if (ok)
+    build(v, dtype);
+  if (ok && random_seed) {
+    snprintf(vae->sha256, sizeof vae->sha256, "random:%lld", (long long)*random_seed);
+    ok = ebb_weights_initialise(c, &v->list, (uint64_t)*random_seed, err);
+  } else if (ok) {
+    ok = load(vae, &v->list, folder, err);
   }
   if (ok) {
     make_units(c, v);
@@ -295,7 +311,6 @@ bool ebb_vae_open(ebb_vae *vae, ebb_context *c, const char *folder, bool with_en
   }
   for (int64_t i = 0; ok && i < v->list.count; i++)
     vae->parameters += v->list.items[i].to ? ebb_count(*v->list.items[i].to) : 0;
-  ebb_weights_close(&weights);
   if (!ok)
     ebb_vae_close(vae);
   return ok;
@@ -303,6 +318,7 @@ bool ebb_vae_open(ebb_vae *vae, ebb_context *c, const char *folder, bool with_en
 
 void ebb_vae_close(ebb_vae *vae) {
   wan_vae *v = vae->state;
+  ebb_digest_abandon(&vae->digest);
   if (v) {
     free(v->encoder.stages);
     free(v->decoder.stages);
@@ -346,53 +362,46 @@ bool ebb_vae_latent_shape(const ebb_vae *vae, int64_t frames, int64_t height, in
 
 /* ---- running ----------------------------------------------------------------------------------------- */
 
-static ebb_tensor like(ebb_context *c, const char *name, ebb_tensor x) {
-  return ebb_tensor_new(c, EBB_ACTIVATIONS, EBB_F32, name, x.rank, x.shape);
-}
-
 static ebb_tensor flat(ebb_tensor gamma) { /* [C,1,1,1] -> [C] */
   return EBB_VIEW(gamma, gamma.shape[0]);
 }
 
-/* x [1,C,T,H,W], y [1,C',T,H,W]. */
-static void run_residual(ebb_context *c, const stage *s, ebb_tensor y, ebb_tensor x) {
-  size_t mark = ebb_arena_mark(&c->activations);
-  ebb_tensor h = like(c, "residual", x);
-  ebb_channel_norm(c, h, x, flat(s->norm1), EBB_SILU);
-  ebb_conv3d_causal(c, y, h, s->a.w, s->a.b);
-  ebb_channel_norm(c, y, y, flat(s->norm2), EBB_SILU);
-  ebb_arena_release(&c->activations, mark); /* the second convolution's output takes the place of h */
-  ebb_tensor r = like(c, "residual", y);
-  ebb_conv3d_causal(c, r, y, s->b.w, s->b.b);
-  if (s->in != s->out)
-    ebb_conv3d_causal(c, y, x, s->shortcut.w, s->shortcut.b);
-  ebb_axpby(c, y, 1, s->in != s->out ? y : x, 1, r);
+/* A video [1,T,H,W,C] like x but for its channels. */
+static ebb_tensor video_like(ebb_context *c, const char *name, ebb_tensor x, int64_t channels) {
+  return EBB_NEW(c, EBB_ACTIVATIONS, x.dtype, name, 1, x.shape[1], x.shape[2], x.shape[3], channels);
 }
 
-/* x, y [1,C,T,H,W]. */
+static void run_residual(ebb_context *c, const stage *s, ebb_tensor y, ebb_tensor x) {
+  ebb_tensor h = video_like(c, "residual", x, s->out), shortcut = x;
+  ebb_conv3d_causal(c, h, x, flat(s->norm1), s->a.w, s->a.b, EBB_NO_TENSOR);
+  if (s->in != s->out) {
+    shortcut = video_like(c, "shortcut", x, s->out);
+    ebb_conv3d_causal(c, shortcut, x, EBB_NO_TENSOR, s->shortcut.w, s->shortcut.b, EBB_NO_TENSOR);
+  }
+  ebb_conv3d_causal(c, y, h, flat(s->norm2), s->b.w, s->b.b, shortcut);
+}
+
 static void run_attention(ebb_context *c, const stage *s, ebb_tensor y, ebb_tensor x) {
-  const int64_t C = s->in, T = x.shape[2], S = x.shape[3] * x.shape[4];
-  const int each[3] = {1, 1, 1};
+  const int64_t C = s->in, T = x.shape[1], S = x.shape[2] * x.shape[3];
   const ebb_tensor w = EBB_VIEW(s->a.w, 3, C, C), b = EBB_VIEW(s->a.b, 3, C);
-  ebb_tensor h = EBB_ACTIVATION(c, "tokens", 1, T * S, C), tokens = EBB_VIEW(h, T, S, C);
-  ebb_tensor q = EBB_ACTIVATION(c, "q", T, S, C);
-  ebb_tensor k = EBB_ACTIVATION(c, "k", T, S, C);
-  ebb_tensor v = EBB_ACTIVATION(c, "v", T, S, C);
-  ebb_channel_norm(c, y, x, flat(s->norm1), EBB_IDENTITY);
-  ebb_patchify(c, h, y, each);
+  ebb_tensor tokens = EBB_NEW(c, EBB_ACTIVATIONS, x.dtype, "tokens", T, S, C);
+  ebb_tensor q = EBB_NEW(c, EBB_ACTIVATIONS, x.dtype, "q", T, S, C);
+  ebb_tensor k = EBB_NEW(c, EBB_ACTIVATIONS, x.dtype, "k", T, S, C);
+  ebb_tensor v = EBB_NEW(c, EBB_ACTIVATIONS, x.dtype, "v", T, S, C);
+  ebb_tensor out = EBB_VIEW(y, T, S, C);
+  ebb_channel_norm(c, tokens, EBB_VIEW(x, T, S, C), flat(s->norm1), EBB_IDENTITY);
   ebb_linear(c, q, tokens, ebb_at(w, 0), ebb_at(b, 0), EBB_IDENTITY);
   ebb_linear(c, k, tokens, ebb_at(w, 1), ebb_at(b, 1), EBB_IDENTITY);
   ebb_linear(c, v, tokens, ebb_at(w, 2), ebb_at(b, 2), EBB_IDENTITY);
   ebb_attention(c, tokens, NULL, q, k, v, 1, 1);
-  ebb_linear(c, q, tokens, EBB_VIEW(s->b.w, C, C), s->b.b, EBB_IDENTITY);
-  ebb_unpatchify(c, y, EBB_VIEW(q, 1, T * S, C), each);
-  ebb_axpby(c, y, 1, x, 1, y);
+  ebb_linear(c, out, tokens, EBB_VIEW(s->b.w, C, C), s->b.b, EBB_IDENTITY);
+  ebb_gate_add(c, out, EBB_VIEW(x, T, S, C), EBB_NO_TENSOR);
 }
 
 static void run_down(ebb_context *c, const stage *s, ebb_tensor y, ebb_tensor x) {
   ebb_tensor h = y;
   if (s->time)
-    h = EBB_ACTIVATION(c, "halved", 1, s->out, x.shape[2], y.shape[3], y.shape[4]);
+    h = EBB_NEW(c, EBB_ACTIVATIONS, x.dtype, "halved", 1, x.shape[1], y.shape[2], y.shape[3], s->out);
   ebb_downsample_space(c, h, x, s->a.w, s->a.b);
   if (s->time)
     ebb_downsample_time(c, y, h, s->b.w, s->b.b);
@@ -401,20 +410,22 @@ static void run_down(ebb_context *c, const stage *s, ebb_tensor y, ebb_tensor x)
 static void run_up(ebb_context *c, const stage *s, ebb_tensor y, ebb_tensor x) {
   ebb_tensor h = x;
   if (s->time) {
-    h = EBB_ACTIVATION(c, "doubled in time", 1, s->in, y.shape[2], x.shape[3], x.shape[4]);
+    h = EBB_NEW(c, EBB_ACTIVATIONS, x.dtype, "doubled in time", 1, y.shape[1], x.shape[2], x.shape[3], s->in);
     ebb_upsample_time(c, h, x, s->b.w, s->b.b);
   }
-  ebb_tensor wide = EBB_ACTIVATION(c, "doubled", 1, s->in, y.shape[2], y.shape[3], y.shape[4]);
+  ebb_tensor wide = video_like(c, "doubled", y, s->in);
   ebb_upsample_space(c, wide, h);
-  ebb_conv3d_causal(c, y, wide, EBB_VIEW(s->a.w, s->out, s->in, 1, 3, 3), s->a.b);
+  ebb_conv3d_causal(c, y, wide, EBB_NO_TENSOR, EBB_VIEW(s->a.w, s->out, s->in, 1, 3, 3), s->a.b,
+                    EBB_NO_TENSOR);
 }
 
-/* x [1,in,T,H,W]; y as after() says. What a stage takes it gives back. */
+/* x [1,T,H,W,in]; y as after() says. What a stage takes it gives back. */
 static void run_stage(ebb_context *c, const stage *s, ebb_tensor y, ebb_tensor x) {
   size_t mark = ebb_arena_mark(&c->activations);
   switch (s->kind) {
   case CONV: /* outer slices: fewer outputs than the weight has, where only the first are wanted */
-    ebb_conv3d_causal(c, y, x, ebb_slice(s->a.w, 0, s->out), ebb_slice(s->a.b, 0, s->out));
+    ebb_conv3d_causal(c, y, x, EBB_NO_TENSOR, ebb_slice(s->a.w, 0, s->out), ebb_slice(s->a.b, 0, s->out),
+                      EBB_NO_TENSOR);
     break;
   case RESIDUAL:
     run_residual(c, s, y, x);
@@ -428,36 +439,45 @@ static void run_stage(ebb_context *c, const stage *s, ebb_tensor y, ebb_tensor x
   case UP:
     run_up(c, s, y, x);
     break;
-  case HEAD: {
-    ebb_tensor h = like(c, "head", x);
-    ebb_channel_norm(c, h, x, flat(s->norm1), EBB_SILU);
-    ebb_conv3d_causal(c, y, h, s->a.w, s->a.b);
+  case HEAD:
+    ebb_conv3d_causal(c, y, x, flat(s->norm1), s->a.w, s->a.b, EBB_NO_TENSOR);
     break;
-  }
   }
   ebb_arena_release(&c->activations, mark);
 }
 
-/* All stages; two buffers take turns. x [1,C,T,H,W]; y the last stage's output. */
-static void run(ebb_context *c, const coder *half, ebb_tensor y, ebb_tensor x) {
+/* A video [1,T,H,W,C] of this shape at the beginning of a buffer. */
+static ebb_tensor video_in(ebb_tensor buffer, ebb_latent_shape x) {
+  return EBB_VIEW(ebb_slice(buffer, 0, numbers(x)), 1, x.frames, x.height, x.width, x.channels);
+}
+
+/* A video [1,T,H,W,C] as the patches of one position that ebb_patchify and ebb_unpatchify know. */
+static ebb_tensor positions(ebb_tensor x) {
+  return EBB_VIEW(x, 1, x.shape[1] * x.shape[2] * x.shape[3], x.shape[4]);
+}
+
+/* All stages; two buffers take turns. x [1,C,T,H,W]; y [1,C',T',H',W'], the last stage's output. */
+static void run(const ebb_vae *vae, const coder *half, ebb_tensor y, ebb_tensor x) {
+  ebb_context *c = vae->context;
+  const int each[3] = {1, 1, 1};
   size_t mark = ebb_arena_mark(&c->activations);
   ebb_latent_shape shape = {x.shape[1], x.shape[2], x.shape[3], x.shape[4]}, at = shape;
-  int64_t most[2] = {1, 1};
-  for (int i = 0; i + 1 < half->count; i++) {
+  int64_t most[2] = {1, numbers(at)};
+  for (int i = 0; i < half->count; i++) {
     at = after(&half->stages[i], at);
     most[i & 1] = numbers(at) > most[i & 1] ? numbers(at) : most[i & 1];
   }
-  ebb_tensor buffers[2] = {EBB_ACTIVATION(c, "even stages", most[0]),
-                           EBB_ACTIVATION(c, "odd stages", most[1])};
+  ebb_tensor buffers[2] = {EBB_NEW(c, EBB_ACTIVATIONS, vae->dtype, "even stages", most[0]),
+                           EBB_NEW(c, EBB_ACTIVATIONS, vae->dtype, "odd stages", most[1])};
+  ebb_tensor from = video_in(buffers[1], shape);
+  ebb_patchify(c, positions(from), x, each);
   for (int i = 0; i < half->count; i++) {
     shape = after(&half->stages[i], shape);
-    ebb_tensor to = y;
-    if (i + 1 < half->count)
-      to = EBB_VIEW(ebb_slice(buffers[i & 1], 0, numbers(shape)), 1, shape.channels, shape.frames,
-                    shape.height, shape.width);
-    run_stage(c, &half->stages[i], to, x);
-    x = to;
+    ebb_tensor to = video_in(buffers[i & 1], shape);
+    run_stage(c, &half->stages[i], to, from);
+    from = to;
   }
+  ebb_unpatchify(c, y, positions(from), each);
   ebb_arena_release(&c->activations, mark);
 }
 
@@ -465,7 +485,7 @@ void ebb_vae_encode(ebb_vae *vae, ebb_tensor latents, ebb_tensor video) {
   const wan_vae *v = vae->state;
   assert(v->has_encoder && latents.shape[0] == video.shape[0]);
   for (int64_t b = 0; b < video.shape[0]; b++)
-    run(vae->context, &v->encoder, ebb_slice(latents, b, 1), ebb_slice(video, b, 1));
+    run(vae, &v->encoder, ebb_slice(latents, b, 1), ebb_slice(video, b, 1));
   ebb_channel_affine(vae->context, latents, latents, v->to_unit_scale, v->to_unit_shift);
 }
 
@@ -474,10 +494,10 @@ void ebb_vae_decode(ebb_vae *vae, ebb_tensor video, ebb_tensor latents) {
   ebb_context *c = vae->context;
   assert(v->has_decoder && latents.shape[0] == video.shape[0]);
   size_t mark = ebb_arena_mark(&c->activations);
-  ebb_tensor z = like(c, "posterior mode", latents);
+  ebb_tensor z = ebb_tensor_new(c, EBB_ACTIVATIONS, EBB_F32, "posterior mode", latents.rank, latents.shape);
   ebb_channel_affine(c, z, latents, v->from_unit_scale, v->from_unit_shift);
   for (int64_t b = 0; b < video.shape[0]; b++)
-    run(c, &v->decoder, ebb_slice(video, b, 1), ebb_slice(z, b, 1));
+    run(vae, &v->decoder, ebb_slice(video, b, 1), ebb_slice(z, b, 1));
   ebb_clamp(c, video, video, -1, 1);
   ebb_arena_release(&c->activations, mark);
 }

@@ -1,11 +1,15 @@
 /* Wan 2.1's text-to-video transformer (diffusers WanTransformer3DModel), any size. Letters as in
- * kernels/ops.h; M text tokens, L blocks, F the feed-forward's width, n = moments * labels_per_moment. */
+ * kernels/ops.h; M text tokens, L blocks, F the feed-forward's width, n = labels_per_moment: 1 or B.
+ *
+ * The model's dtype is that of the blocks' matrices and of what goes through them. The residual stream, norms,
+ * modulation, time and text embedding stay float32. */
 #include "engine/wan.h"
 
 #include "engine/model.h"
 #include "loaders/file.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,28 +49,42 @@ typedef struct wan {
 /* What does not change from step to step; ebb_condition.state. */
 typedef struct constants {
   ebb_tensor cos, sin; /* [S,P/2] */
-  ebb_tensor head;     /* [2,n,D] */
+  ebb_tensor
+      modulation; /* [moments, 6L+2, n, D]: shifts, scales and gates, six of every block, two of the head */
+  ebb_tensor now; /* [6L+2, n, D]: those of the moment at hand, which velocity reads */
   struct {
-    ebb_tensor modulation; /* [6,n,D] */
-    ebb_tensor k, v;       /* [text_batch,M,D]: cross-attention's */
+    ebb_tensor k, v; /* [text_batch,M,D]: cross-attention's */
+    ebb_tensor u;    /* [D,N*M]: values through the output projection, in place of v where the keys are few */
   } blocks[];
 } constants;
 
 /* ---- opening ----------------------------------------------------------------------------------------- */
 
-static void list_layer(ebb_parameters *list, layer *l, int64_t out, int64_t in, const char *name) {
+static void list_layer(ebb_parameters *list, layer *l, ebb_dtype weight, ebb_dtype bias, int64_t out,
+                       int64_t in, const char *name) {
+  list->dtype = weight;
   ebb_parameters_add(list, &l->w, EBB_SHAPE(out, in), EBB_INIT_LINEAR, in, "%s.weight", name);
+  list->dtype = bias;
   ebb_parameters_add(list, &l->b, EBB_SHAPE(out), EBB_INIT_LINEAR, in, "%s.bias", name);
+  list->dtype = EBB_F32;
 }
 
-static void list_attention(ebb_parameters *list, attention *a, int64_t D, int64_t l, const char *name) {
+/* A layer of block l, all in the model's dtype. */
+static void list_block_layer(ebb_parameters *list, layer *to, ebb_dtype dtype, int64_t out, int64_t in,
+                             int64_t l, const char *name) {
+  char full[96];
+  snprintf(full, sizeof full, "blocks.%lld.%s", (long long)l, name);
+  list_layer(list, to, dtype, dtype, out, in, full);
+}
+
+static void list_attention(ebb_parameters *list, attention *a, ebb_dtype dtype, int64_t D, int64_t l,
+                           const char *name) {
   layer *layers[] = {&a->q, &a->k, &a->v, &a->out};
   static const char *const names[] = {"to_q", "to_k", "to_v", "to_out.0"};
   for (int i = 0; i < 4; i++) {
-    ebb_parameters_add(list, &layers[i]->w, EBB_SHAPE(D, D), EBB_INIT_LINEAR, D, "blocks.%lld.%s.%s.weight",
-                       (long long)l, name, names[i]);
-    ebb_parameters_add(list, &layers[i]->b, EBB_SHAPE(D), EBB_INIT_LINEAR, D, "blocks.%lld.%s.%s.bias",
-                       (long long)l, name, names[i]);
+    char full[32];
+    snprintf(full, sizeof full, "%s.%s", name, names[i]);
+    list_block_layer(list, layers[i], dtype, D, D, l, full);
   }
   ebb_parameters_add(list, &a->norm_q, EBB_SHAPE(D), EBB_INIT_ONES, 0, "blocks.%lld.%s.norm_q.weight",
                      (long long)l, name);
@@ -74,23 +92,20 @@ static void list_attention(ebb_parameters *list, attention *a, int64_t D, int64_
                      (long long)l, name);
 }
 
-static void list_block(ebb_parameters *list, block *b, const wan *w, int64_t D, int64_t index) {
-  long long l = index;
-  int64_t F = w->feed_forward;
+static void list_block(ebb_parameters *list, block *b, const wan *w, ebb_dtype dtype, int64_t D, int64_t l) {
+  const int64_t F = w->feed_forward;
   ebb_parameters_add(list, &b->table, EBB_SHAPE(1, 6, D), EBB_INIT_TABLE, 0, "blocks.%lld.scale_shift_table",
-                     l);
-  list_attention(list, &b->self, D, index, "attn1");
-  list_attention(list, &b->cross, D, index, "attn2");
+                     (long long)l);
+  list_attention(list, &b->self, dtype, D, l, "attn1");
+  list_attention(list, &b->cross, dtype, D, l, "attn2");
   if (w->cross_norm) {
-    ebb_parameters_add(list, &b->cross_norm.w, EBB_SHAPE(D), EBB_INIT_ONES, 0, "blocks.%lld.norm2.weight", l);
-    ebb_parameters_add(list, &b->cross_norm.b, EBB_SHAPE(D), EBB_INIT_ZEROS, 0, "blocks.%lld.norm2.bias", l);
+    ebb_parameters_add(list, &b->cross_norm.w, EBB_SHAPE(D), EBB_INIT_ONES, 0, "blocks.%lld.norm2.weight",
+                       (long long)l);
+    ebb_parameters_add(list, &b->cross_norm.b, EBB_SHAPE(D), EBB_INIT_ZEROS, 0, "blocks.%lld.norm2.bias",
+                       (long long)l);
   }
-  ebb_parameters_add(list, &b->up.w, EBB_SHAPE(F, D), EBB_INIT_LINEAR, D, "blocks.%lld.ffn.net.0.proj.weight",
-                     l);
-  ebb_parameters_add(list, &b->up.b, EBB_SHAPE(F), EBB_INIT_LINEAR, D, "blocks.%lld.ffn.net.0.proj.bias", l);
-  ebb_parameters_add(list, &b->down.w, EBB_SHAPE(D, F), EBB_INIT_LINEAR, F, "blocks.%lld.ffn.net.2.weight",
-                     l);
-  ebb_parameters_add(list, &b->down.b, EBB_SHAPE(D), EBB_INIT_LINEAR, F, "blocks.%lld.ffn.net.2.bias", l);
+  list_block_layer(list, &b->up, dtype, F, D, l, "ffn.net.0.proj");
+  list_block_layer(list, &b->down, dtype, D, F, l, "ffn.net.2");
 }
 
 static void list_parameters(ebb_model *m, wan *w) {
@@ -99,17 +114,20 @@ static void list_parameters(ebb_model *m, wan *w) {
   const int pt = m->patch[0], ph = m->patch[1], pw = m->patch[2];
   const int64_t features = C * pt * ph * pw;
   ebb_parameters_add(list, &w->table, EBB_SHAPE(1, 2, D), EBB_INIT_TABLE, 0, "scale_shift_table");
+  list->dtype = m->dtype;
   ebb_parameters_add(list, &w->patch.w, EBB_SHAPE(D, C, pt, ph, pw), EBB_INIT_LINEAR, features,
                      "patch_embedding.weight");
+  list->dtype = EBB_F32;
   ebb_parameters_add(list, &w->patch.b, EBB_SHAPE(D), EBB_INIT_LINEAR, features, "patch_embedding.bias");
-  list_layer(list, &w->time1, D, w->frequencies, "condition_embedder.time_embedder.linear_1");
-  list_layer(list, &w->time2, D, D, "condition_embedder.time_embedder.linear_2");
-  list_layer(list, &w->modulation, 6 * D, D, "condition_embedder.time_proj");
-  list_layer(list, &w->text1, D, m->text_dim, "condition_embedder.text_embedder.linear_1");
-  list_layer(list, &w->text2, D, D, "condition_embedder.text_embedder.linear_2");
+  list_layer(list, &w->time1, EBB_F32, EBB_F32, D, w->frequencies,
+             "condition_embedder.time_embedder.linear_1");
+  list_layer(list, &w->time2, EBB_F32, EBB_F32, D, D, "condition_embedder.time_embedder.linear_2");
+  list_layer(list, &w->modulation, EBB_F32, EBB_F32, 6 * D, D, "condition_embedder.time_proj");
+  list_layer(list, &w->text1, EBB_F32, EBB_F32, D, m->text_dim, "condition_embedder.text_embedder.linear_1");
+  list_layer(list, &w->text2, EBB_F32, EBB_F32, D, D, "condition_embedder.text_embedder.linear_2");
   for (int64_t l = 0; l < m->blocks; l++)
-    list_block(list, &w->blocks[l], w, D, l);
-  list_layer(list, &w->head, features, D, "proj_out");
+    list_block(list, &w->blocks[l], w, m->dtype, D, l);
+  list_layer(list, &w->head, m->dtype, EBB_F32, features, D, "proj_out");
 }
 
 /* What later members of the family have and this file does not. */
@@ -214,40 +232,55 @@ static void condition_on_text(const ebb_model *m, constants *k, ebb_tensor text)
   const wan *w = m->state;
   ebb_context *c = m->context;
   const int64_t B = text.shape[0], M = text.shape[1], D = m->width;
+  const bool few = B == 1 && M <= EBB_FEW_KEYS && 2 * m->heads * M <= D;
   ebb_tensor hidden = EBB_ACTIVATION(c, "text hidden", B, M, D);
-  ebb_tensor states = EBB_ACTIVATION(c, "text states", B, M, D);
+  ebb_tensor full = EBB_ACTIVATION(c, "text states", B, M, D);
+  ebb_tensor states = EBB_NEW(c, EBB_ACTIVATIONS, m->dtype, "text states", B, M, D);
   linear(c, hidden, text, w->text1, EBB_GELU_TANH);
-  linear(c, states, hidden, w->text2, EBB_IDENTITY);
+  linear(c, full, hidden, w->text2, EBB_IDENTITY);
+  ebb_convert(c, states, full);
   for (int64_t l = 0; l < m->blocks; l++) {
     const attention *a = &w->blocks[l].cross;
-    ebb_tensor key = k->blocks[l].k = EBB_NEW(c, EBB_WEIGHTS, EBB_F32, "text keys", B, M, D);
-    ebb_tensor value = k->blocks[l].v = EBB_NEW(c, EBB_WEIGHTS, EBB_F32, "text values", B, M, D);
+    ebb_tensor key = k->blocks[l].k = EBB_NEW(c, EBB_WEIGHTS, m->dtype, "text keys", B, M, D);
+    size_t mark = ebb_arena_mark(&c->activations);
+    ebb_tensor value = EBB_NEW(c, few ? EBB_ACTIVATIONS : EBB_WEIGHTS, m->dtype, "text values", B, M, D);
     linear(c, key, states, a->k, EBB_IDENTITY);
     linear(c, value, states, a->v, EBB_IDENTITY);
     ebb_qk_norm_rope(c, key, a->norm_k, EBB_NO_TENSOR, EBB_NO_TENSOR, (int)m->heads, w->eps);
+    if (few) {
+      k->blocks[l].u = EBB_NEW(c, EBB_WEIGHTS, m->dtype, "projected text values", D, m->heads * M);
+      ebb_projected_values(c, k->blocks[l].u, value, a->out.w, (int)m->heads);
+    } else {
+      k->blocks[l].v = value;
+    }
+    ebb_arena_release(&c->activations, mark);
   }
 }
 
-/* Shifts, scales and gates of every block and of the head from the time labels [n]. */
-static void condition_on_time(const ebb_model *m, constants *k, ebb_tensor labels) {
+/* Shifts, scales and gates of every block and of the head from the time labels [moments * n]. */
+static void condition_on_time(const ebb_model *m, const ebb_condition *cond, constants *k,
+                              ebb_tensor labels) {
   const wan *w = m->state;
   ebb_context *c = m->context;
-  const int64_t n = labels.shape[0], D = m->width;
-  ebb_tensor waves = EBB_ACTIVATION(c, "time waves", n, w->frequencies);
-  ebb_tensor hidden = EBB_ACTIVATION(c, "time hidden", n, D);
-  ebb_tensor time = EBB_ACTIVATION(c, "time embedding", n, D);
-  ebb_tensor all = EBB_ACTIVATION(c, "time modulation", n, 6 * D);
+  const int64_t all = labels.shape[0], n = cond->labels_per_moment, L = m->blocks, D = m->width;
+  ebb_tensor waves = EBB_ACTIVATION(c, "time waves", all, w->frequencies);
+  ebb_tensor hidden = EBB_ACTIVATION(c, "time hidden", all, D);
+  ebb_tensor time = EBB_ACTIVATION(c, "time embedding", all, D);
+  ebb_tensor six = EBB_ACTIVATION(c, "time modulation", all, 6 * D);
   ebb_timestep_embedding(c, waves, labels);
   linear(c, hidden, waves, w->time1, EBB_SILU);
   linear(c, time, hidden, w->time2, EBB_IDENTITY);
   ebb_activate(c, hidden, time, EBB_SILU);
-  linear(c, all, hidden, w->modulation, EBB_IDENTITY);
-  for (int64_t l = 0; l < m->blocks; l++) {
-    k->blocks[l].modulation = EBB_NEW(c, EBB_WEIGHTS, EBB_F32, "modulation", 6, n, D);
-    ebb_add_table(c, k->blocks[l].modulation, ebb_at(w->blocks[l].table, 0), EBB_VIEW(all, n, 6, D));
+  linear(c, six, hidden, w->modulation, EBB_IDENTITY);
+  k->modulation = EBB_NEW(c, EBB_WEIGHTS, EBB_F32, "modulation", cond->moments, 6 * L + 2, n, D);
+  k->now = EBB_NEW(c, EBB_WEIGHTS, EBB_F32, "modulation now", 6 * L + 2, n, D);
+  for (int64_t j = 0; j < cond->moments; j++) {
+    ebb_tensor to = ebb_at(k->modulation, j);
+    for (int64_t l = 0; l < L; l++)
+      ebb_add_table(c, ebb_slice(to, 6 * l, 6), ebb_at(w->blocks[l].table, 0),
+                    EBB_VIEW(ebb_slice(six, j * n, n), n, 6, D));
+    ebb_add_table(c, ebb_slice(to, 6 * L, 2), ebb_at(w->table, 0), ebb_slice(time, j * n, n));
   }
-  k->head = EBB_NEW(c, EBB_WEIGHTS, EBB_F32, "head modulation", 2, n, D);
-  ebb_add_table(c, k->head, ebb_at(w->table, 0), time);
 }
 
 static bool wan_condition(ebb_model *m, ebb_condition *cond, ebb_tensor text, ebb_tensor labels,
@@ -257,7 +290,7 @@ static bool wan_condition(ebb_model *m, ebb_condition *cond, ebb_tensor text, eb
   if (!make_rope(m, cond, k, err))
     return false;
   condition_on_text(m, k, text);
-  condition_on_time(m, k, labels);
+  condition_on_time(m, cond, k, labels);
   return true;
 }
 
@@ -267,76 +300,93 @@ static bool wan_condition(ebb_model *m, ebb_condition *cond, ebb_tensor text, eb
  * together. */
 typedef struct activations {
   ebb_tensor patches;    /* [B,S,C*pt*ph*pw] */
-  ebb_tensor x;          /* [B,S,D]: the residual stream */
+  ebb_tensor output;     /* the same, float32: what the head gives */
+  ebb_tensor x;          /* [B,S,D] float32: the residual stream */
   ebb_tensor h;          /* [B,S,D]: what enters a sublayer, and what it adds */
   ebb_tensor q, k, v, a; /* [B,S,D] */
   ebb_tensor hidden;     /* [B,S,F] */
 } activations;
 
-static void take_attention(ebb_context *c, activations *t, int64_t B, int64_t S, int64_t D) {
-  t->q = EBB_ACTIVATION(c, "q", B, S, D);
-  t->k = EBB_ACTIVATION(c, "k", B, S, D);
-  t->v = EBB_ACTIVATION(c, "v", B, S, D);
-  t->a = EBB_ACTIVATION(c, "attention", B, S, D);
+static void take_attention(ebb_context *c, activations *t, ebb_dtype dtype, int64_t B, int64_t S, int64_t D) {
+  t->q = EBB_NEW(c, EBB_ACTIVATIONS, dtype, "q", B, S, D);
+  t->k = EBB_NEW(c, EBB_ACTIVATIONS, dtype, "k", B, S, D);
+  t->v = EBB_NEW(c, EBB_ACTIVATIONS, dtype, "v", B, S, D);
+  t->a = EBB_NEW(c, EBB_ACTIVATIONS, dtype, "attention", B, S, D);
 }
 
 static activations take_activations(const ebb_model *m, int64_t B, int64_t S) {
   const wan *w = m->state;
   ebb_context *c = m->context;
   const int64_t D = m->width, F = w->feed_forward;
-  activations t = {
-      .patches = EBB_ACTIVATION(c, "patches", B, S, m->channels * m->patch[0] * m->patch[1] * m->patch[2]),
-      .x = EBB_ACTIVATION(c, "x", B, S, D),
-      .h = EBB_ACTIVATION(c, "h", B, S, D)};
+  const int64_t features = m->channels * m->patch[0] * m->patch[1] * m->patch[2];
+  activations t = {.patches = EBB_NEW(c, EBB_ACTIVATIONS, m->dtype, "patches", B, S, features),
+                   .output = EBB_ACTIVATION(c, "output patches", B, S, features),
+                   .x = EBB_ACTIVATION(c, "x", B, S, D),
+                   .h = EBB_NEW(c, EBB_ACTIVATIONS, m->dtype, "h", B, S, D)};
   size_t mark = ebb_arena_mark(&c->activations);
-  t.hidden = EBB_ACTIVATION(c, "feed-forward", B, S, F);
+  t.hidden = EBB_NEW(c, EBB_ACTIVATIONS, m->dtype, "feed-forward", B, S, F);
   size_t end = ebb_arena_mark(&c->activations);
   ebb_arena_release(&c->activations, mark);
-  take_attention(c, &t, B, S, D);
+  take_attention(c, &t, m->dtype, B, S, D);
   if (ebb_arena_mark(&c->activations) < end) { /* the larger one is taken last, so that both stay taken */
     ebb_arena_release(&c->activations, mark);
-    t.hidden = EBB_ACTIVATION(c, "feed-forward", B, S, F);
+    t.hidden = EBB_NEW(c, EBB_ACTIVATIONS, m->dtype, "feed-forward", B, S, F);
   }
   return t;
 }
 
-/* Row(s) of this moment in modulation[which] [n,D]: [1 or B, D]. */
-static ebb_tensor at_moment(ebb_tensor modulation, int which, const ebb_condition *cond, int64_t moment) {
-  return ebb_slice(ebb_at(modulation, which), moment * cond->labels_per_moment, cond->labels_per_moment);
-}
-
-/* A block's shifts, scales and gates at one moment, each [1 or B, D]. */
+/* A block's shifts, scales and gates, each [1 or B, D]. */
 typedef struct modulation {
   ebb_tensor shift1, scale1, gate1, shift2, scale2, gate2;
 } modulation;
 
-static modulation modulation_at(ebb_tensor all, const ebb_condition *cond, int64_t moment) {
-  return (modulation){
-      .shift1 = at_moment(all, 0, cond, moment),
-      .scale1 = at_moment(all, 1, cond, moment),
-      .gate1 = at_moment(all, 2, cond, moment),
-      .shift2 = at_moment(all, 3, cond, moment),
-      .scale2 = at_moment(all, 4, cond, moment),
-      .gate2 = at_moment(all, 5, cond, moment),
-  };
+static modulation modulation_of(const constants *k, int64_t l) {
+  const ebb_tensor six = ebb_slice(k->now, 6 * l, 6);
+  return (modulation){ebb_at(six, 0), ebb_at(six, 1), ebb_at(six, 2),
+                      ebb_at(six, 3), ebb_at(six, 4), ebb_at(six, 5)};
+}
+
+static void wan_moment(ebb_model *m, const ebb_condition *cond, int64_t moment) {
+  const constants *k = cond->state;
+  ebb_convert(m->context, k->now, ebb_at(k->modulation, moment));
 }
 
 static void cross_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, const block *b, float eps) {
   if (ebb_present(b->cross_norm.w))
     ebb_layer_norm(c, y, x, b->cross_norm.w, b->cross_norm.b, eps);
   else
-    ebb_axpby(c, y, 1, x, 0, EBB_NO_TENSOR);
+    ebb_convert(c, y, x);
+}
+
+/* h <- CrossAttention(q, text) of block l. Few keys: the map [B,S,N*M] first, over a's memory, then one narrow
+ * product. */
+static void attend_to_text(const ebb_model *m, int l, const activations *t, const ebb_condition *cond) {
+  const wan *w = m->state;
+  const constants *k = cond->state;
+  ebb_context *c = m->context;
+  const ebb_tensor keys = k->blocks[l].k, values = k->blocks[l].v, u = k->blocks[l].u;
+  const layer out = w->blocks[l].cross.out;
+  if (ebb_present(u)) {
+    const int64_t B = t->a.shape[0], S = t->a.shape[1], n = ebb_last(u);
+    const ebb_tensor all = EBB_VIEW(t->a, ebb_count(t->a));
+    const ebb_tensor map = ebb_named(EBB_VIEW(ebb_slice(all, 0, B * S * n), B, S, n), "text map");
+    ebb_attention_weights(c, map, t->q, keys, (int)m->heads, cond->text_repeats);
+    ebb_linear(c, t->h, map, u, out.b, EBB_IDENTITY);
+  } else {
+    ebb_attention(c, t->a, NULL, t->q, keys, values, (int)m->heads, cond->text_repeats);
+    linear(c, t->h, t->a, out, EBB_IDENTITY);
+  }
 }
 
 static void forward_block(const ebb_model *m, int l, const activations *t, const ebb_condition *cond,
-                          int64_t moment, ebb_tap *tap) {
+                          ebb_tap *tap) {
   const wan *w = m->state;
   const block *b = &w->blocks[l];
   const constants *k = cond->state;
   ebb_context *c = m->context;
   const int heads = (int)m->heads;
   const ebb_tensor none = EBB_NO_TENSOR;
-  const modulation of = modulation_at(k->blocks[l].modulation, cond, moment);
+  const modulation of = modulation_of(k, l);
   ebb_attention_stats room;
   const ebb_attention_stats *stats = ebb_tap_stats(tap, l, &room);
 
@@ -349,7 +399,6 @@ static void forward_block(const ebb_model *m, int l, const activations *t, const
   ebb_qk_norm_rope(c, t->q, b->self.norm_q, k->cos, k->sin, heads, w->eps);
   ebb_qk_norm_rope(c, t->k, b->self.norm_k, k->cos, k->sin, heads, w->eps);
   ebb_attention(c, t->a, stats, t->q, t->k, t->v, heads, 1);
-  ebb_tap_take_stats(tap, l, stats);
   linear(c, t->h, t->a, b->self.out, EBB_IDENTITY);
   ebb_gate_add(c, t->x, t->h, of.gate1);
   ebb_tap_tokens(tap, EBB_ATTN_OUT, l, t->x);
@@ -358,8 +407,7 @@ static void forward_block(const ebb_model *m, int l, const activations *t, const
   cross_norm(c, t->h, t->x, b, w->eps);
   linear(c, t->q, t->h, b->cross.q, EBB_IDENTITY);
   ebb_qk_norm_rope(c, t->q, b->cross.norm_q, none, none, heads, w->eps);
-  ebb_attention(c, t->a, NULL, t->q, k->blocks[l].k, k->blocks[l].v, heads, 1);
-  linear(c, t->h, t->a, b->cross.out, EBB_IDENTITY);
+  attend_to_text(m, l, t, cond);
   ebb_gate_add(c, t->x, t->h, none);
   ebb_tap_tokens(tap, EBB_CROSS_OUT, l, t->x);
 
@@ -372,28 +420,28 @@ static void forward_block(const ebb_model *m, int l, const activations *t, const
   ebb_tap_tokens(tap, EBB_BLOCK_OUT, l, t->x);
 }
 
-static void wan_velocity(ebb_model *m, ebb_tensor v, ebb_tensor x, const ebb_condition *cond, int64_t moment,
-                         ebb_tap *tap) {
+static void wan_velocity(ebb_model *m, ebb_tensor v, ebb_tensor x, const ebb_condition *cond, ebb_tap *tap) {
   const wan *w = m->state;
   const constants *k = cond->state;
   ebb_context *c = m->context;
-  const ebb_arena *arena = &c->activations;
-  const size_t start = ebb_arena_mark(arena);
+  const size_t mark = ebb_arena_mark(&c->activations);
   const activations t = take_activations(m, x.shape[0], k->cos.shape[0]);
-  const size_t mark = ebb_arena_mark(arena);
   const layer patch = {EBB_VIEW(w->patch.w, m->width, ebb_last(t.patches)), w->patch.b};
+  const ebb_tensor shift = ebb_at(k->now, 6 * m->blocks), scale = ebb_at(k->now, 6 * m->blocks + 1);
 
   ebb_patchify(c, t.patches, x, m->patch);
   linear(c, t.x, t.patches, patch, EBB_IDENTITY);
-  for (int l = 0; l < m->blocks; l++) {
-    forward_block(m, l, &t, cond, moment, tap);
-    ebb_arena_release(&c->activations, mark); /* what a tap took */
-  }
-  ebb_norm_modulate(c, t.h, t.x, at_moment(k->head, 0, cond, moment), at_moment(k->head, 1, cond, moment),
-                    w->eps);
-  linear(c, t.patches, t.h, w->head, EBB_IDENTITY);
-  ebb_unpatchify(c, v, t.patches, m->patch);
-  ebb_arena_release(&c->activations, start);
+  for (int l = 0; l < m->blocks; l++)
+    forward_block(m, l, &t, cond, tap);
+  ebb_norm_modulate(c, t.h, t.x, shift, scale, w->eps);
+  linear(c, t.output, t.h, w->head, EBB_IDENTITY);
+  ebb_unpatchify(c, v, t.output, m->patch);
+  ebb_arena_release(&c->activations, mark);
 }
 
-const ebb_family ebb_family_wan = {"WanTransformer3DModel", wan_open, wan_condition, wan_velocity, wan_close};
+const ebb_family ebb_family_wan = {.class_name = "WanTransformer3DModel",
+                                   .open = wan_open,
+                                   .condition = wan_condition,
+                                   .moment = wan_moment,
+                                   .velocity = wan_velocity,
+                                   .close = wan_close};

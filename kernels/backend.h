@@ -5,6 +5,13 @@
 
 #include "kernels/ops.h"
 
+typedef enum ebb_convolution {
+  EBB_CONV3D_CAUSAL,
+  EBB_DOWNSAMPLE_SPACE,
+  EBB_DOWNSAMPLE_TIME,
+  EBB_UPSAMPLE_TIME
+} ebb_convolution;
+
 typedef struct ebb_backend {
   const char *name;
   ebb_place place; /* where its tensors live */
@@ -30,10 +37,16 @@ typedef struct ebb_backend {
   void *(*record)(ebb_context *c, void (*work)(void *user), void *user);
   void (*replay)(ebb_context *c, void *recording);
   void (*forget)(ebb_context *c, void *recording);
-  /* Bytes that the op of that name needs from the activation arena for the length of a call; NULL: none. */
+  /* Bytes that the op of that name, or of that kind, needs from the activation arena for the length of a call;
+   * NULL: none. */
   size_t (*attention_scratch)(ebb_context *c, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
                               int heads);
   size_t (*pool_scratch)(ebb_context *c, ebb_tensor x, int64_t frames); /* each of the pooling ops */
+  size_t (*convolution_scratch)(ebb_context *c, ebb_convolution which, ebb_tensor y, ebb_tensor x,
+                                ebb_tensor norm, ebb_tensor w, ebb_tensor residual);
+  size_t (*spd_inverse_scratch)(ebb_context *c, ebb_tensor a);
+  size_t (*logistic_newton_scratch)(ebb_context *c, ebb_tensor a);
+  size_t (*logistic_adam_scratch)(ebb_context *c, ebb_tensor w, ebb_tensor z);
 
   void (*linear)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, ebb_activation act);
   void (*layer_norm)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, float eps);
@@ -48,6 +61,9 @@ typedef struct ebb_backend {
   void (*attention)(ebb_context *c, ebb_tensor out, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
                     ebb_tensor v, int heads, int64_t repeats,
                     void *scratch); /* absent stats: both tensors absent */
+  void (*attention_weights)(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, int heads,
+                            int64_t repeats);
+  void (*projected_values)(ebb_context *c, ebb_tensor u, ebb_tensor v, ebb_tensor w, int heads);
   void (*gate_add)(ebb_context *c, ebb_tensor x, ebb_tensor y, ebb_tensor gate);
   void (*axpby)(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor z);
   void (*convert)(ebb_context *c, ebb_tensor y, ebb_tensor x);
@@ -57,19 +73,39 @@ typedef struct ebb_backend {
   void (*clamp)(ebb_context *c, ebb_tensor y, ebb_tensor x, float low, float high);
   void (*patchify)(ebb_context *c, ebb_tensor y, ebb_tensor x, const int patch[3]);
   void (*unpatchify)(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[3]);
-  void (*conv3d_causal)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
-  void (*downsample_space)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
-  void (*downsample_time)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
+  void (*conv3d_causal)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor norm, ebb_tensor w,
+                        ebb_tensor b, ebb_tensor residual, void *scratch);
+  void (*downsample_space)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b,
+                           void *scratch);
+  void (*downsample_time)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b,
+                          void *scratch);
   void (*upsample_space)(ebb_context *c, ebb_tensor y, ebb_tensor x);
-  void (*upsample_time)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
+  void (*upsample_time)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b,
+                        void *scratch);
   void (*pool_mean)(ebb_context *c, ebb_tensor y, ebb_tensor x, void *scratch);
   void (*pool_frames)(ebb_context *c, ebb_tensor y, ebb_tensor x, void *scratch);
   void (*pool_moments)(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames, void *scratch);
   void (*pool_motion)(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames, void *scratch);
   void (*gram)(ebb_context *c, ebb_tensor g, ebb_tensor x);
-  void (*matmul)(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor b, bool transpose_a);
-  void (*cholesky_solve)(ebb_context *c, ebb_tensor a, ebb_tensor b);
-  void (*eigh)(ebb_context *c, ebb_tensor w, ebb_tensor a);
+  void (*matmul)(ebb_context *c, ebb_tensor y, ebb_tensor a, bool transpose_a, ebb_tensor b,
+                 bool transpose_b);
+  void (*add_diagonal)(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor shift);
+  void (*spd_inverse)(ebb_context *c, ebb_tensor a, void *scratch);
+  void (*column_scale)(ebb_context *c, ebb_tensor mean, ebb_tensor inverse, ebb_tensor x, ebb_tensor rows);
+  void (*standardise)(ebb_context *c, ebb_tensor z, ebb_tensor x, ebb_tensor rows, ebb_tensor mean,
+                      ebb_tensor inverse);
+  void (*logistic_newton)(ebb_context *c, ebb_tensor a, ebb_tensor b, ebb_tensor reached, ebb_tensor sweeps,
+                          ebb_tensor g, ebb_tensor inverse, ebb_tensor y, ebb_tensor lambda, ebb_tensor mu,
+                          ebb_tensor least, ebb_newton newton, void *scratch);
+  void (*fold_blocks)(ebb_context *c, ebb_tensor s, ebb_tensor p, ebb_tensor rows, ebb_tensor lambda);
+  void (*centred_labels)(ebb_context *c, ebb_tensor y, ebb_tensor mean, ebb_tensor labels, ebb_tensor rows);
+  void (*keep_best)(ebb_context *c, ebb_tensor score, ebb_tensor best, ebb_tensor chosen, ebb_tensor kept,
+                    ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number);
+  void (*count_hits)(ebb_context *c, ebb_tensor hits, ebb_tensor f, ebb_tensor shift, ebb_tensor labels,
+                     ebb_tensor rows);
+  void (*logistic_adam)(ebb_context *c, ebb_tensor w, ebb_tensor epochs, ebb_tensor accuracy, ebb_tensor f,
+                        ebb_tensor z, ebb_tensor y, ebb_tensor order, ebb_tensor which, ebb_tensor judged,
+                        ebb_adam adam, void *scratch);
 } ebb_backend;
 
 extern const ebb_backend ebb_cpu_backend;

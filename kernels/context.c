@@ -15,6 +15,10 @@ static const ebb_backend *const cuda = &ebb_cuda_backend;
 static const ebb_backend *const cuda = NULL;
 #endif
 
+int ebb_context_gpus(void) {
+  return cuda ? cuda->devices() : -1;
+}
+
 /* The backend and the number named by `device`; NULL after filling err. */
 static const ebb_backend *find_backend(const char *device, int *number, ebb_error *err) {
   int devices = cuda ? cuda->devices() : 0;
@@ -168,6 +172,11 @@ void ebb_download_wait(ebb_context *c) {
     c->backend->download_wait(c);
 }
 
+void ebb_context_wait(ebb_context *c) {
+  if (!c->counting && !c->error.text[0])
+    c->backend->wait(c);
+}
+
 void *ebb_host_new(ebb_context *c, size_t bytes) {
   return c->backend->host_allocate(c, bytes);
 }
@@ -192,7 +201,7 @@ static void add_counters(ebb_counters *to, ebb_counters n, double sign) {
 
 void ebb_replay(ebb_context *c, ebb_recording *r, void (*work)(void *user), void *user) {
   const ebb_backend *b = c->backend;
-  if (c->counting || c->error.text[0] || !b->record || r->runs == 0) {
+  if (c->counting || c->error.text[0] || !b->record || r->runs == 0 || c->observer) {
     ebb_counters before = c->counters;
     work(user);
     r->counters = c->counters;

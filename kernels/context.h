@@ -16,6 +16,15 @@ typedef struct ebb_counters { /* filled by every op, also when counting */
   double bytes; /* each input read once, each output written once */
 } ebb_counters;
 
+/* An op that is about to be computed, for those who watch (a profile). */
+typedef struct ebb_op_seen {
+  const char *name; /* as in ops.h, without ebb_ */
+  int tensor_count;
+  ebb_tensor tensors[6]; /* in the order of ops.h, absent ones too */
+  double flops, bytes;   /* of this op */
+} ebb_op_seen;
+typedef void ebb_observer_fn(void *user, const ebb_op_seen *op);
+
 typedef struct ebb_context {
   const struct ebb_backend *backend;
   void *state;           /* the backend's own: scratch memory, streams, library handles */
@@ -23,12 +32,17 @@ typedef struct ebb_context {
   ebb_arena activations; /* what a forward needs; empty between forwards */
   ebb_error error;
   ebb_counters counters;
+  ebb_observer_fn
+      *observer; /* NULL, or told of every op before it is computed; recordings are not replayed then */
+  void *observer_user;
   char device[64]; /* what it computes on: "cpu", "cuda:0 (NVIDIA H200)" */
   bool counting;   /* dry run: ops check and count, nothing is computed and no memory is touched */
 } ebb_context;
 
 typedef enum ebb_arena_kind { EBB_WEIGHTS, EBB_ACTIVATIONS } ebb_arena_kind;
 
+/* How many GPUs "cuda:N" can name; -1: this build has no CUDA. */
+int ebb_context_gpus(void);
 /* device: "auto" (the first GPU, or the CPU where there is none), "cpu", "cuda" (= "cuda:0") or "cuda:N".
  * Arenas are empty; no memory yet. Errors: unknown device, or one that this build or machine does not have,
  * with what it has. */
@@ -71,11 +85,13 @@ void ebb_download(ebb_context *c, void *to, ebb_tensor from);
  * waits for all of them. */
 void ebb_download_start(ebb_context *c, void *to, ebb_tensor from);
 void ebb_download_wait(ebb_context *c);
+/* Until everything asked for so far is done. No-op when counting or failed. */
+void ebb_context_wait(ebb_context *c);
 /* Host memory that copies to and from the device are fast with; NULL: not enough memory. */
 void *ebb_host_new(ebb_context *c, size_t bytes);
 void ebb_host_free(ebb_context *c, void *memory); /* NULL is fine */
 
-/* Delivers `bytes` bytes that begin at `offset` of a source. */
+/* Delivers `bytes` bytes that begin at `offset` of a source: whole numbers. */
 typedef bool ebb_read_fn(void *user, void *to, size_t offset, size_t bytes, ebb_error *err);
 /* Fills `to` from numbers of dtype `from` (float32, float16, bfloat16), converted with one rounding, that
  * `read` delivers in pieces, offsets ascending. On a device the pieces go through a ring of page-locked

@@ -11,7 +11,10 @@ enum {
   INOUT = 2,    /* read and written */
   OPTIONAL = 4, /* may be EBB_NO_TENSOR */
   IN_PLACE = 8, /* with OUT: may be the same memory as an input, all of it */
-  HALF = 16     /* may be bfloat16 where the backend has it */
+  HALF = 16,    /* may be bfloat16 where the backend has it */
+  SINGLE = 32,  /* is float32, whatever the op's dtype */
+  INTEGER = 64, /* is int64 */
+  EITHER = 128  /* is float32 or float64 */
 };
 
 typedef struct arg {
@@ -90,9 +93,11 @@ static bool start(const call *k, ebb_dtype dtype) {
       return refuse(k, what);
     }
     bool half = a->t.dtype == EBB_BF16 && (a->flags & HALF);
-    if (a->t.dtype != dtype && !half) {
+    bool either = (a->t.dtype == EBB_F32 || a->t.dtype == EBB_F64) && (a->flags & EITHER);
+    ebb_dtype expected = a->flags & SINGLE ? EBB_F32 : a->flags & INTEGER ? EBB_I64 : dtype;
+    if (a->t.dtype != expected && !half && !either) {
       snprintf(what, sizeof what, "%s is %s, expected %s", a->role, ebb_dtype_name(a->t.dtype),
-               ebb_dtype_name(dtype));
+               ebb_dtype_name(expected));
       return refuse(k, what);
     }
     if (half && !k->c->backend->half) {
@@ -161,13 +166,24 @@ static bool want(const call *k, bool condition, const char *what) {
   return condition || refuse(k, what);
 }
 
+static void tell_observer(const call *k, double flops, double bytes) {
+  ebb_op_seen seen = {.name = k->op, .tensor_count = k->n, .flops = flops, .bytes = bytes};
+  for (int i = 0; i < k->n; i++)
+    seen.tensors[i] = k->args[i].t;
+  k->c->observer(k->c->observer_user, &seen);
+}
+
 /* Counts the op; true when it is to be computed. */
 static bool count(const call *k, double flops) {
   ebb_counters *n = &k->c->counters;
+  double bytes = 0;
+  for (int i = 0; i < k->n; i++)
+    bytes += (k->args[i].flags & INOUT ? 2.0 : 1.0) * (double)ebb_bytes(k->args[i].t);
   n->ops++;
   n->flops += flops;
-  for (int i = 0; i < k->n; i++)
-    n->bytes += (k->args[i].flags & INOUT ? 2.0 : 1.0) * (double)ebb_bytes(k->args[i].t);
+  n->bytes += bytes;
+  if (k->c->observer && !k->c->counting)
+    tell_observer(k, flops, bytes);
   return !k->c->counting;
 }
 
@@ -261,10 +277,10 @@ void ebb_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos
 }
 
 void ebb_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act) {
-  const arg args[] = {{"y", y, OUT | IN_PLACE}, {"x", x, 0}, {"w", w, 0}};
+  const arg args[] = {{"y", y, OUT | IN_PLACE | HALF}, {"x", x, HALF}, {"w", w, 0}};
   const call k = CALL(c, "channel_norm", args);
-  if (start(&k, EBB_F32) && want_rank(&k, 1, 5, "[B, C, T, H, W]") && want_like(&k, 0, x) &&
-      WANT(&k, 2, x.shape[1]) && count(&k, 4.0 * numel(x)))
+  if (start(&k, EBB_F32) && want_dtype_of(&k, 0, 1) && want_like(&k, 0, x) && WANT(&k, 2, ebb_last(x)) &&
+      count(&k, 4.0 * numel(x)))
     c->backend->channel_norm(c, y, x, w, act);
 }
 
@@ -313,6 +329,35 @@ void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *st
   if (take_scratch(&a, bytes, &scratch) && count(&a, 4.0 * (double)B * (double)S * (double)M * (double)D))
     c->backend->attention(c, out, wanted, q, k, v, heads, repeats, scratch);
   ebb_arena_release(&c->activations, mark);
+}
+
+void ebb_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, int heads,
+                           int64_t repeats) {
+  const arg args[] = {{"p", p, OUT | HALF}, {"q", q, HALF}, {"k", k, HALF}};
+  const call a = CALL(c, "attention_weights", args);
+  if (!start(&a, EBB_F32) || !want_rank(&a, 1, 3, "[B, S, D]") || !want_rank(&a, 2, 3, "[B, M, D]") ||
+      !want_dtype_of(&a, 0, 1) || !want_dtype_of(&a, 2, 1))
+    return;
+  int64_t B = q.shape[0], S = q.shape[1], D = q.shape[2], M = k.shape[1];
+  if (WANT(&a, 2, shared(k, B), M, D) &&
+      want(&a, heads >= 1 && D % heads == 0, "the width of q is not a multiple of the number of heads") &&
+      want(&a, M <= EBB_FEW_KEYS, "more keys than few") && WANT(&a, 0, B, S, heads * M) &&
+      want(&a, repeats >= 1, "the last key stands for fewer than one") &&
+      count(&a, 2.0 * (double)B * (double)S * (double)M * (double)D))
+    c->backend->attention_weights(c, p, q, k, heads, repeats);
+}
+
+void ebb_projected_values(ebb_context *c, ebb_tensor u, ebb_tensor v, ebb_tensor w, int heads) {
+  const arg args[] = {{"u", u, OUT | HALF}, {"v", v, HALF}, {"w", w, HALF}};
+  const call k = CALL(c, "projected_values", args);
+  if (!start(&k, EBB_F32) || !want_rank(&k, 1, 3, "[1, M, D]") || !want_dtype_of(&k, 0, 2) ||
+      !want_dtype_of(&k, 1, 2))
+    return;
+  int64_t M = v.shape[1], D = v.shape[2];
+  if (WANT(&k, 1, 1, M, D) && WANT(&k, 2, D, D) &&
+      want(&k, heads >= 1 && D % heads == 0, "the width of v is not a multiple of the number of heads") &&
+      WANT(&k, 0, D, heads * M) && count(&k, 2.0 * (double)D * (double)D * (double)M))
+    c->backend->projected_values(c, u, v, w, heads);
 }
 
 /* ---- between blocks ---------------------------------------------------------------------------------- */
@@ -401,69 +446,108 @@ void ebb_unpatchify(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[
 
 /* ---- video convolutions ------------------------------------------------------------------------------ */
 
-/* x must be a video whose frames, rows and columns together can be indexed by BLAS. */
+/* args[i] must be a video whose frames, rows and columns together can be indexed by BLAS; all that may be half
+ * must be of its dtype. */
 static bool want_video(const call *k, int i) {
-  if (!want_rank(k, i, 5, "[B, C, T, H, W]"))
+  if (!want_rank(k, i, 5, "[B, T, H, W, C]"))
     return false;
+  for (int j = 0; j < k->n; j++)
+    if (k->args[j].flags & HALF && !want_dtype_of(k, j, i))
+      return false;
   const int64_t *n = k->args[i].t.shape;
-  return want(k, (double)n[2] * (double)n[3] * (double)n[4] <= INT32_MAX, "T*H*W exceeds 2147483647");
+  return want(k, (double)n[1] * (double)n[2] * (double)n[3] <= INT32_MAX, "T*H*W exceeds 2147483647");
 }
 
-void ebb_conv3d_causal(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b) {
-  const arg args[] = {{"y", y, OUT}, {"x", x, 0}, {"w", w, 0}, {"b", b, OPTIONAL}};
+/* Takes the scratch memory of a convolution; the caller gives it back. */
+static bool convolution_scratch(const call *k, ebb_convolution which, ebb_tensor y, ebb_tensor x,
+                                ebb_tensor norm, ebb_tensor w, ebb_tensor residual, void **scratch) {
+  const ebb_backend *backend = k->c->backend;
+  size_t bytes =
+      backend->convolution_scratch ? backend->convolution_scratch(k->c, which, y, x, norm, w, residual) : 0;
+  return take_scratch(k, bytes, scratch);
+}
+
+void ebb_conv3d_causal(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor norm, ebb_tensor w,
+                       ebb_tensor b, ebb_tensor residual) {
+  const arg args[] = {{"y", y, OUT | HALF},      {"x", x, HALF},
+                      {"norm", norm, OPTIONAL},  {"w", w, HALF},
+                      {"b", b, OPTIONAL | HALF}, {"residual", residual, OPTIONAL | HALF}};
   const call k = CALL(c, "conv3d_causal", args);
-  if (!start(&k, EBB_F32) || !want_video(&k, 1) || !want_rank(&k, 2, 5, "[Co, Ci, kt, kh, kw]"))
+  if (!start(&k, EBB_F32) || !want_video(&k, 1) || !want_rank(&k, 3, 5, "[Co, Ci, kt, kh, kw]"))
     return;
   const int64_t *n = x.shape, *f = w.shape;
-  if (WANT(&k, 2, f[0], n[1], f[2], f[3], f[4]) &&
-      want(&k, f[3] % 2 == 1 && f[4] % 2 == 1, "the kernel's height or width is even, expected odd") &&
-      WANT(&k, 0, n[0], f[0], n[2], n[3], n[4]) && WANT(&k, 3, f[0]) &&
-      count(&k, 2.0 * numel(y) * numel(w) / (double)f[0]))
-    c->backend->conv3d_causal(c, y, x, w, b);
+  if (!WANT(&k, 3, f[0], n[4], f[2], f[3], f[4]) ||
+      !want(&k, f[3] % 2 == 1 && f[4] % 2 == 1, "the kernel's height or width is even, expected odd") ||
+      !WANT(&k, 0, n[0], n[1], n[2], n[3], f[0]) || !WANT(&k, 4, f[0]) || !WANT(&k, 2, n[4]) ||
+      !want_like(&k, 5, y))
+    return;
+  size_t mark = ebb_arena_mark(&c->activations);
+  void *scratch = NULL;
+  double flops = 2.0 * numel(y) * numel(w) / (double)f[0] + (ebb_present(norm) ? 8.0 * numel(x) : 0);
+  if (convolution_scratch(&k, EBB_CONV3D_CAUSAL, y, x, norm, w, residual, &scratch) && count(&k, flops))
+    c->backend->conv3d_causal(c, y, x, norm, w, b, residual, scratch);
+  ebb_arena_release(&c->activations, mark);
 }
 
 void ebb_downsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b) {
-  const arg args[] = {{"y", y, OUT}, {"x", x, 0}, {"w", w, 0}, {"b", b, OPTIONAL}};
+  const arg args[] = {{"y", y, OUT | HALF}, {"x", x, HALF}, {"w", w, HALF}, {"b", b, OPTIONAL | HALF}};
   const call k = CALL(c, "downsample_space", args);
   if (!start(&k, EBB_F32) || !want_video(&k, 1) || !want_rank(&k, 2, 4, "[Co, Ci, 3, 3]"))
     return;
   const int64_t *n = x.shape;
-  if (WANT(&k, 2, w.shape[0], n[1], 3, 3) && want(&k, n[3] >= 2 && n[4] >= 2, "H or W of x is below 2") &&
-      WANT(&k, 0, n[0], w.shape[0], n[2], (n[3] - 2) / 2 + 1, (n[4] - 2) / 2 + 1) &&
-      WANT(&k, 3, w.shape[0]) && count(&k, 2.0 * numel(y) * 9.0 * (double)n[1]))
-    c->backend->downsample_space(c, y, x, w, b);
+  if (!WANT(&k, 2, w.shape[0], n[4], 3, 3) || !want(&k, n[2] >= 2 && n[3] >= 2, "H or W of x is below 2") ||
+      !WANT(&k, 0, n[0], n[1], (n[2] - 2) / 2 + 1, (n[3] - 2) / 2 + 1, w.shape[0]) ||
+      !WANT(&k, 3, w.shape[0]))
+    return;
+  size_t mark = ebb_arena_mark(&c->activations);
+  void *scratch = NULL;
+  if (convolution_scratch(&k, EBB_DOWNSAMPLE_SPACE, y, x, EBB_NO_TENSOR, w, EBB_NO_TENSOR, &scratch) &&
+      count(&k, 2.0 * numel(y) * 9.0 * (double)n[4]))
+    c->backend->downsample_space(c, y, x, w, b, scratch);
+  ebb_arena_release(&c->activations, mark);
 }
 
 void ebb_downsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b) {
-  const arg args[] = {{"y", y, OUT}, {"x", x, 0}, {"w", w, 0}, {"b", b, OPTIONAL}};
+  const arg args[] = {{"y", y, OUT | HALF}, {"x", x, HALF}, {"w", w, HALF}, {"b", b, OPTIONAL | HALF}};
   const call k = CALL(c, "downsample_time", args);
   if (!start(&k, EBB_F32) || !want_video(&k, 1))
     return;
   const int64_t *n = x.shape;
-  if (want(&k, n[2] % 2 == 1, "the number of frames of x is even, expected odd") &&
-      WANT(&k, 2, n[1], n[1], 3, 1, 1) && WANT(&k, 0, n[0], n[1], (n[2] + 1) / 2, n[3], n[4]) &&
-      WANT(&k, 3, n[1]) && count(&k, 6.0 * numel(y) * (double)n[1] * (double)(n[2] / 2) / (double)y.shape[2]))
-    c->backend->downsample_time(c, y, x, w, b);
+  if (!want(&k, n[1] % 2 == 1, "the number of frames of x is even, expected odd") ||
+      !WANT(&k, 2, n[4], n[4], 3, 1, 1) || !WANT(&k, 0, n[0], (n[1] + 1) / 2, n[2], n[3], n[4]) ||
+      !WANT(&k, 3, n[4]))
+    return;
+  size_t mark = ebb_arena_mark(&c->activations);
+  void *scratch = NULL;
+  if (convolution_scratch(&k, EBB_DOWNSAMPLE_TIME, y, x, EBB_NO_TENSOR, w, EBB_NO_TENSOR, &scratch) &&
+      count(&k, 6.0 * numel(y) * (double)n[4] * (double)(n[1] / 2) / (double)y.shape[1]))
+    c->backend->downsample_time(c, y, x, w, b, scratch);
+  ebb_arena_release(&c->activations, mark);
 }
 
 void ebb_upsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x) {
-  const arg args[] = {{"y", y, OUT}, {"x", x, 0}};
+  const arg args[] = {{"y", y, OUT | HALF}, {"x", x, HALF}};
   const call k = CALL(c, "upsample_space", args);
   if (start(&k, EBB_F32) && want_video(&k, 1) &&
-      WANT(&k, 0, x.shape[0], x.shape[1], x.shape[2], 2 * x.shape[3], 2 * x.shape[4]) && count(&k, 0))
+      WANT(&k, 0, x.shape[0], x.shape[1], 2 * x.shape[2], 2 * x.shape[3], x.shape[4]) && count(&k, 0))
     c->backend->upsample_space(c, y, x);
 }
 
 void ebb_upsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b) {
-  const arg args[] = {{"y", y, OUT}, {"x", x, 0}, {"w", w, 0}, {"b", b, OPTIONAL}};
+  const arg args[] = {{"y", y, OUT | HALF}, {"x", x, HALF}, {"w", w, HALF}, {"b", b, OPTIONAL | HALF}};
   const call k = CALL(c, "upsample_time", args);
   if (!start(&k, EBB_F32) || !want_video(&k, 1))
     return;
   const int64_t *n = x.shape;
-  if (WANT(&k, 2, 2 * n[1], n[1], 3, 1, 1) && WANT(&k, 0, n[0], n[1], 2 * n[2] - 1, n[3], n[4]) &&
-      WANT(&k, 3, 2 * n[1]) &&
-      count(&k, 6.0 * numel(y) * (double)n[1] * (double)(2 * n[2] - 2) / (double)y.shape[2]))
-    c->backend->upsample_time(c, y, x, w, b);
+  if (!WANT(&k, 2, 2 * n[4], n[4], 3, 1, 1) || !WANT(&k, 0, n[0], 2 * n[1] - 1, n[2], n[3], n[4]) ||
+      !WANT(&k, 3, 2 * n[4]))
+    return;
+  size_t mark = ebb_arena_mark(&c->activations);
+  void *scratch = NULL;
+  if (convolution_scratch(&k, EBB_UPSAMPLE_TIME, y, x, EBB_NO_TENSOR, w, EBB_NO_TENSOR, &scratch) &&
+      count(&k, 6.0 * numel(y) * (double)n[4] * (double)(2 * n[1] - 2) / (double)y.shape[1]))
+    c->backend->upsample_time(c, y, x, w, b, scratch);
+  ebb_arena_release(&c->activations, mark);
 }
 
 /* ---- pooling over tokens ----------------------------------------------------------------------------- */
@@ -526,45 +610,190 @@ void ebb_pool_motion(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames)
   ebb_arena_release(&c->activations, mark);
 }
 
-/* ---- dense linear algebra ---------------------------------------------------------------------------- */
+/* ---- many small dense problems ----------------------------------------------------------------------- */
 
 void ebb_gram(ebb_context *c, ebb_tensor g, ebb_tensor x) {
   const arg args[] = {{"g", g, OUT}, {"x", x, 0}};
   const call k = CALL(c, "gram", args);
-  if (start(&k, EBB_F64) && want_rank(&k, 1, 2, "[n, d]") && WANT(&k, 0, x.shape[0], x.shape[0]) &&
-      count(&k, numel(x) * (double)(x.shape[0] + 1)))
+  if (start(&k, EBB_F64) && want_rank(&k, 1, 3, "[B, n, d]") &&
+      WANT(&k, 0, x.shape[0], x.shape[1], x.shape[1]) && count(&k, numel(x) * (double)(x.shape[1] + 1)))
     c->backend->gram(c, g, x);
 }
 
-void ebb_matmul(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor b, bool transpose_a) {
+void ebb_matmul(ebb_context *c, ebb_tensor y, ebb_tensor a, bool transpose_a, ebb_tensor b,
+                bool transpose_b) {
   const arg args[] = {{"y", y, OUT}, {"a", a, 0}, {"b", b, 0}};
   const call k = CALL(c, "matmul", args);
-  if (!start(&k, EBB_F64) || !want_rank(&k, 1, 2, transpose_a ? "[k, m]" : "[m, k]") ||
-      !want_rank(&k, 2, 2, "[k, n]"))
+  if (!start(&k, EBB_F64) || !want_rank(&k, 1, 3, transpose_a ? "[B, k, m]" : "[B, m, k]") ||
+      !want_rank(&k, 2, 3, transpose_b ? "[B, n, k]" : "[B, k, n]"))
     return;
-  int64_t rows = a.shape[transpose_a ? 1 : 0], inner = a.shape[transpose_a ? 0 : 1];
-  if (WANT(&k, 2, inner, b.shape[1]) && WANT(&k, 0, rows, b.shape[1]) &&
-      count(&k, 2.0 * (double)rows * (double)inner * (double)b.shape[1]))
-    c->backend->matmul(c, y, a, b, transpose_a);
+  int64_t B = a.shape[0], m = a.shape[transpose_a ? 2 : 1], inner = a.shape[transpose_a ? 1 : 2],
+          n = b.shape[transpose_b ? 1 : 2];
+  if ((transpose_b ? WANT(&k, 2, B, n, inner) : WANT(&k, 2, B, inner, n)) && WANT(&k, 0, B, m, n) &&
+      count(&k, 2.0 * numel(y) * (double)inner))
+    c->backend->matmul(c, y, a, transpose_a, b, transpose_b);
 }
 
-void ebb_cholesky_solve(ebb_context *c, ebb_tensor a, ebb_tensor b) {
-  const arg args[] = {{"a", a, INOUT}, {"b", b, INOUT}};
-  const call k = CALL(c, "cholesky_solve", args);
-  if (!start(&k, EBB_F64) || !want_rank(&k, 0, 2, "[n, n]") || !want_rank(&k, 1, 2, "[n, m]"))
-    return;
-  double n = (double)a.shape[0];
-  if (WANT(&k, 0, a.shape[0], a.shape[0]) && WANT(&k, 1, a.shape[0], b.shape[1]) &&
-      count(&k, n * n * n / 3.0 + 2.0 * n * n * (double)b.shape[1]))
-    c->backend->cholesky_solve(c, a, b);
+void ebb_add_diagonal(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor shift) {
+  const arg args[] = {{"y", y, OUT | IN_PLACE}, {"a", a, 0}, {"shift", shift, 0}};
+  const call k = CALL(c, "add_diagonal", args);
+  if (start(&k, EBB_F64) && want_rank(&k, 1, 3, "[B, n, n]") &&
+      WANT(&k, 1, a.shape[0], a.shape[1], a.shape[1]) && want_like(&k, 0, a) && WANT(&k, 2, a.shape[0]) &&
+      count(&k, numel(shift) * (double)a.shape[1]))
+    c->backend->add_diagonal(c, y, a, shift);
 }
 
-void ebb_eigh(ebb_context *c, ebb_tensor w, ebb_tensor a) {
-  const arg args[] = {{"w", w, OUT}, {"a", a, INOUT}};
-  const call k = CALL(c, "eigh", args);
-  if (!start(&k, EBB_F64) || !want_rank(&k, 1, 2, "[n, n]"))
+void ebb_spd_inverse(ebb_context *c, ebb_tensor a) {
+  const arg args[] = {{"a", a, INOUT}};
+  const call k = CALL(c, "spd_inverse", args);
+  if (!start(&k, EBB_F64) || !want_rank(&k, 0, 3, "[B, n, n]") ||
+      !WANT(&k, 0, a.shape[0], a.shape[1], a.shape[1]))
     return;
-  double n = (double)a.shape[0];
-  if (WANT(&k, 1, a.shape[0], a.shape[0]) && WANT(&k, 0, a.shape[0]) && count(&k, 9.0 * n * n * n))
-    c->backend->eigh(c, w, a);
+  size_t mark = ebb_arena_mark(&c->activations);
+  void *scratch = NULL;
+  size_t bytes = c->backend->spd_inverse_scratch ? c->backend->spd_inverse_scratch(c, a) : 0;
+  if (take_scratch(&k, bytes, &scratch) && count(&k, numel(a) * (double)a.shape[1]))
+    c->backend->spd_inverse(c, a, scratch);
+  ebb_arena_release(&c->activations, mark);
+}
+
+/* ---- linear probes ----------------------------------------------------------------------------------- */
+
+void ebb_column_scale(ebb_context *c, ebb_tensor mean, ebb_tensor inverse, ebb_tensor x, ebb_tensor rows) {
+  const arg args[] = {
+      {"mean", mean, OUT}, {"inverse", inverse, OUT}, {"x", x, SINGLE}, {"rows", rows, INTEGER}};
+  const call k = CALL(c, "column_scale", args);
+  if (start(&k, EBB_F64) && want_rank(&k, 2, 2, "[R, d]") && want_rank(&k, 3, 2, "[B, n]") &&
+      WANT(&k, 0, rows.shape[0], x.shape[1]) && want_like(&k, 1, mean) &&
+      count(&k, 4.0 * numel(rows) * (double)x.shape[1]))
+    c->backend->column_scale(c, mean, inverse, x, rows);
+}
+
+void ebb_standardise(ebb_context *c, ebb_tensor z, ebb_tensor x, ebb_tensor rows, ebb_tensor mean,
+                     ebb_tensor inverse) {
+  const arg args[] = {{"z", z, OUT | EITHER},
+                      {"x", x, SINGLE},
+                      {"rows", rows, INTEGER},
+                      {"mean", mean, OPTIONAL},
+                      {"inverse", inverse, OPTIONAL}};
+  const call k = CALL(c, "standardise", args);
+  if (start(&k, EBB_F64) && want_rank(&k, 1, 2, "[R, d]") && want_rank(&k, 2, 2, "[B, n]") &&
+      WANT(&k, 0, rows.shape[0], rows.shape[1], x.shape[1]) && WANT(&k, 3, rows.shape[0], x.shape[1]) &&
+      WANT(&k, 4, rows.shape[0], x.shape[1]) &&
+      want(&k, ebb_present(mean) == ebb_present(inverse),
+           "one of mean and inverse is absent, expected both or neither") &&
+      count(&k, 2.0 * numel(z)))
+    c->backend->standardise(c, z, x, rows, mean, inverse);
+}
+
+void ebb_logistic_newton(ebb_context *c, ebb_tensor a, ebb_tensor b, ebb_tensor reached, ebb_tensor sweeps,
+                         ebb_tensor g, ebb_tensor inverse, ebb_tensor y, ebb_tensor lambda, ebb_tensor mu,
+                         ebb_tensor least, ebb_newton newton) {
+  const arg args[] = {{"a", a, INOUT},
+                      {"b", b, INOUT},
+                      {"reached", reached, OUT},
+                      {"sweeps", sweeps, OUT},
+                      {"g", g, 0},
+                      {"inverse", inverse, 0},
+                      {"y", y, 0},
+                      {"lambda", lambda, 0},
+                      {"mu", mu, 0},
+                      {"least", least, 0}};
+  const call k = CALL(c, "logistic_newton", args);
+  if (!start(&k, EBB_F64) || !want_rank(&k, 6, 3, "[B, K, n]") || !want_like(&k, 0, y))
+    return;
+  int64_t B = y.shape[0], K = y.shape[1], n = y.shape[2];
+  if (!WANT(&k, 1, B, K) || !WANT(&k, 2, B, K) || !WANT(&k, 3, B, K) || !WANT(&k, 4, B, n, n) ||
+      !WANT(&k, 5, B, n, n) || !WANT(&k, 7, B) || !WANT(&k, 8, B) || !WANT(&k, 9, B))
+    return;
+  size_t mark = ebb_arena_mark(&c->activations);
+  void *scratch = NULL;
+  size_t bytes = c->backend->logistic_newton_scratch ? c->backend->logistic_newton_scratch(c, a) : 0;
+  if (take_scratch(&k, bytes, &scratch) && count(&k, 2.0 * numel(a) * (double)n)) /* of one sweep */
+    c->backend->logistic_newton(c, a, b, reached, sweeps, g, inverse, y, lambda, mu, least, newton, scratch);
+  ebb_arena_release(&c->activations, mark);
+}
+
+void ebb_fold_blocks(ebb_context *c, ebb_tensor s, ebb_tensor p, ebb_tensor rows, ebb_tensor lambda) {
+  const arg args[] = {{"s", s, OUT}, {"p", p, 0}, {"rows", rows, INTEGER}, {"lambda", lambda, 0}};
+  const call k = CALL(c, "fold_blocks", args);
+  if (!start(&k, EBB_F64) || !want_rank(&k, 0, 4, "[B, F, k, k]") || !want_rank(&k, 2, 2, "[B, n]"))
+    return;
+  int64_t B = rows.shape[0], n = rows.shape[1];
+  if (WANT(&k, 0, B, s.shape[1], s.shape[2], s.shape[2]) && WANT(&k, 1, B, n, n) && WANT(&k, 3, B) &&
+      want(&k, s.shape[1] * s.shape[2] == n, "F folds of k rows are not the n rows") && count(&k, numel(s)))
+    c->backend->fold_blocks(c, s, p, rows, lambda);
+}
+
+void ebb_centred_labels(ebb_context *c, ebb_tensor y, ebb_tensor mean, ebb_tensor labels, ebb_tensor rows) {
+  const arg args[] = {
+      {"y", y, OUT}, {"mean", mean, OUT}, {"labels", labels, SINGLE}, {"rows", rows, INTEGER}};
+  const call k = CALL(c, "centred_labels", args);
+  if (start(&k, EBB_F64) && want_rank(&k, 2, 2, "[K, N]") && want_rank(&k, 3, 2, "[B, n]") &&
+      WANT(&k, 0, rows.shape[0], rows.shape[1], labels.shape[0]) &&
+      WANT(&k, 1, rows.shape[0], labels.shape[0]) && count(&k, 2.0 * numel(y)))
+    c->backend->centred_labels(c, y, mean, labels, rows);
+}
+
+void ebb_keep_best(ebb_context *c, ebb_tensor score, ebb_tensor best, ebb_tensor chosen, ebb_tensor kept,
+                   ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number) {
+  const arg args[] = {{"score", score, OUT},
+                      {"best", best, INOUT},
+                      {"chosen", chosen, INOUT},
+                      {"kept", kept, INOUT},
+                      {"e", e, 0},
+                      {"y", y, 0},
+                      {"a", a, 0},
+                      {"rows", rows, INTEGER}};
+  const call k = CALL(c, "keep_best", args);
+  if (!start(&k, EBB_F64) || !want_rank(&k, 5, 3, "[B, n, K]"))
+    return;
+  int64_t B = y.shape[0], n = y.shape[1], K = y.shape[2];
+  if (WANT(&k, 0, B, K) && WANT(&k, 1, B, K) && WANT(&k, 2, B, K) && want_like(&k, 3, y) &&
+      want_like(&k, 4, y) && want_like(&k, 6, y) && WANT(&k, 7, B, n) && count(&k, 8.0 * numel(y)))
+    c->backend->keep_best(c, score, best, chosen, kept, e, y, a, rows, number);
+}
+
+void ebb_count_hits(ebb_context *c, ebb_tensor hits, ebb_tensor f, ebb_tensor shift, ebb_tensor labels,
+                    ebb_tensor rows) {
+  const arg args[] = {{"hits", hits, OUT},
+                      {"f", f, INOUT},
+                      {"shift", shift, 0},
+                      {"labels", labels, SINGLE},
+                      {"rows", rows, INTEGER}};
+  const call k = CALL(c, "count_hits", args);
+  if (start(&k, EBB_F64) && want_rank(&k, 3, 2, "[K, N]") && want_rank(&k, 4, 2, "[B, t]") &&
+      WANT(&k, 1, rows.shape[0], rows.shape[1], labels.shape[0]) &&
+      WANT(&k, 2, rows.shape[0], labels.shape[0]) && want_like(&k, 0, shift) && count(&k, 2.0 * numel(f)))
+    c->backend->count_hits(c, hits, f, shift, labels, rows);
+}
+
+void ebb_logistic_adam(ebb_context *c, ebb_tensor w, ebb_tensor epochs, ebb_tensor accuracy, ebb_tensor f,
+                       ebb_tensor z, ebb_tensor y, ebb_tensor order, ebb_tensor which, ebb_tensor judged,
+                       ebb_adam adam) {
+  const arg args[] = {{"w", w, INOUT},
+                      {"epochs", epochs, OUT | INTEGER},
+                      {"accuracy", accuracy, OUT},
+                      {"f", f, OUT},
+                      {"z", z, 0},
+                      {"y", y, 0},
+                      {"order", order, INTEGER},
+                      {"which", which, INTEGER},
+                      {"judged", judged, INTEGER}};
+  const call k = CALL(c, "logistic_adam", args);
+  if (!start(&k, EBB_F32) || !want_rank(&k, 4, 3, "[B, R, d]") || !want_rank(&k, 5, 3, "[B, K, R]") ||
+      !want_rank(&k, 6, 3, "[O, E, n]"))
+    return;
+  int64_t B = z.shape[0], R = z.shape[1], d = z.shape[2], K = y.shape[1];
+  if (!WANT(&k, 0, B, K, d + 1) || !WANT(&k, 1, B, K) || !WANT(&k, 2, B, K) || !WANT(&k, 3, B, K, R) ||
+      !WANT(&k, 5, B, K, R) || !WANT(&k, 7, B) || !WANT(&k, 8, B, 2) ||
+      !want(&k, adam.batch >= 1, "batches of less than one row"))
+    return;
+  size_t mark = ebb_arena_mark(&c->activations);
+  void *scratch = NULL;
+  size_t bytes = c->backend->logistic_adam_scratch ? c->backend->logistic_adam_scratch(c, w, z) : 0;
+  if (take_scratch(&k, bytes, &scratch) &&
+      count(&k, 4.0 * (double)(order.shape[1] * order.shape[2]) * numel(w)))
+    c->backend->logistic_adam(c, w, epochs, accuracy, f, z, y, order, which, judged, adam, scratch);
+  ebb_arena_release(&c->activations, mark);
 }

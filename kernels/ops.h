@@ -52,8 +52,8 @@ void ebb_gate_add_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y,
 void ebb_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin, int heads,
                       float eps);
 
-/* The VAE's RMS norm over channels: y = act( x / max(||x||_2, 1e-12) * sqrt(C) * w ), the norm taken over C
- * at every (b,t,h,w). x, y [B,C,T,H,W], w [C]. In place allowed. */
+/* The VAE's RMS norm over channels: y = act( x / max(||x||_2, 1e-12) * sqrt(C) * w ) over the last dimension.
+ * x, y [..., C], w [C]. Half: x and y together. In place allowed. */
 void ebb_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act);
 
 /* ---- position: rope.c -------------------------------------------------------------------------------- */
@@ -81,6 +81,18 @@ typedef struct ebb_attention_stats {
 void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *stats, ebb_tensor q,
                    ebb_tensor k, ebb_tensor v, int heads, int64_t repeats);
 
+/* Attention to few keys, as padded text leaves them, in two smaller steps: the map itself, and the values taken
+ * through the output projection beforehand, so that for W_out [D,D]
+ *   linear(attention(q, k, v), W_out) = linear(attention_weights(q, k), projected_values(v, W_out))
+ * with N*M instead of D columns in the product. */
+#define EBB_FEW_KEYS 128
+/* M <= EBB_FEW_KEYS. p[b,s,n*M+m]: the softmax row over m of head n, `repeats` as in ebb_attention. p [B,S,N*M], q [B,S,D], k
+ * [B,M,D] or [1,M,D]. Half: p, q, k together. */
+void ebb_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, int heads,
+                           int64_t repeats);
+/* u[d,n*M+m] = sum over j of head n of w[d,j] v[m,j]. u [D,N*M], v [1,M,D], w [D,D]. Half: u, v, w together. */
+void ebb_projected_values(ebb_context *c, ebb_tensor u, ebb_tensor v, ebb_tensor w, int heads);
+
 /* ---- between blocks: pointwise.c --------------------------------------------------------------------- */
 
 /* x <- x + gate * y. x, y [B,S,D]; gate [B,D] or [1,D], the same for all samples; absent: 1. Half: x,
@@ -107,21 +119,28 @@ void ebb_unpatchify(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[
 
 /* ---- video convolutions: conv3d.c -------------------------------------------------------------------- */
 
-/* Causal 3-D convolution, stride 1, cross-correlation as torch has it: zeros for kt-1 frames before the first
- * and none after, and (kh-1)/2, (kw-1)/2 zeros around; kh, kw odd. x [B,Ci,T,H,W], w [Co,Ci,kt,kh,kw], b [Co]
- * or absent, y [B,Co,T,H,W]. A whole clip at once equals the reference's chunks with caches. */
-void ebb_conv3d_causal(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
+/* Videos inside the VAE have their channels last, [B,T,H,W,C]; weights keep the order of torch. Half, here and
+ * below: all tensors but norm, and all of one dtype. */
+
+/* y = conv(a(x)) + b + residual, a(x) = silu(channel_norm(x) with weight norm), or x where norm is absent. The
+ * convolution is causal, of stride 1, a cross-correlation as torch has it: zeros for kt-1 frames before the
+ * first and none after, and (kh-1)/2, (kw-1)/2 zeros around (of a(x)); kh, kw odd. x [B,T,H,W,Ci], norm [Ci] or
+ * absent, w [Co,Ci,kt,kh,kw], b [Co] or absent, residual as y or absent, y [B,T,H,W,Co]. A whole clip at once
+ * equals the reference's chunks with caches. */
+void ebb_conv3d_causal(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor norm, ebb_tensor w,
+                       ebb_tensor b, ebb_tensor residual);
 /* Halves height and width: per-frame 3x3 convolution of stride 2 with one zero row below and one zero column
- * right. x [B,Ci,T,H,W], w [Co,Ci,3,3], y [B,Co,T,floor((H-2)/2)+1,floor((W-2)/2)+1]. H, W >= 2. */
+ * right. x [B,T,H,W,Ci], w [Co,Ci,3,3], b [Co] or absent, y [B,T,floor((H-2)/2)+1,floor((W-2)/2)+1,Co]. H, W
+ * >= 2. */
 void ebb_downsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
 /* Halves time as Wan's VAE does: y frame 0 is x frame 0, untouched; y frame 1+j = sum_k w[:,:,k] x[2j+k] + b,
- * k = 0..2. x [B,C,T,H,W] with T odd, w [C,C,3,1,1], y [B,C,(T+1)/2,H,W]. */
+ * k = 0..2. x [B,T,H,W,C] with T odd, w [C,C,3,1,1], b [C] or absent, y [B,(T+1)/2,H,W,C]. */
 void ebb_downsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
-/* Doubles height and width by repetition (nearest): y [B,C,T,2H,2W] from x [B,C,T,H,W]. */
+/* Doubles height and width by repetition (nearest): y [B,T,2H,2W,C] from x [B,T,H,W,C]. */
 void ebb_upsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x);
 /* Doubles time as Wan's VAE does: y frame 0 is x frame 0, untouched; for t >= 1, u = causal convolution (kt =
  * 3) of frames 1..T-1 of x alone (zeros before frame 1) with 2C outputs; y frame 2t-1 = first C channels of
- * u_t, y frame 2t = the other C. x [B,C,T,H,W], w [2C,C,3,1,1], b [2C], y [B,C,2T-1,H,W]. */
+ * u_t, y frame 2t = the other C. x [B,T,H,W,C], w [2C,C,3,1,1], b [2C] or absent, y [B,2T-1,H,W,C]. */
 void ebb_upsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
 
 /* ---- pooling over tokens: pool.c --------------------------------------------------------------------- */
@@ -138,17 +157,82 @@ void ebb_pool_moments(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames
  * frames. Zero for no motion, and not additive over frames. */
 void ebb_pool_motion(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames);
 
-/* ---- dense linear algebra for probes, float64: linalg.c ---------------------------------------------- */
+/* ---- many small dense problems at once, float64: linalg.c ---------------------------------------------- */
 
-/* g[i,j] = sum_k x[i,k] x[j,k]. x [n,d], g [n,n], symmetric, both triangles written. */
+/* g[b,i,j] = sum_k x[b,i,k] x[b,j,k]. x [B,n,d], g [B,n,n], symmetric, both triangles written. */
 void ebb_gram(ebb_context *c, ebb_tensor g, ebb_tensor x);
-/* y = a b (a [m,k], b [k,n]); with transpose_a, a is [k,m]. */
-void ebb_matmul(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor b, bool transpose_a);
-/* Solves a x = b for symmetric positive definite a [n,n] (lower triangle used, overwritten by its Cholesky
- * factor); b [n,m] is overwritten by x, m right-hand sides as columns. Not positive definite: an error of the
- * context. */
-void ebb_cholesky_solve(ebb_context *c, ebb_tensor a, ebb_tensor b);
-/* a = v diag(w) v', a symmetric [n,n], overwritten by v (eigenvectors in columns); w [n] ascending. */
-void ebb_eigh(ebb_context *c, ebb_tensor w, ebb_tensor a);
+/* y_b = a_b b_b: a [B,m,k], or [B,k,m] to be transposed; b [B,k,n], or [B,n,k] to be transposed; y [B,m,n]. */
+void ebb_matmul(ebb_context *c, ebb_tensor y, ebb_tensor a, bool transpose_a, ebb_tensor b, bool transpose_b);
+/* y_b = a_b + shift_b I. y, a [B,n,n], shift [B]. In place allowed. */
+void ebb_add_diagonal(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor shift);
+/* a_b <- a_b^-1, symmetric positive definite, both triangles read and written. a [B,n,n]. One that is not
+ * positive definite becomes NaN throughout. */
+void ebb_spd_inverse(ebb_context *c, ebb_tensor a);
+
+/* ---- linear probes, many at once: solve.c ------------------------------------------------------------ *
+ * B designs are rows of common tables: rows [B,n] (int64) says which, and -1 is padding, so that designs of
+ * fewer rows can stand beside others; z of padding is 0, and so is its label. Padding changes no result. K
+ * label sets share a design. float64 but for x. */
+
+/* mean[b,j], inverse[b,j]: of column j over the rows listed; the inverse of the deviation (n in the
+ * denominator), 0 where the spread is within 1e-6 of the mean's size: a constant. x float32 [R,d]; mean,
+ * inverse [B,d]. */
+void ebb_column_scale(ebb_context *c, ebb_tensor mean, ebb_tensor inverse, ebb_tensor x, ebb_tensor rows);
+/* z[b,i,j] = (x[rows[b,i],j] - mean[b,j]) inverse[b,j]. z [B,n,d], float64 or float32; x float32 [R,d]; mean
+ * and inverse absent: z = x. */
+void ebb_standardise(ebb_context *c, ebb_tensor z, ebb_tensor x, ebb_tensor rows, ebb_tensor mean,
+                     ebb_tensor inverse);
+
+/* Logistic regression in the dual. With g = z z' the margins of the trained rows are f = g a + b, and (a, b)
+ * minimises sum log(1 + e^(-y f)) + lambda/2 a'g a, which is |w|^2 with w = z'a; a is one of those that have
+ * the optimal w. Newton with line search until |gradient| in w and b is at most tolerance times scale, where
+ * scale is the one at a = b = 0, or `least` where that is larger, and the last step moved no margin by more
+ * than 1e-4, or for `steps` steps. A backend may find each step by conjugate gradients preconditioned with
+ * the inverse of g + mu I: exact where all curvatures are lambda/mu.
+ * g, inverse = (g + mu I)^-1 [B,n,n]; y [B,K,n], +1, -1, or 0 for padding; lambda, mu, least [B]; a [B,K,n],
+ * b [B,K] are read (where to begin) and written; reached [B,K] is |gradient| / scale; sweeps [B,K] the number
+ * of products with g or its inverse, or of steps. Columns of z have mean 0: g (1,..,1)' = 0. */
+typedef struct ebb_newton {
+  double tolerance;
+  int steps;
+} ebb_newton;
+void ebb_logistic_newton(ebb_context *c, ebb_tensor a, ebb_tensor b, ebb_tensor reached, ebb_tensor sweeps,
+                         ebb_tensor g, ebb_tensor inverse, ebb_tensor y, ebb_tensor lambda, ebb_tensor mu,
+                         ebb_tensor least, ebb_newton newton);
+
+/* Ridge regression from p = (z z' + lambda I)^-1: dual weights a = p (y - mean). Rows of a fold stand
+ * together, k = n/F of them with padding. Leaving fold F out, the residuals are s^-1 a_F with
+ * s[b,f] = p_FF - 1/(lambda n_b), the second term between rows that are no padding, n_b of them.
+ * s [B,F,k,k], p [B,n,n], rows [B,n], lambda [B]. */
+void ebb_fold_blocks(ebb_context *c, ebb_tensor s, ebb_tensor p, ebb_tensor rows, ebb_tensor lambda);
+/* Labels of designs, centred: y[b,i,k] = labels[k, rows[b,i] mod N] - mean[b,k], mean over the rows listed, 0
+ * at padding. labels float32 [K,N], y [B,n,K], mean [B,K]. */
+void ebb_centred_labels(ebb_context *c, ebb_tensor y, ebb_tensor mean, ebb_tensor labels, ebb_tensor rows);
+/* score[b,k] = correlation over rows of f = y - e with y (centred, padding 0); 0 where f does not vary, NaN
+ * where e is not finite. e, y [B,n,K], rows [B,n], score [B,K]. Where score > best: best = score, chosen =
+ * number, and kept[b,:,k] = a[b,:,k]. best, chosen [B,K], kept, a [B,n,K]. */
+void ebb_keep_best(ebb_context *c, ebb_tensor score, ebb_tensor best, ebb_tensor chosen, ebb_tensor kept,
+                   ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number);
+/* f[b,i,k] += shift[b,k]; hits[b,k] = sum over rows of 2 where f has the sign of the label, 1 where f is 0. f
+ * [B,t,K], shift, hits [B,K], labels float32 [K,N], rows [B,t]. */
+void ebb_count_hits(ebb_context *c, ebb_tensor hits, ebb_tensor f, ebb_tensor shift, ebb_tensor labels,
+                    ebb_tensor rows);
+
+/* Logistic regression by Adam (Kingma & Ba 2015), float32, as PyTorch steps it: mean gradient of log(1 +
+ * e^(-y f)) over a batch plus decay * w (intercept too), moments 0.9 and 0.999, eps 1e-8. One epoch goes
+ * through the trained rows in the order given, `batch` at a time, the last batch smaller.
+ * w [B,K,d+1] float32, intercept last: where to begin, then the fit. z [B,R,d] float32 all rows; y [B,K,R]
+ * float32, +1 or -1, 0: padding. order [O,E,n] int64: row of z for every epoch, -1 at the end: padding; which
+ * [B] int64: the order of a design. judged [B,2] int64: first validation row and one past the last; none: the
+ * last epoch counts. Otherwise the epoch of the highest validation accuracy does, the first of them, and
+ * `patience` epochs without a better one end it. epochs [B,K] int64: the epoch that counts, from 1. accuracy
+ * [B,K] float32 on validation rows then (NaN: none). f [B,K,R] float32: margins of all rows by that fit. */
+typedef struct ebb_adam {
+  double rate, decay;
+  int batch, patience;
+} ebb_adam;
+void ebb_logistic_adam(ebb_context *c, ebb_tensor w, ebb_tensor epochs, ebb_tensor accuracy, ebb_tensor f,
+                       ebb_tensor z, ebb_tensor y, ebb_tensor order, ebb_tensor which, ebb_tensor judged,
+                       ebb_adam adam);
 
 #endif

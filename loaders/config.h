@@ -64,7 +64,7 @@ typedef struct ebb_config {
     ebb_name_list pool; /* mean frame_mean moments motion */
   } capture;
   struct {
-    char preset[16];        /* strict */
+    char preset[16];        /* strict | referee | released */
     char by[16];            /* category | all */
     ebb_name_list features; /* which stored features to probe; empty: all */
     int64_t folds, repeats; /* outer folds by group, repeated with other fold seeds */
@@ -75,6 +75,7 @@ typedef struct ebb_config {
   struct {
     char device[16]; /* auto | cpu | cuda | cuda:N */
     int64_t batch;
+    double memory;      /* GiB that the run may take on the device; 0: what is free */
     char out[EBB_TEXT]; /* run folder */
   } run;
 } ebb_config;

@@ -41,18 +41,19 @@ const ebb_key ebb_keys[] = {
   {"capture.points", EBB_KEY_NAMES, AT(capture.points), "[block_out]", 0, 0, "block_in|attn_out|cross_out|mlp_out|block_out|attn_frames|attn_entropy|latent|velocity", false, "", "where in a block, or latent and velocity"},
   {"capture.pool", EBB_KEY_NAMES, AT(capture.pool), "[mean]", 0, 0, "mean|frame_mean|moments|motion", false, "", "what is kept of the tokens"},
 
-  {"probe.preset", EBB_KEY_TEXT, AT(probe.preset), "strict", 0, 0, "strict", false, "", "protocol: strict is nested, grouped, to convergence"},
+  {"probe.preset", EBB_KEY_TEXT, AT(probe.preset), "strict", 0, 0, "strict|referee|released", false, "", "protocol: strict is nested, grouped, to convergence; the others are to compare with"},
   {"probe.by", EBB_KEY_TEXT, AT(probe.by), "category", 0, 0, "category|all", false, "", "one probe for each category or one for all"},
   {"probe.features", EBB_KEY_NAMES, AT(probe.features), "[]", 0, 0, NULL, false, "", "stored features to probe; []: all"},
   {"probe.folds", EBB_KEY_INT, AT(probe.folds), "5", 2, 1000, NULL, false, "", "outer folds, cut by group"},
-  {"probe.repeats", EBB_KEY_INT, AT(probe.repeats), "5", 1, 1000, NULL, false, "", "repetitions with other folds"},
+  {"probe.repeats", EBB_KEY_INT, AT(probe.repeats), "5", 1, 1000, NULL, false, "", "repetitions with other folds; of referee and released the seeds"},
   {"probe.inner_folds", EBB_KEY_INT, AT(probe.inner_folds), "4", 2, 1000, NULL, false, "", "folds inside the training part, for selection"},
   {"probe.bootstrap", EBB_KEY_INT, AT(probe.bootstrap), "2000", 0, 1000000, NULL, false, "draws", "cluster bootstrap over groups; 0: none"},
   {"probe.permutations", EBB_KEY_INT, AT(probe.permutations), "0", 0, 1000000, NULL, false, "draws", "permutation test; 0: none"},
   {"probe.seed", EBB_KEY_INT, AT(probe.seed), "0", 0, HUGE_SEED, NULL, false, "", "seed of folds, bootstrap and permutations"},
 
-  {"run.device", EBB_KEY_TEXT, AT(run.device), "auto", 0, 0, "auto|cpu|cuda|cuda:N", false, "", "where to compute"},
+  {"run.device", EBB_KEY_TEXT, AT(run.device), "auto", 0, 0, "auto|cpu|cuda|cuda:N", false, "", "where to compute, probes too"},
   {"run.batch", EBB_KEY_INT, AT(run.batch), "1", 1, 4096, NULL, false, "videos", "videos in one forward; stored bytes do not depend on the device count"},
+  {"run.memory", EBB_KEY_REAL, AT(run.memory), "0.0", 0, 1e6, NULL, false, "GiB", "most that the run may take on the device; 0: what is free"},
   {"run.out", EBB_KEY_TEXT, AT(run.out), "\"\"", 0, 0, NULL, false, "", "run folder; --out sets it too"},
 };
 /* clang-format on */

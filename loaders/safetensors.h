@@ -62,6 +62,9 @@ typedef struct ebb_st_declare {
 /* metadata: pairs key, value; may be NULL. */
 bool ebb_st_writer_open(ebb_st_writer **w, const char *path, const ebb_st_declare *tensors, int64_t count,
                         const char *const *metadata, int64_t metadata_count, ebb_error *err);
+/* Bytes of the file that these tensors make. Errors as of open. */
+bool ebb_st_file_bytes(const char *path, const ebb_st_declare *tensors, int64_t count, uint64_t *bytes,
+                       ebb_error *err);
 bool ebb_st_writer_append(ebb_st_writer *w, const void *data, size_t bytes, ebb_error *err);
 bool ebb_st_writer_finish(ebb_st_writer **w,
                           ebb_error *err);     /* error when bytes are missing; frees w in any case */

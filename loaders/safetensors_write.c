@@ -92,6 +92,15 @@ static char *make_header(const char *path, const ebb_st_declare *tensors, int64_
   return text;
 }
 
+bool ebb_st_file_bytes(const char *path, const ebb_st_declare *tensors, int64_t count, uint64_t *bytes,
+                       ebb_error *err) {
+  char *header = make_header(path, tensors, count, NULL, 0, bytes, err);
+  if (header != NULL)
+    *bytes += 8 + strlen(header);
+  free(header);
+  return header != NULL;
+}
+
 bool ebb_st_writer_open(ebb_st_writer **w, const char *path, const ebb_st_declare *tensors, int64_t count,
                         const char *const *metadata, int64_t metadata_count, ebb_error *err) {
   *w = NULL;

@@ -38,7 +38,7 @@ typedef struct ebb_feature_set {
   ebb_feature *features;
 } ebb_feature_set;
 
-/* ---- writing ---- */
+/* ---- writing: one thread at a time, but input, fail and failed may be called beside the others ---- */
 typedef struct ebb_store_writer ebb_store_writer;
 /* dir is created; one that holds an index.json already is an error (a finished run is never overwritten).
  * Shards found of an unfinished run are replaced. */
@@ -50,11 +50,13 @@ bool ebb_store_declare(ebb_store_writer *w, const ebb_feature_set *set, int *id,
  * feature shape]. Written, synced, renamed, hashed. */
 bool ebb_store_write(ebb_store_writer *w, int set, int64_t count, const int64_t *videos,
                      const float *const *data, ebb_error *err);
+/* Bytes of a shard of `count` videos. */
+bool ebb_store_shard_bytes(const ebb_feature_set *set, int64_t count, uint64_t *bytes, ebb_error *err);
 /* Records the SHA-256 of a video's decoded frames in the index. */
 void ebb_store_input(ebb_store_writer *w, int64_t video, const char *sha256);
 /* Marks a video as failed, with the reason; it is in the index and in no table. */
 void ebb_store_fail(ebb_store_writer *w, int64_t video, const char *reason);
-int64_t ebb_store_failed(const ebb_store_writer *w); /* how many videos are marked so */
+int64_t ebb_store_failed(ebb_store_writer *w); /* how many videos are marked so */
 /* Writes index.json with `provenance` (an object, borrowed). Frees w in any case. */
 bool ebb_store_finish(ebb_store_writer **w, json_t *provenance, ebb_error *err);
 void ebb_store_abandon(ebb_store_writer **w);

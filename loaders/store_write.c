@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,6 +18,7 @@ struct ebb_store_writer {
   char *dir;
   int64_t video_count;
   json_t *videos, *shards; /* as they will stand in the index */
+  pthread_mutex_t mutex;   /* of videos */
   kept_set *sets;
   int set_count;
 };
@@ -47,6 +49,7 @@ bool ebb_store_create(ebb_store_writer **out, const char *dir, const ebb_dataset
   w->videos = ebb_must(json_array());
   w->shards = ebb_must(json_array());
   w->video_count = set->count;
+  pthread_mutex_init(&w->mutex, NULL);
   *out = w;
   for (int64_t i = 0; i < set->count; i++)
     if (json_array_append_new(w->videos, describe_video(&set->videos[i])) != 0) {
@@ -162,18 +165,30 @@ static bool check_videos(ebb_store_writer *w, kept_set *s, int64_t count, const 
   return true;
 }
 
-/* One shard's tensors: "video" first, so that its 8-byte numbers stand aligned, then the features. */
+/* One shard's tensors: "video" first, so that its 8-byte numbers stand aligned, then the features. Free it. */
+static ebb_st_declare *shard_tensors(const ebb_feature_set *s, int64_t count) {
+  ebb_st_declare *tensors = ebb_must(calloc((size_t)s->feature_count + 1, sizeof *tensors));
+  tensors[0] = (ebb_st_declare){.name = "video", .dtype = EBB_I64, .rank = 1, .shape = {count}};
+  for (int f = 0; f < s->feature_count; f++) {
+    const ebb_feature *x = &s->features[f];
+    tensors[f + 1] = (ebb_st_declare){
+        .name = x->name, .dtype = EBB_F32, .rank = x->rank + 2, .shape = {count, s->step_count}};
+    memcpy(tensors[f + 1].shape + 2, x->shape, (size_t)x->rank * sizeof *x->shape);
+  }
+  return tensors;
+}
+
+bool ebb_store_shard_bytes(const ebb_feature_set *set, int64_t count, uint64_t *bytes, ebb_error *err) {
+  ebb_st_declare *tensors = shard_tensors(set, count);
+  bool ok = ebb_st_file_bytes(set->model, tensors, set->feature_count + 1, bytes, err);
+  free(tensors);
+  return ok;
+}
+
 static bool write_shard(const kept_set *s, const char *path, int64_t count, const int64_t *videos,
                         const float *const *data, ebb_error *err) {
   int n = s->is.feature_count;
-  ebb_st_declare *tensors = ebb_must(calloc((size_t)n + 1, sizeof *tensors));
-  tensors[0] = (ebb_st_declare){.name = "video", .dtype = EBB_I64, .rank = 1, .shape = {count}};
-  for (int f = 0; f < n; f++) {
-    const ebb_feature *x = &s->is.features[f];
-    tensors[f + 1] = (ebb_st_declare){
-        .name = x->name, .dtype = EBB_F32, .rank = x->rank + 2, .shape = {count, s->is.step_count}};
-    memcpy(tensors[f + 1].shape + 2, x->shape, (size_t)x->rank * sizeof *x->shape);
-  }
+  ebb_st_declare *tensors = shard_tensors(&s->is, count);
   ebb_st_writer *st = NULL;
   bool ok = ebb_st_writer_open(&st, path, tensors, n + 1, NULL, 0, err) &&
             ebb_st_writer_append(st, videos, (size_t)count * sizeof *videos, err);
@@ -212,21 +227,27 @@ bool ebb_store_write(ebb_store_writer *w, int set, int64_t count, const int64_t 
 }
 
 void ebb_store_input(ebb_store_writer *w, int64_t video, const char *sha256) {
+  pthread_mutex_lock(&w->mutex);
   json_object_set_new(json_array_get(w->videos, (size_t)video), "sha256", json_string(sha256));
+  pthread_mutex_unlock(&w->mutex);
 }
 
 void ebb_store_fail(ebb_store_writer *w, int64_t video, const char *reason) {
+  pthread_mutex_lock(&w->mutex);
   json_t *v = json_array_get(w->videos, (size_t)video);
   json_object_set_new(v, "status", json_string("failed"));
   json_t *text = json_string(reason);
   json_object_set_new(v, "reason", text != NULL ? text : json_string("(a reason that is not UTF-8)"));
+  pthread_mutex_unlock(&w->mutex);
 }
 
-int64_t ebb_store_failed(const ebb_store_writer *w) {
+int64_t ebb_store_failed(ebb_store_writer *w) {
   int64_t failed = 0;
+  pthread_mutex_lock(&w->mutex);
   for (size_t i = 0; i < json_array_size(w->videos); i++)
     failed +=
         strcmp(json_string_value(json_object_get(json_array_get(w->videos, i), "status")), "failed") == 0;
+  pthread_mutex_unlock(&w->mutex);
   return failed;
 }
 
@@ -293,6 +314,7 @@ void ebb_store_abandon(ebb_store_writer **out) {
     free(w->sets[i].written);
   }
   free(w->sets);
+  pthread_mutex_destroy(&w->mutex);
   json_decref(w->videos);
   json_decref(w->shards);
   free(w->dir);

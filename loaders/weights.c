@@ -32,7 +32,7 @@ void ebb_parameters_add(ebb_parameters *list, ebb_tensor *to, int rank, const in
     list->items = ebb_must(realloc(list->items, (size_t)list->capacity * sizeof *list->items));
   }
   ebb_parameter *p = &list->items[list->count++];
-  *p = (ebb_parameter){.to = to, .rank = rank, .init = init, .fan_in = fan_in};
+  *p = (ebb_parameter){.to = to, .dtype = list->dtype, .rank = rank, .init = init, .fan_in = fan_in};
   memcpy(p->shape, shape, (size_t)rank * sizeof *shape);
   va_list args;
   va_start(args, name);
@@ -285,17 +285,16 @@ const ebb_st_entry *ebb_weights_entry(const ebb_weights *w, int64_t i) {
   return w->tensors[i].entry;
 }
 
-bool ebb_weights_sha256(const ebb_weights *w, char hex[65], ebb_error *err) {
-  char *all = ebb_must(calloc((size_t)w->file_count, 64));
-  bool ok = true;
-  for (int i = 0; ok && i < w->file_count; i++) {
-    ok = ebb_file_sha256(w->files[i].path, hex, err);
-    if (ok)
-      memcpy(all + 64 * i, hex, 64);
+bool ebb_weights_digest(const ebb_weights *w, ebb_digest **digest, ebb_error *err) {
+  int *fds = ebb_must(malloc((size_t)w->file_count * sizeof *fds));
+  const char **paths = ebb_must(malloc((size_t)w->file_count * sizeof *paths));
+  for (int i = 0; i < w->file_count; i++) {
+    fds[i] = w->files[i].fd;
+    paths[i] = w->files[i].path;
   }
-  if (ok)
-    ebb_sha256(all, 64 * (size_t)w->file_count, hex);
-  free(all);
+  bool ok = ebb_digest_start(digest, w->file_count, fds, paths, err);
+  free(paths);
+  free(fds);
   return ok;
 }
 
@@ -303,6 +302,20 @@ bool ebb_weights_sha256(const ebb_weights *w, char hex[65], ebb_error *err) {
 
 static bool agrees(const ebb_parameter *p, const ebb_st_entry *e) {
   return p->rank == e->rank && memcmp(p->shape, e->shape, (size_t)p->rank * sizeof *p->shape) == 0;
+}
+
+/* The dtype of a tensor in a file; false: one that weights cannot have. */
+static bool dtype_of(const ebb_st_entry *e, ebb_dtype *dtype) {
+  static const struct {
+    const char *name;
+    ebb_dtype dtype;
+  } known[] = {{"F32", EBB_F32}, {"F16", EBB_F16}, {"BF16", EBB_BF16}};
+  for (int i = 0; i < 3; i++)
+    if (strcmp(e->dtype, known[i].name) == 0) {
+      *dtype = known[i].dtype;
+      return true;
+    }
+  return false;
 }
 
 typedef struct mismatch {
@@ -322,9 +335,10 @@ static void compare(const ebb_weights *w, const ebb_parameters *list, mismatch *
     }
     used[t - w->tensors] = true;
     char is[EBB_SHAPE_TEXT + 80];
+    ebb_dtype dtype;
     if (!agrees(p, t->entry))
       note(&m->shape, "%s: expected %s, found %s", p->name, expected, ebb_st_shape(t->entry, is, sizeof is));
-    else if (!ebb_st_is_number(t->entry))
+    else if (!dtype_of(t->entry, &dtype))
       note(&m->dtype, "%s: %s, expected F32, F16 or BF16", p->name, t->entry->dtype);
   }
   for (int64_t i = 0; i < w->count; i++)
@@ -353,53 +367,67 @@ static bool check(const ebb_weights *w, const ebb_parameters *list, ebb_error *e
   return ebb_fail(err, "%s", text.text);
 }
 
-/* Memory in the weight arena for every wanted parameter; *most is the largest one's number of elements. */
-static bool allocate(ebb_context *c, ebb_parameters *list, int64_t *most, ebb_error *err) {
-  *most = 0;
+/* Memory in the weight arena for every wanted parameter. */
+static bool allocate(ebb_context *c, ebb_parameters *list, ebb_error *err) {
   for (int64_t i = 0; i < list->count; i++) {
     ebb_parameter *p = &list->items[i];
-    if (p->to == NULL)
-      continue;
-    *p->to = ebb_tensor_new(c, EBB_WEIGHTS, EBB_F32, p->name, p->rank, p->shape);
-    if (ebb_count(*p->to) > *most)
-      *most = ebb_count(*p->to);
+    if (p->to != NULL)
+      *p->to = ebb_tensor_new(c, EBB_WEIGHTS, p->dtype, p->name, p->rank, p->shape);
   }
   return ebb_context_ok(c, err);
 }
 
-static float *host_buffer(int64_t elements, ebb_error *err) {
-  float *p = malloc((size_t)elements * sizeof *p + 1);
-  if (p == NULL)
-    ebb_fail(err, "no memory for a parameter of %lld numbers", (long long)elements);
-  return p;
+#define PIECE ((size_t)2 << 20) /* bytes that one thread reads at a time; 2^19 float32 that one draws */
+
+#if defined(_OPENMP)
+#define PRAGMA(text) _Pragma(#text)
+#else
+#define PRAGMA(text)
+#endif
+
+static inline int threads_for(size_t pieces) {
+  size_t most = (size_t)ebb_context_threads();
+  return (int)(pieces < most ? pieces : most);
+}
+
+/* An ebb_read_fn over a found tensor. One thread copies from the page cache at a fraction of what the memory
+ * gives, so that a large piece is cut among several. */
+static bool read_tensor(void *user, void *to, size_t offset, size_t bytes, ebb_error *err) {
+  const found *t = user;
+  const size_t pieces = (bytes + PIECE - 1) / PIECE;
+  ebb_error failure = {""};
+  PRAGMA(omp parallel for schedule(dynamic) num_threads(threads_for(pieces)))
+  for (size_t i = 0; i < pieces; i++) {
+    size_t at = i * PIECE, n = bytes - at < PIECE ? bytes - at : PIECE;
+    ebb_error mine = {""};
+    if (!ebb_safetensors_read(t->file, t->entry, offset + at, n, (char *)to + at, &mine)) {
+      PRAGMA(omp critical)
+      ebb_fail(&failure, "%s", mine.text);
+    }
+  }
+  return failure.text[0] == '\0' || ebb_fail(err, "%s", failure.text);
 }
 
 bool ebb_weights_load(const ebb_weights *w, ebb_context *c, ebb_parameters *list, ebb_error *err) {
-  int64_t most;
-  if (!check(w, list, err) || !allocate(c, list, &most, err))
+  if (!check(w, list, err) || !allocate(c, list, err))
     return false;
-  if (c->counting)
-    return true;
-  float *host = host_buffer(most, err);
-  bool ok = host != NULL;
+  bool ok = true;
   for (int64_t i = 0; ok && i < list->count; i++) {
-    const found *t = find(w, list->items[i].name);
-    if (list->items[i].to == NULL)
-      continue;
-    ok = ebb_safetensors_read_f32(t->file, t->entry, host, err);
-    if (ok)
-      ebb_upload(c, *list->items[i].to, host);
+    found t = *find(w, list->items[i].name);
+    ebb_dtype dtype;
+    if (list->items[i].to != NULL && dtype_of(t.entry, &dtype))
+      ok = ebb_upload_from(c, *list->items[i].to, dtype, read_tensor, &t, err);
   }
-  free(host);
   return ebb_context_ok(c, err) && ok;
 }
 
-/* One parameter's start. Draws depend on (seed, stream, element) alone. */
-static void fill(const ebb_parameter *p, uint64_t seed, uint64_t stream, int64_t n, float *to) {
+/* Numbers [first, first + n) of one parameter's start. Draws depend on (seed, stream, element) alone. */
+static void fill(const ebb_parameter *p, uint64_t seed, uint64_t stream, uint64_t first, size_t n,
+                 float *to) {
   double bound = 1.0 / sqrt((double)(p->fan_in > 0 ? p->fan_in : 1));
   double scale = 1.0 / sqrt((double)p->shape[p->rank - 1]);
-  for (int64_t i = 0; i < n; i++) {
-    uint64_t k = (uint64_t)i;
+  for (size_t i = 0; i < n; i++) {
+    uint64_t k = first + i;
     switch (p->init) {
     case EBB_INIT_LINEAR:
       to[i] = (float)((2.0 * ebb_random_uniform(seed, stream, k) - 1.0) * bound);
@@ -419,21 +447,31 @@ static void fill(const ebb_parameter *p, uint64_t seed, uint64_t stream, int64_t
   }
 }
 
-bool ebb_weights_initialise(ebb_context *c, ebb_parameters *list, uint64_t seed, ebb_error *err) {
-  int64_t most;
-  if (!allocate(c, list, &most, err))
-    return false;
-  if (c->counting)
-    return true;
-  float *host = host_buffer(most, err);
-  if (host == NULL)
-    return false;
-  for (int64_t i = 0; i < list->count; i++) {
-    if (list->items[i].to == NULL)
-      continue;
-    fill(&list->items[i], seed, (uint64_t)i, ebb_count(*list->items[i].to), host);
-    ebb_upload(c, *list->items[i].to, host);
+typedef struct start {
+  const ebb_parameter *parameter;
+  uint64_t seed, stream;
+} start;
+
+/* An ebb_read_fn over a parameter's start. */
+static bool draw(void *user, void *to, size_t offset, size_t bytes, ebb_error *err) {
+  (void)err;
+  const start *s = user;
+  const size_t piece = PIECE / sizeof(float), count = bytes / sizeof(float);
+  const size_t pieces = (count + piece - 1) / piece;
+  PRAGMA(omp parallel for schedule(dynamic) num_threads(threads_for(pieces)))
+  for (size_t i = 0; i < pieces; i++) {
+    size_t at = i * piece, n = count - at < piece ? count - at : piece;
+    fill(s->parameter, s->seed, s->stream, offset / sizeof(float) + at, n, (float *)to + at);
   }
-  free(host);
-  return ebb_context_ok(c, err);
+  return true;
+}
+
+bool ebb_weights_initialise(ebb_context *c, ebb_parameters *list, uint64_t seed, ebb_error *err) {
+  bool ok = allocate(c, list, err);
+  for (int64_t i = 0; ok && i < list->count; i++) {
+    start s = {&list->items[i], seed, (uint64_t)i};
+    if (s.parameter->to != NULL)
+      ok = ebb_upload_from(c, *s.parameter->to, EBB_F32, draw, &s, err);
+  }
+  return ebb_context_ok(c, err) && ok;
 }

@@ -1,10 +1,11 @@
 /* The weights of one component of a diffusers model folder (transformer/, vae/): one safetensors file or a
  * sharded set with its index, seen as one list of tensors, checked against what the model expects, and loaded
- * as float32. */
+ * in the dtype that the model computes in. */
 #ifndef EBB_LOADERS_WEIGHTS_H
 #define EBB_LOADERS_WEIGHTS_H
 
 #include "kernels/context.h"
+#include "loaders/digest.h"
 #include "loaders/safetensors.h"
 
 /* How a parameter starts when there is no file: torch's defaults. */
@@ -17,9 +18,10 @@ typedef enum ebb_init {
 
 /* One parameter that a model expects. */
 typedef struct ebb_parameter {
-  ebb_tensor *to; /* filled by load or initialise; NULL: checked against the file, but neither loaded nor
+  ebb_tensor *to;  /* filled by load or initialise; NULL: checked against the file, but neither loaded nor
                      given memory */
-  char name[112]; /* in the file */
+  char name[112];  /* in the file */
+  ebb_dtype dtype; /* of the loaded tensor */
   int rank;
   int64_t shape[EBB_DIMS];
   ebb_init init;
@@ -31,8 +33,10 @@ typedef struct ebb_parameter {
 typedef struct ebb_parameters {
   ebb_parameter *items;
   int64_t count, capacity;
+  ebb_dtype
+      dtype; /* of parameters added from now on: float32 (a zeroed list), or bfloat16 where the context has it */
 } ebb_parameters;
-/* Adds one; `name` is printf-formatted. Aborts when memory is out. */
+/* Adds one of the list's dtype; `name` is printf-formatted. Aborts when memory is out. */
 #define EBB_SHAPE(...)                                                                                       \
   (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]) {                             \
     __VA_ARGS__                                                                                              \
@@ -50,15 +54,17 @@ bool ebb_weights_open(ebb_weights **w, const char *folder, ebb_error *err);
 void ebb_weights_close(ebb_weights **w);
 int64_t ebb_weights_count(const ebb_weights *w);
 const ebb_st_entry *ebb_weights_entry(const ebb_weights *w, int64_t i);
-/* SHA-256 over the shards' SHA-256, in order of name: the identity written into every run. */
-bool ebb_weights_sha256(const ebb_weights *w, char hex[65], ebb_error *err);
+/* Starts the SHA-256 over the shards' SHA-256, in order of name: the identity written into every run. w may be closed
+ * before it is done. */
+bool ebb_weights_digest(const ebb_weights *w, ebb_digest **digest, ebb_error *err);
 
 /* Finds every parameter (shapes must agree, counting dimensions of size 1 as written), lists all that are
- * missing, all of another shape and all tensors of the file that the model does not know at once; then takes
- * memory from the context's weight arena and reads. When the context is counting, memory is counted and
- * nothing is read. */
+ * missing, all of another shape or dtype and all tensors of the file that the model does not know at once; then
+ * takes memory from the context's weight arena and reads, large pieces by several threads. When the context is
+ * counting, memory is counted and nothing is read. */
 bool ebb_weights_load(const ebb_weights *w, ebb_context *c, ebb_parameters *list, ebb_error *err);
-/* The same memory, filled with torch's default initialisation from the seed (parameter i uses stream i). */
+/* The same memory, filled with torch's default initialisation from the seed (parameter i uses stream i), drawn in
+ * float32 and rounded once. */
 bool ebb_weights_initialise(ebb_context *c, ebb_parameters *list, uint64_t seed, ebb_error *err);
 
 #endif

@@ -1,3 +1,4 @@
+#include "probe/presets.h"
 #include "probe/probe.h"
 #include "probe/sample.h"
 
@@ -16,8 +17,10 @@ static bool check_samples(const ebb_dataset *set, const ebb_config *config, ebb_
   }
   ebb_sample *samples = NULL;
   int count = 0;
-  bool ok = ebb_samples_make(&store, strcmp(config->probe.by, "all") != 0, (int)config->probe.folds,
-                             (int)config->probe.inner_folds, &samples, &count, err);
+  const ebb_preset *preset = ebb_preset_find(config->probe.preset);
+  bool ok =
+      ebb_samples_make(&store, strcmp(config->probe.by, "all") != 0, preset ? 2 : (int)config->probe.folds,
+                       preset ? 2 : (int)config->probe.inner_folds, &samples, &count, err);
   ebb_samples_free(samples, count);
   free(store.videos);
   return ok;

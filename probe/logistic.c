@@ -1,4 +1,6 @@
+#include "probe/batch.h"
 #include "probe/scores.h"
+#include "probe/solvers.h"
 
 #include <cblas.h>
 #include <math.h>
@@ -177,8 +179,8 @@ static bool solve(const ebb_problem *p, const ebb_parameters *parameters, ebb_lo
   return ok;
 }
 
-bool ebb_logistic_batch(ebb_context *c, int64_t count, const ebb_problem *problems,
-                        const ebb_parameters *parameters, ebb_logistic_fit *fits, ebb_error *err) {
+static bool on_host(int64_t count, const ebb_problem *problems, const ebb_parameters *parameters,
+                    ebb_logistic_fit *fits, double *reached, ebb_error *err) {
   bool ok = true;
   double worst = 0;
 #pragma omp parallel for schedule(dynamic) reduction(max : worst)
@@ -187,14 +189,24 @@ bool ebb_logistic_batch(ebb_context *c, int64_t count, const ebb_problem *proble
 #pragma omp atomic write
       ok = false;
     }
-  for (int64_t i = 0; i < count; i++)
+  *reached = worst;
+  return ok ||
+         ebb_fail(err,
+                  "not enough memory for %lld logistic regressions, or numbers that are not finite among "
+                  "their features",
+                  (long long)count);
+}
+
+bool ebb_logistic_batch(ebb_context *c, int64_t count, const ebb_problem *problems,
+                        const ebb_parameters *parameters, ebb_logistic_fit *fits, ebb_error *err) {
+  double worst = 0;
+  bool device = ebb_on_device(c);
+  for (int64_t i = 0; i < count && !device; i++)
     c->counters.flops +=
         2.0 * (double)problems[i].train_count * (double)problems[i].train_count * (double)problems[i].d;
-  if (!ok)
-    return ebb_fail(err,
-                    "not enough memory for %lld logistic regressions, or numbers that are not finite among "
-                    "their features",
-                    (long long)count);
+  if (!(device ? ebb_logistic_device(c, count, problems, parameters, fits, &worst, err)
+               : on_host(count, problems, parameters, fits, &worst, err)))
+    return false;
   if (!(worst <= parameters->tolerance))
     return ebb_fail(err, "logistic regression stopped at a relative gradient of %.1e; %.1e was asked for",
                     worst, parameters->tolerance);

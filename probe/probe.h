@@ -7,7 +7,8 @@
 #include <stdio.h>
 
 /* Probes the run's stored features as config->probe says (probe/study.h) and writes RUN/probe/: results.json,
- * results.csv (a line a row), cells.csv (a line a cell), margins.csv (a line a video and row), overview.png
+ * results.csv (a line a row), cells.csv (a line a cell), margins.csv (a line a video and row), heldout.csv (a
+ * line a video, row and repeat: tests/refit_probe.py makes its margins again), overview.png
  * and a heat map for every row that has more than one cell. Earlier results there are replaced. The table
  * goes to `table` (NULL: nowhere). progress may be NULL. c is open. Errors name the folder or category, what
  * was found and what is needed; an unfinished run folder is one. */

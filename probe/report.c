@@ -3,6 +3,7 @@
 #include "loaders/file.h"
 #include "loaders/json.h"
 #include "probe/plot.h"
+#include "probe/presets.h"
 #include "probe/probe.h"
 
 #include <math.h>
@@ -89,10 +90,11 @@ static json_t *row_json(const ebb_row *r) {
 }
 
 static json_t *results_json(const ebb_results *r) {
-  json_t *o =
-      json_pack("{s:s,s:s,s:i,s:i,s:i,s:I,s:I,s:I}", "name", r->name, "method", METHOD, "folds", r->folds,
-                "repeats", r->repeats, "inner_folds", r->inner_folds, "bootstrap", (json_int_t)r->bootstrap,
-                "permutations", (json_int_t)r->permutations, "seed", (json_int_t)r->seed);
+  const ebb_preset *preset = ebb_preset_find(r->preset);
+  json_t *o = json_pack("{s:s,s:s,s:s,s:i,s:i,s:i,s:I,s:I,s:I}", "name", r->name, "preset", r->preset,
+                        "method", preset ? preset->method : METHOD, "folds", r->folds, "repeats", r->repeats,
+                        "inner_folds", r->inner_folds, "bootstrap", (json_int_t)r->bootstrap, "permutations",
+                        (json_int_t)r->permutations, "seed", (json_int_t)r->seed);
   json_t *rows = json_array(), *differences = json_array();
   for (int i = 0; i < r->row_count; i++)
     json_array_append_new(rows, row_json(&r->rows[i]));
@@ -225,6 +227,7 @@ bool ebb_results_read(ebb_results *results, const char *dir, ebb_error *err) {
   if (o) {
     const json_t *rows = json_object_get(o, "rows"), *differences = json_object_get(o, "differences");
     text_in(&r, o, "name", results->name, sizeof results->name);
+    text_in(&r, o, "preset", results->preset, sizeof results->preset);
     results->folds = (int)integer_in(&r, o, "folds", 1 << 20);
     results->repeats = (int)integer_in(&r, o, "repeats", 1 << 20);
     results->inner_folds = (int)integer_in(&r, o, "inner_folds", 1 << 20);
@@ -347,7 +350,8 @@ static void write_cells(const ebb_results *results, const ebb_store *store, FILE
   }
 }
 
-/* A video's margin is its mean over repeats, in log odds; `right` the share of repeats on the right side. */
+/* A video's margin is its mean over the repeats that judged it, in log odds; `right` the share of them on the
+ * right side. One that none judged has no line. */
 static void write_margins(const ebb_results *results, const ebb_store *store, FILE *f) {
   fputs("category,model,feature,video,group,possible,margin,right\n", f);
   for (int i = 0; i < results->row_count; i++) {
@@ -355,11 +359,18 @@ static void write_margins(const ebb_results *results, const ebb_store *store, FI
     for (int64_t v = 0; v < r->videos; v++) {
       const ebb_store_video *video = &store->videos[r->video[v]];
       double y = video->label == EBB_POSSIBLE ? 1 : -1, mean = 0, right = 0;
+      int judged = 0;
+      for (int k = 0; k < r->repeats; k++)
+        judged += !isnan(r->margin[k * r->videos + v]);
       for (int k = 0; k < r->repeats; k++) {
         double margin = r->margin[k * r->videos + v];
-        mean += margin / r->repeats;
-        right += (y * margin > 0 ? 1.0 : margin == 0 ? 0.5 : 0.0) / r->repeats;
+        if (isnan(margin))
+          continue;
+        mean += margin / judged;
+        right += (y * margin > 0 ? 1.0 : margin == 0 ? 0.5 : 0.0) / judged;
       }
+      if (judged == 0)
+        continue;
       csv_row_name(f, r);
       fputc(',', f);
       csv_text(f, video->id);
@@ -369,6 +380,27 @@ static void write_margins(const ebb_results *results, const ebb_store *store, FI
       csv_number(f, mean);
       csv_number(f, right);
       fputc('\n', f);
+    }
+  }
+}
+
+/* Every held-out margin with all that another program needs to make it again: who was held out with whom, in
+ * which cell, at which penalty. */
+static void write_heldout(const ebb_results *results, const ebb_store *store, FILE *f) {
+  fputs("category,model,feature,repeat,fold,step,block,penalty,video,margin\n", f);
+  for (int i = 0; i < results->row_count; i++) {
+    const ebb_row *r = &results->rows[i];
+    for (int64_t at = 0; at < r->repeats * r->videos; at++) {
+      int64_t repeat = at / r->videos, fit = repeat * r->folds + r->fold[at];
+      if (r->fold[at] < 0)
+        continue;
+      csv_row_name(f, r);
+      fprintf(f, ",%lld,%d", (long long)repeat, r->fold[at]);
+      csv_place(f, r, r->fit_cell[fit] / r->block_count, r->fit_cell[fit] % r->block_count);
+      csv_number(f, r->fit_penalty[fit]);
+      fputc(',', f);
+      csv_text(f, store->videos[r->video[at % r->videos]].id);
+      fprintf(f, ",%.12g\n", r->margin[at]);
     }
   }
 }
@@ -389,6 +421,7 @@ bool ebb_results_write(const ebb_results *results, const ebb_store *store, const
                {"results.csv", write_rows},
                {"cells.csv", write_cells},
                {"margins.csv", write_margins},
+               {"heldout.csv", write_heldout},
                {"results.json", write_json}};
   bool ok = true;
   for (size_t i = 0; ok && i < sizeof files / sizeof *files; i++) {

@@ -5,7 +5,7 @@
 #include "loaders/store.h"
 #include "probe/results.h"
 
-/* dir/results.json, results.csv, cells.csv, margins.csv; dir exists. The best cell (`top`, best_*) stands
+/* dir/results.json, results.csv, cells.csv, margins.csv, heldout.csv; dir exists. The best cell (`top`, best_*) stands
  * with its accuracy, floors and p of the first repeat; the cells are means over repeats. Numbers that are
  * undefined are null, or empty in CSV. */
 bool ebb_results_write(const ebb_results *results, const ebb_store *store, const char *dir, ebb_error *err);

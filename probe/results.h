@@ -35,9 +35,12 @@ typedef struct ebb_row {
   ebb_floor independent, permuted;
 
   /* Held-out margins of the reported numbers; not in results.json. */
-  int repeats;
-  int64_t *video; /* [videos] numbers in the store */
-  double *margin; /* [repeats,videos] */
+  int repeats, folds;
+  int64_t *video;      /* [videos] numbers in the store */
+  int *fold;           /* [repeats,videos] fold that held the video out; -1: not judged in that repeat */
+  int *fit_cell;       /* [repeats,folds] cell, [step,block], that judged the fold */
+  double *fit_penalty; /* [repeats,folds] rho of solve.h; NaN: none */
+  double *margin;      /* [repeats,videos]; NaN: not judged in that repeat */
 } ebb_row;
 
 /* The first model minus the second, videos and resamples paired. */
@@ -47,7 +50,8 @@ typedef struct ebb_difference {
 } ebb_difference;
 
 typedef struct ebb_results {
-  char name[64]; /* of the experiment */
+  char name[64];   /* of the experiment */
+  char preset[16]; /* strict, referee, released */
   int folds, repeats, inner_folds;
   int64_t bootstrap, permutations, seed;
   int row_count, difference_count;

@@ -1,4 +1,6 @@
+#include "probe/batch.h"
 #include "probe/scores.h"
+#include "probe/solvers.h"
 
 #include <cblas.h>
 #include <math.h>
@@ -232,6 +234,8 @@ static bool solve(const ebb_problem *p, const ebb_parameters *parameters, ebb_ri
 
 bool ebb_ridge_batch(ebb_context *c, int64_t count, const ebb_problem *problems,
                      const ebb_parameters *parameters, ebb_ridge_fit *fits, ebb_error *err) {
+  if (ebb_on_device(c))
+    return ebb_ridge_device(c, count, problems, parameters, fits, err);
   bool ok = true;
 #pragma omp parallel for schedule(dynamic)
   for (int64_t i = 0; i < count; i++) {

@@ -7,6 +7,7 @@
 
 #define OUTER_STREAM 0x6f75740000000000u /* "out" */
 #define INNER_STREAM 0x696e6e0000000000u /* "inn" */
+#define SPLIT_STREAM 0x73706c0000000000u /* "spl" */
 
 /* Number of `name` among the distinct names so far, which it joins when new. */
 static int name_number(const char **names, int *count, const char *name) {
@@ -200,6 +201,57 @@ bool ebb_plan_make(ebb_plan *plan, const ebb_sample *s, int repeats, int folds, 
   free(inner);
   if (!ok)
     ebb_plan_free(plan);
+  return ok;
+}
+
+/* rank [groups]: 0.. in random order; the first `test` are judged, the next `validation` decide. */
+static bool split_part(ebb_part *part, const ebb_sample *s, const int *rank, int64_t test,
+                       int64_t validation) {
+  part->train = malloc(3 * ((size_t)s->n + 1) * sizeof *part->train);
+  if (!part->train)
+    return false;
+  part->test = part->train + s->n;
+  part->validation = part->test + s->n;
+  for (int64_t i = 0; i < s->n; i++) {
+    int r = rank[s->group[i]];
+    if (r < test)
+      part->test[part->test_count++] = (int32_t)i;
+    else if (r < test + validation)
+      part->validation[part->validation_count++] = (int32_t)i;
+    else
+      part->train[part->train_count++] = (int32_t)i;
+  }
+  return true;
+}
+
+static int64_t share_of(int64_t groups, double share) {
+  int64_t count = (int64_t)((double)groups * share + 0.5);
+  return share > 0 && count < 1 ? 1 : count;
+}
+
+bool ebb_plan_split(ebb_plan *plan, const ebb_sample *s, int repeats, double test, double validation,
+                    uint64_t seed, ebb_error *err) {
+  int64_t tested = share_of(s->groups, test), deciding = share_of(s->groups, validation);
+  *plan = (ebb_plan){repeats, 1, 0, NULL, NULL};
+  if (tested + deciding >= s->groups)
+    return ebb_fail(
+        err,
+        "%s: %lld groups, of which %lld are tested and %lld decide: none is left to train on; add videos",
+        s->name, (long long)s->groups, (long long)tested, (long long)deciding);
+  plan->fold = calloc((size_t)(repeats * s->groups) + 1, sizeof *plan->fold);
+  plan->part = calloc((size_t)repeats + 1, sizeof *plan->part);
+  bool ok = plan->fold && plan->part;
+  for (int r = 0; ok && r < repeats; r++) {
+    int *rank = plan->fold + r * s->groups; /* as many folds as groups: a random order */
+    ok = ebb_split_groups(s->groups, NULL, (int)s->groups, seed, SPLIT_STREAM + (uint64_t)r, rank, err) &&
+         split_part(&plan->part[r], s, rank, tested, deciding);
+    for (int64_t g = 0; ok && g < s->groups; g++)
+      rank[g] = rank[g] < tested ? 0 : -1;
+  }
+  if (!ok) {
+    ebb_fail(err, "not enough memory for the splits of %lld videos", (long long)s->n);
+    ebb_plan_free(plan);
+  }
   return ok;
 }
 

@@ -29,7 +29,9 @@ void ebb_samples_free(ebb_sample *samples, int count);
 typedef struct ebb_part {
   int64_t train_count, test_count;
   int32_t *train, *test; /* positions in the sample */
-  int32_t *inner;        /* [train_count] inner fold of each training video */
+  int32_t *inner;        /* [train_count] inner fold of each training video; NULL: none */
+  int64_t validation_count;
+  int32_t *validation; /* of ebb_plan_split: neither trained on nor judged */
 } ebb_part;
 typedef struct ebb_plan {
   int repeats, folds, inner_folds;
@@ -38,6 +40,11 @@ typedef struct ebb_plan {
 } ebb_plan;
 bool ebb_plan_make(ebb_plan *plan, const ebb_sample *sample, int repeats, int folds, int inner_folds,
                    uint64_t seed, ebb_error *err);
+/* One random split of the groups for each repeat, as one fold: shares of them for test and validation, rounded,
+ * at least one group where a share is above 0; the others train. fold is 0 for groups tested, -1 for others.
+ * Errors: no group left to train on, memory. */
+bool ebb_plan_split(ebb_plan *plan, const ebb_sample *sample, int repeats, double test, double validation,
+                    uint64_t seed, ebb_error *err);
 void ebb_plan_free(ebb_plan *plan);
 
 #endif

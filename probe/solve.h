@@ -25,7 +25,10 @@ typedef struct ebb_problem {
   int64_t train_count, test_count;
   const int32_t *train, *test; /* rows */
   int inner_folds; /* ridge: folds inside the training rows; 0: every training row its own (leave one out) */
-  const int32_t *inner; /* [train_count] 0..inner_folds-1 */
+  const int32_t *inner;     /* [train_count] 0..inner_folds-1 */
+  int64_t validation_count; /* Adam only: rows that say which epoch counts; 0: the last does */
+  const int32_t *validation;
+  uint64_t stream; /* Adam only: with the seed, the start and the order of rows */
 } ebb_problem;
 
 typedef enum ebb_form {
@@ -68,8 +71,34 @@ typedef struct ebb_logistic_fit {
 } ebb_logistic_fit;
 
 /* Newton with line search from the solution of the stronger penalty. Not reaching the tolerance is an error
- * that says how far it came. */
+ * that says how far it came. On a device (dual form, float64) problems that stand next to each other and share
+ * x and rows are one design, solved together. */
 bool ebb_logistic_batch(ebb_context *c, int64_t count, const ebb_problem *problems,
                         const ebb_parameters *parameters, ebb_logistic_fit *fits, ebb_error *err);
+
+/* Probes as others train them: Adam (kernels/ops.h, ebb_logistic_adam) for a number of epochs, float32, with
+ * batches in an order that is a pure function of (seed, stream, epoch). A fit's margins depend neither on the
+ * thread count nor on the problems beside it; a device's are the CPU's up to rounding. */
+typedef struct ebb_training {
+  double rate, decay;
+  int batch, epochs;
+  int patience; /* epochs without a better validation accuracy before it ends */
+  /* Logits of the linear layer: 1, or 2 under a softmax, whose difference moves by twice the rate (their
+   * gradients mirror each other, and so do Adam's steps; exact without decay). */
+  int outputs;
+  double start;     /* weights and intercepts begin uniform in +-start/sqrt(d): 1 is PyTorch's, 0 all zero */
+  bool standardise; /* columns by mean and deviation of the training rows; else as they are */
+  uint64_t seed;
+} ebb_training;
+
+typedef struct ebb_adam_fit {
+  double *margins; /* [test_count], NULL: not wanted */
+  double *weights; /* [d+1] in units of x, intercept last; NULL: not wanted */
+  double accuracy; /* on validation rows; NaN: none */
+  int64_t epoch;   /* the one that counts, from 1 */
+} ebb_adam_fit;
+
+bool ebb_adam_batch(ebb_context *c, int64_t count, const ebb_problem *problems, const ebb_training *training,
+                    ebb_adam_fit *fits, ebb_error *err);
 
 #endif

@@ -1,47 +1,14 @@
 #include "probe/study.h"
 
-#include "probe/sample.h"
-#include "probe/solve.h"
+#include "probe/protocol.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
-/* Cells held in memory at once: as many as fit here, at least one. */
-#define CELL_BYTES ((size_t)128 << 20)
-
-/* One row being studied, and what its rows share. */
-typedef struct study {
-  const ebb_store *store;
-  const ebb_config *config;
-  ebb_context *c;
-  const ebb_sample *sample;
-  const ebb_plan *plan;
-  const int8_t *labels; /* [1 + permutations, n] */
-  int64_t permutations;
-  ebb_parameters parameters;
-  int set, feature;
-  ebb_row *row;
-  int cells, parts;       /* cells of the row; repeats x folds */
-  double *score;          /* [cells,parts,penalties] inner score */
-  double *margins;        /* [cells,repeats,n] of every cell alone */
-  int32_t *hits;          /* [cells,1 + permutations] twice the hits of the first repeat */
-  double *reached;        /* [folds,1 + permutations] first repeat: highest inner score over cells so far */
-  int32_t *nested_hits;   /* [folds,1 + permutations] twice the hits of the cell that reached it */
-  ebb_progress *progress; /* NULL: nobody looks */
-  void *user;
-  double done, work; /* cells, over all rows */
-} study;
-
-static void *room(size_t count, size_t size, ebb_error *err) {
-  void *p = calloc(count + 1, size);
-  if (!p)
-    ebb_fail(err, "not enough memory for a probe (%.0f MB)", (double)count * (double)size / 1e6);
-  return p;
-}
+/* ---- what protocols share ---- */
 
 /* x [n,width] of one cell, finite. */
-static bool read_cell(const study *s, int cell, float *x, ebb_error *err) {
+bool ebb_study_read(const study *s, int cell, float *x, ebb_error *err) {
   const ebb_row *row = s->row;
   int step = cell / row->block_count, block = cell % row->block_count;
   if (!ebb_store_gather(s->store, s->set, s->feature, step, row->blocks ? block : 0, s->sample->n,
@@ -55,90 +22,22 @@ static bool read_cell(const study *s, int cell, float *x, ebb_error *err) {
   return true;
 }
 
-static ebb_problem problem_of(const study *s, const float *x, int part) {
-  const ebb_part *p = &s->plan->part[part];
-  return (ebb_problem){.n = s->sample->n,
-                       .d = s->row->width,
-                       .x = x,
-                       .columns = part < s->plan->folds ? 1 + s->permutations : 1,
-                       .labels = s->labels,
-                       .train_count = p->train_count,
-                       .test_count = p->test_count,
-                       .train = p->train,
-                       .test = p->test,
-                       .inner_folds = s->plan->inner_folds,
-                       .inner = p->inner};
-}
-
-/* ---- every cell alone ---- */
-
-/* Ridge on cells [first, first + count): inner scores, held-out margins, hits under permuted labels. */
-static bool ridge_cells(study *s, int first, int count, float *x, ebb_error *err) {
-  int64_t n = s->sample->n, columns = 1 + s->permutations;
-  int parts = s->parts, penalties = s->parameters.penalty_count, folds = s->plan->folds;
-  size_t problems = (size_t)count * (size_t)parts;
-  ebb_problem *problem = room(problems, sizeof *problem, err);
-  ebb_ridge_fit *fit = room(problems, sizeof *fit, err);
-  double *margin = room(problems * (size_t)n, sizeof *margin, err);
-  int32_t *hits = room((size_t)(count * folds) * (size_t)columns, sizeof *hits, err);
-  double *reached = room((size_t)(count * folds) * (size_t)columns, sizeof *reached, err);
-  bool ok = problem && fit && margin && hits && reached;
-  for (int i = 0; ok && i < count; i++) {
-    const float *cell = x + (int64_t)i * n * s->row->width;
-    ok = read_cell(s, first + i, x + (int64_t)i * n * s->row->width, err);
-    for (int part = 0; part < parts; part++) {
-      int64_t at = (int64_t)i * parts + part;
-      problem[at] = problem_of(s, cell, part);
-      fit[at].score = s->score + ((int64_t)(first + i) * parts + part) * penalties;
-      fit[at].margins = margin + at * n;
-      if (part < folds) { /* the first repeat */
-        fit[at].hits = hits + (int64_t)(i * folds + part) * columns;
-        fit[at].reached = reached + (int64_t)(i * folds + part) * columns;
-      }
-    }
-  }
-  ok = ok && ebb_ridge_batch(s->c, (int64_t)problems, problem, &s->parameters, fit, err);
-  for (int64_t at = 0; ok && at < (int64_t)problems; at++) {
-    int64_t cell = first + at / parts, part = at % parts, repeat = part / folds;
-    for (int64_t t = 0; t < problem[at].test_count; t++)
-      s->margins[(cell * s->plan->repeats + repeat) * n + problem[at].test[t]] = fit[at].margins[t];
-    for (int64_t k = 0; fit[at].hits && k < columns; k++) {
-      s->hits[cell * columns + k] += fit[at].hits[k];
-      if (cell == 0 || fit[at].reached[k] > s->reached[part * columns + k]) {
-        s->reached[part * columns + k] = fit[at].reached[k];
-        s->nested_hits[part * columns + k] = fit[at].hits[k];
-      }
-    }
-  }
-  free(problem);
-  free(fit);
-  free(margin);
-  free(hits);
-  free(reached);
-  return ok;
-}
-
-static bool all_cells(study *s, ebb_error *err) {
+int ebb_study_chunk(const study *s) {
   size_t cell_bytes = (size_t)(s->sample->n * s->row->width) * sizeof(float);
-  int chunk = cell_bytes < CELL_BYTES ? (int)(CELL_BYTES / (cell_bytes + 1)) : 1;
+  size_t most = s->c->activations.place == EBB_DEVICE ? CELL_BYTES_DEVICE : CELL_BYTES;
+  int chunk = cell_bytes < most ? (int)(most / (cell_bytes + 1)) : 1, quarter = (s->cells + 3) / 4;
   chunk = chunk < s->cells ? chunk : s->cells;
-  chunk =
-      chunk > 1 && s->progress && chunk > (s->cells + 3) / 4 ? (s->cells + 3) / 4 : chunk; /* signs of life */
-  float *x = room((size_t)chunk * cell_bytes / sizeof *x, sizeof *x, err);
-  bool ok = x != NULL;
-  for (int first = 0; ok && first < s->cells; first += chunk) {
-    int count = s->cells - first < chunk ? s->cells - first : chunk;
-    ok = ridge_cells(s, first, count, x, err);
-    s->done += count;
-    if (s->progress)
-      s->progress(s->user, s->done / s->work);
-  }
-  free(x);
-  return ok;
+  return s->progress && chunk > quarter ? quarter : chunk; /* signs of life */
+}
+
+void ebb_study_progress(study *s, int cells) {
+  s->done += cells;
+  if (s->progress)
+    s->progress(s->user, s->done / s->work);
 }
 
 /* The heat map: means over repeats. */
-static bool map_cells(study *s, ebb_error *err) {
+bool ebb_study_map(study *s, ebb_error *err) {
   ebb_row *row = s->row;
   const ebb_sample *sample = s->sample;
   bool ok = true;
@@ -161,101 +60,7 @@ static bool map_cells(study *s, ebb_error *err) {
   return true;
 }
 
-/* Maximum over cells, then accuracy of the nested choice, under the true labels and each permutation: the
- * same statistic, of the first repeat, so that p compares like with like. */
-static bool best_of_cells(study *s, ebb_error *err) {
-  ebb_row *row = s->row;
-  int64_t columns = 1 + s->permutations;
-  double *highest = room((size_t)columns, sizeof *highest, err);
-  if (!highest)
-    return false;
-  for (int64_t k = 0; k < columns; k++)
-    for (int cell = 0; cell < s->cells; cell++)
-      highest[k] = fmax(highest[k], 0.5 * s->hits[cell * columns + k] / (double)s->sample->n);
-  int top = 0;
-  for (int cell = 1; cell < s->cells; cell++) /* the first of the highest */
-    if (s->hits[cell * columns] > s->hits[top * columns])
-      top = cell;
-  row->top_step = top / row->block_count;
-  row->top_block = top % row->block_count;
-  row->top_once = highest[0];
-  bool permuted = s->permutations > 0;
-  row->p = permuted ? ebb_permutation_p(s->permutations, highest + 1, highest[0]) : NAN;
-  row->permuted = ebb_floor_of(s->permutations, highest + 1);
-  row->independent = ebb_floor_independent(s->sample->n, s->cells);
-  for (int64_t k = 0; k < columns; k++) {
-    highest[k] = 0;
-    for (int f = 0; f < s->plan->folds; f++)
-      highest[k] += 0.5 * s->nested_hits[f * columns + k] / (double)s->sample->n;
-  }
-  row->nested_p = permuted ? ebb_permutation_p(s->permutations, highest + 1, highest[0]) : NAN;
-  free(highest);
-  return true;
-}
-
-/* ---- the reported number ---- */
-
-/* Each part's choice as cell * penalties + penalty: the first of the highest inner scores. */
-static void choose(const study *s, int64_t *chosen) {
-  int penalties = s->parameters.penalty_count;
-  for (int part = 0; part < s->parts; part++) {
-    double best = -2;
-    for (int cell = 0; cell < s->cells; cell++)
-      for (int p = 0; p < penalties; p++) {
-        double score = s->score[((int64_t)cell * s->parts + part) * penalties + p];
-        if (score > best) {
-          best = score;
-          chosen[part] = (int64_t)cell * penalties + p;
-        }
-      }
-    s->row->selected[chosen[part] / penalties] += 1.0 / s->parts;
-  }
-  int most = 0;
-  for (int cell = 1; cell < s->cells; cell++)
-    if (s->row->selected[cell] > s->row->selected[most] + 1e-9)
-      most = cell;
-  s->row->chosen_step = most / s->row->block_count;
-  s->row->chosen_block = most % s->row->block_count;
-}
-
-/* One logistic regression for each part, in its cell, into row->margin. */
-static bool fit_chosen(study *s, const int64_t *chosen, ebb_error *err) {
-  int penalties = s->parameters.penalty_count;
-  int64_t n = s->sample->n;
-  float *x = room((size_t)(n * s->row->width), sizeof *x, err);
-  double *margin = room((size_t)s->parts * (size_t)n, sizeof *margin, err);
-  bool ok = x && margin;
-  for (int cell = 0; ok && cell < s->cells; cell++) {
-    if (s->row->selected[cell] == 0)
-      continue;
-    ok = read_cell(s, cell, x, err);
-    for (int p = 0; ok && p < penalties; p++) {
-      ebb_problem problem[64];
-      ebb_logistic_fit fit[64];
-      int part_of[64], count = 0;
-      ebb_parameters at = s->parameters;
-      at.penalty_count = 1;
-      at.penalties = s->parameters.penalties + p;
-      for (int part = 0; ok && part <= s->parts; part++) {
-        if (count == 64 || (part == s->parts && count > 0)) {
-          ok = ebb_logistic_batch(s->c, count, problem, &at, fit, err);
-          for (int i = 0; ok && i < count; i++)
-            for (int64_t t = 0; t < problem[i].test_count; t++)
-              s->row->margin[part_of[i] / s->plan->folds * n + problem[i].test[t]] = fit[i].margins[t];
-          count = 0;
-        }
-        if (part == s->parts || chosen[part] != (int64_t)cell * penalties + p)
-          continue;
-        problem[count] = problem_of(s, x, part);
-        fit[count] = (ebb_logistic_fit){.margins = margin + (int64_t)part * n};
-        part_of[count++] = part;
-      }
-    }
-  }
-  free(x);
-  free(margin);
-  return ok;
-}
+/* ---- intervals ---- */
 
 typedef struct contrast { /* b NULL: the metric of a */
   const ebb_tally *a, *b;
@@ -268,6 +73,19 @@ static double contrast_value(const void *user, const double *weight) {
   return k->b ? value - ebb_tally_metric(k->b, k->metric, weight) : value;
 }
 
+/* Groups that were judged in some repeat. */
+static int64_t judged_groups(const ebb_tally *t) {
+  int64_t count = 0;
+  for (int64_t g = 0; g < t->groups; g++)
+    count += t->judged[g] > 0;
+  return count;
+}
+
+/* Random splits overlap like folds do: a preset's are widened like 5 of them. */
+static int widening_folds(const ebb_config *config) {
+  return ebb_preset_find(config->probe.preset) ? 5 : (int)config->probe.folds;
+}
+
 static bool intervals(const ebb_config *config, const ebb_tally *a, const ebb_tally *b, ebb_interval *to,
                       ebb_error *err) {
   for (int m = 0; m < EBB_METRICS; m++) {
@@ -275,9 +93,9 @@ static bool intervals(const ebb_config *config, const ebb_tally *a, const ebb_ta
     if (!ebb_bootstrap(a->groups, config->probe.bootstrap, (uint64_t)config->probe.seed, contrast_value, &k,
                        &to[m], err))
       return false;
-    ebb_widen(&to[m], (int)config->probe.folds, b ? -1 : 0, 1);
+    ebb_widen(&to[m], widening_folds(config), b ? -1 : 0, 1);
     if (!b)
-      ebb_exact_ends(&to[m], a->groups);
+      ebb_exact_ends(&to[m], judged_groups(a));
   }
   return true;
 }
@@ -285,11 +103,25 @@ static bool intervals(const ebb_config *config, const ebb_tally *a, const ebb_ta
 static bool judge(study *s, ebb_tally *tally, ebb_error *err) {
   ebb_row *row = s->row;
   const ebb_sample *sample = s->sample;
-  for (int r = 0; r < s->plan->repeats; r++) {
-    const double *margin = row->margin + (int64_t)r * sample->n;
-    row->balanced_accuracy += ebb_balanced_accuracy(sample->n, margin, sample->label) / s->plan->repeats;
-    row->d_prime += ebb_d_prime(sample->n, margin, sample->label) / s->plan->repeats;
+  double *margin = ebb_room((size_t)sample->n, sizeof *margin, err);
+  int8_t *label = ebb_room((size_t)sample->n, sizeof *label, err);
+  if (!margin || !label) {
+    free(margin);
+    free(label);
+    return false;
   }
+  for (int r = 0; r < s->plan->repeats; r++) {
+    int64_t judged = 0;
+    for (int64_t i = 0; i < sample->n; i++)
+      if (s->plan->fold[r * sample->groups + sample->group[i]] >= 0) {
+        margin[judged] = row->margin[r * sample->n + i];
+        label[judged++] = sample->label[i];
+      }
+    row->balanced_accuracy += ebb_balanced_accuracy(judged, margin, label) / s->plan->repeats;
+    row->d_prime += ebb_d_prime(judged, margin, label) / s->plan->repeats;
+  }
+  free(margin);
+  free(label);
   return ebb_tally_make(tally, sample->groups, sample->n, s->plan->repeats, row->margin, sample->label,
                         sample->group, s->plan->fold, err) &&
          intervals(s->config, tally, NULL, row->metric, err);
@@ -314,46 +146,44 @@ static bool open_row(study *s, const ebb_feature_set *set, ebb_error *err) {
   row->block_count = feature->by_block ? set->block_count : 1;
   size_t cells = (size_t)ebb_row_cells(row), steps = (size_t)row->step_count,
          blocks = (size_t)row->block_count;
-  row->steps = room(steps, sizeof *row->steps, err);
-  row->sigmas = room(steps, sizeof *row->sigmas, err);
-  row->blocks = feature->by_block ? room(blocks, sizeof *row->blocks, err) : NULL;
-  row->selected = room(cells, sizeof *row->selected, err);
-  row->video = room((size_t)row->videos, sizeof *row->video, err);
-  row->margin = room((size_t)(row->repeats * row->videos), sizeof *row->margin, err);
+  row->steps = ebb_room(steps, sizeof *row->steps, err);
+  row->sigmas = ebb_room(steps, sizeof *row->sigmas, err);
+  row->blocks = feature->by_block ? ebb_room(blocks, sizeof *row->blocks, err) : NULL;
+  row->selected = ebb_room(cells, sizeof *row->selected, err);
+  row->video = ebb_room((size_t)row->videos, sizeof *row->video, err);
+  size_t judged = (size_t)(row->repeats * row->videos), fits = (size_t)(row->repeats * s->plan->folds);
+  row->folds = s->plan->folds;
+  row->margin = ebb_room(judged, sizeof *row->margin, err);
+  row->fold = ebb_room(judged, sizeof *row->fold, err);
+  row->fit_cell = ebb_room(fits, sizeof *row->fit_cell, err);
+  row->fit_penalty = ebb_room(fits, sizeof *row->fit_penalty, err);
   for (int m = 0; m < EBB_METRICS; m++)
-    row->cell[m] = room(cells, sizeof *row->cell[m], err);
+    row->cell[m] = ebb_room(cells, sizeof *row->cell[m], err);
   if (err->text[0])
     return false;
   memcpy(row->video, s->sample->video, (size_t)row->videos * sizeof *row->video);
+  for (int64_t i = 0; i < row->repeats * row->videos; i++)
+    row->fold[i] = s->plan->fold[i / row->videos * s->sample->groups + s->sample->group[i % row->videos]];
   memcpy(row->steps, set->steps, steps * sizeof *row->steps);
   memcpy(row->sigmas, set->sigmas, steps * sizeof *row->sigmas);
   if (row->blocks)
     memcpy(row->blocks, set->blocks, blocks * sizeof *row->blocks);
   s->cells = (int)cells;
   s->parts = s->plan->repeats * s->plan->folds;
-  s->score = room(cells * (size_t)(s->parts * s->parameters.penalty_count), sizeof *s->score, err);
-  s->margins = room(cells * (size_t)(row->repeats * row->videos), sizeof *s->margins, err);
-  s->hits = room(cells * (size_t)(1 + s->permutations), sizeof *s->hits, err);
+  s->score = ebb_room(cells * (size_t)(s->parts * s->parameters.penalty_count), sizeof *s->score, err);
+  s->margins = ebb_room(cells * (size_t)(row->repeats * row->videos), sizeof *s->margins, err);
+  s->hits = ebb_room(cells * (size_t)(1 + s->permutations), sizeof *s->hits, err);
   size_t nested = (size_t)s->plan->folds * (size_t)(1 + s->permutations);
-  s->reached = room(nested, sizeof *s->reached, err);
-  s->nested_hits = room(nested, sizeof *s->nested_hits, err);
+  s->reached = ebb_room(nested, sizeof *s->reached, err);
+  s->nested_hits = ebb_room(nested, sizeof *s->nested_hits, err);
   return s->score && s->margins && s->hits && s->reached && s->nested_hits;
 }
 
 static bool study_row(study *s, ebb_tally *tally, ebb_error *err) {
-  int64_t *chosen = NULL;
   s->score = s->margins = s->reached = NULL;
   s->hits = s->nested_hits = NULL;
-  bool ok = open_row(s, &s->store->sets[s->set], err) && all_cells(s, err) && map_cells(s, err) &&
-            best_of_cells(s, err);
-  if (ok) {
-    chosen = room((size_t)s->parts, sizeof *chosen, err);
-    ok = chosen != NULL;
-  }
-  if (ok)
-    choose(s, chosen);
-  ok = ok && fit_chosen(s, chosen, err) && judge(s, tally, err);
-  free(chosen);
+  bool ok = open_row(s, &s->store->sets[s->set], err) &&
+            (s->preset ? ebb_preset_row(s, err) : ebb_strict_row(s, err)) && judge(s, tally, err);
   free(s->score);
   free(s->margins);
   free(s->hits);
@@ -429,7 +259,7 @@ static bool compare(const ebb_config *config, const ebb_row *rows, const ebb_tal
 
 /* The true labels, then permutations of them within groups. */
 static int8_t *label_sets(const ebb_sample *sample, int64_t permutations, uint64_t seed, ebb_error *err) {
-  int8_t *labels = room((size_t)((1 + permutations) * sample->n), 1, err);
+  int8_t *labels = ebb_room((size_t)((1 + permutations) * sample->n), 1, err);
   if (!labels)
     return NULL;
   memcpy(labels, sample->label, (size_t)sample->n);
@@ -445,11 +275,14 @@ static int8_t *label_sets(const ebb_sample *sample, int64_t permutations, uint64
 static bool study_sample(study *s, int rows, ebb_results *results, ebb_error *err) {
   const ebb_config *config = s->config;
   ebb_plan plan;
-  if (!ebb_plan_make(&plan, s->sample, results->repeats, results->folds, results->inner_folds,
-                     (uint64_t)config->probe.seed, err))
+  uint64_t seed = (uint64_t)config->probe.seed;
+  if (!(s->preset ? ebb_plan_split(&plan, s->sample, results->repeats, s->preset->test, s->preset->validation,
+                                   seed, err)
+                  : ebb_plan_make(&plan, s->sample, results->repeats, results->folds, results->inner_folds,
+                                  seed, err)))
     return false;
   int8_t *labels = label_sets(s->sample, s->permutations, (uint64_t)config->probe.seed, err);
-  ebb_tally *tallies = room((size_t)rows, sizeof *tallies, err);
+  ebb_tally *tallies = ebb_room((size_t)rows, sizeof *tallies, err);
   bool ok = labels && tallies;
   ebb_row *first = results->rows + results->row_count;
   int count = 0;
@@ -474,8 +307,9 @@ static bool study_sample(study *s, int rows, ebb_results *results, ebb_error *er
 }
 
 bool ebb_study_settings(const ebb_config *config, ebb_error *err) {
-  if (strcmp(config->probe.preset, "strict") != 0)
-    return ebb_fail(err, "probe.preset: \"%s\" is not known; there is strict", config->probe.preset);
+  const char *preset = config->probe.preset;
+  if (strcmp(preset, "strict") != 0 && !ebb_preset_find(preset))
+    return ebb_fail(err, "probe.preset: \"%s\" is not known; there are strict, referee and released", preset);
   if (strcmp(config->probe.by, "category") != 0 && strcmp(config->probe.by, "all") != 0)
     return ebb_fail(err, "probe.by: \"%s\" is not known; there are category and all", config->probe.by);
   return true;
@@ -490,25 +324,32 @@ bool ebb_study_run(const ebb_store *store, const ebb_config *config, ebb_context
                            .permutations = config->probe.permutations,
                            .seed = config->probe.seed};
   snprintf(results->name, sizeof results->name, "%s", config->name);
+  snprintf(results->preset, sizeof results->preset, "%s", config->probe.preset);
   if (!ebb_study_settings(config, err))
     return false;
+  const ebb_preset *preset = ebb_preset_find(config->probe.preset);
+  if (preset) { /* a random split a repeat, no labels permuted */
+    results->folds = results->inner_folds = 1;
+    results->permutations = 0;
+  }
   ebb_sample *samples = NULL;
   int sample_count = 0, rows = 0;
   double cells = 0;
-  ebb_error local = {{0}}; /* room() tells by the text alone */
+  ebb_error local = {{0}}; /* ebb_room() tells by the text alone */
   bool ok = plan_rows(store, config, &rows, &cells, &local) &&
-            ebb_samples_make(store, strcmp(config->probe.by, "all") != 0, results->folds,
-                             results->inner_folds, &samples, &sample_count, &local);
+            ebb_samples_make(store, strcmp(config->probe.by, "all") != 0, preset ? 2 : results->folds,
+                             preset ? 2 : results->inner_folds, &samples, &sample_count, &local);
   if (ok) {
     size_t all = (size_t)rows * (size_t)sample_count;
-    results->rows = room(all, sizeof *results->rows, &local);
-    results->differences = room(all * (size_t)(rows + 1), sizeof *results->differences, &local);
+    results->rows = ebb_room(all, sizeof *results->rows, &local);
+    results->differences = ebb_room(all * (size_t)(rows + 1), sizeof *results->differences, &local);
     ok = results->rows && results->differences;
   }
   study s = {.store = store,
              .config = config,
              .c = c,
-             .permutations = config->probe.permutations,
+             .preset = preset,
+             .permutations = results->permutations,
              .parameters = ebb_parameters_default,
              .progress = progress,
              .user = user,
@@ -544,6 +385,9 @@ void ebb_results_free(ebb_results *results) {
     free(row->selected);
     free(row->video);
     free(row->margin);
+    free(row->fold);
+    free(row->fit_cell);
+    free(row->fit_penalty);
     for (int m = 0; m < EBB_METRICS; m++)
       free(row->cell[m]);
   }

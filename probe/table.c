@@ -1,3 +1,4 @@
+#include "probe/presets.h"
 #include "probe/report.h"
 
 #include <math.h>
@@ -93,7 +94,34 @@ static bool any_exact(const ebb_results *results) {
   return false;
 }
 
+static void print_preset(const ebb_results *results, const ebb_preset *preset, FILE *out) {
+  const ebb_training *t = &preset->training;
+  fprintf(out,
+          "\naccuracy, AUC, pairwise: preset %s: linear layer by Adam %g, L2 %g, batch %d,\n"
+          "%s %d epochs, features %s; %d random splits by group, %.0f %% trained;\n",
+          preset->name, t->rate, t->decay, t->batch,
+          preset->validation > 0 ? "the best of at most" : "the last of", t->epochs,
+          t->standardise ? "standardised" : "as they are", results->repeats,
+          100 * (1 - preset->test - preset->validation));
+  if (results->bootstrap > 0)
+    fprintf(out, "[95 %% bootstrap over groups, widened by %.2f for what splits share];\n",
+            sqrt(1 + 5 / 4.0));
+  else
+    fprintf(out, "no intervals: probe.bootstrap is 0;\n");
+  fprintf(out,
+          "chosen: cell that seeds picked most often, on %s videos. best: highest cell of the first\n"
+          "seed; flr: what such a highest reaches with labels tossed, cells independent; p: not of this.\n",
+          preset->choose_on_test ? "the test" : "validation");
+  for (const char *const *line = preset->defect; *line; line++)
+    fprintf(out, "%s\n", *line);
+}
+
 static void print_footer(const ebb_results *results, FILE *out) {
+  const ebb_preset *preset = ebb_preset_find(results->preset);
+  if (preset) {
+    print_preset(results, preset, out);
+    return;
+  }
   fprintf(out,
           "\naccuracy, AUC, pairwise: logistic regression on groups that chose nothing, %d x %d-fold nested\n"
           "cross-validation by group; ",

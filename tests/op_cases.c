@@ -51,7 +51,15 @@ int op_case_halves(const op_case *k, unsigned halves[OP_HALVES]) {
       {"convert", {1, 2, 3}},          /* into bfloat16; from it; both */
       {"patchify", {1}},               /* y */
       {"unpatchify", {2}},             /* y */
-      {"pool_mean", {2}},              /* x, and below */
+      {"attention_weights", {7}},      /* p, q, k */
+      {"projected_values", {7}},       /* u, v, w */
+      {"channel_norm", {3}},           /* y and x */
+      {"conv3d_causal", {59}},         /* all but norm */
+      {"downsample_space", {15}},      /* all, and below */
+      {"downsample_time", {15}},
+      {"upsample_space", {3}},
+      {"upsample_time", {15}},
+      {"pool_mean", {2}}, /* x, and below */
       {"pool_frames", {2}},
       {"pool_moments", {2}},
       {"pool_motion", {2}},
@@ -86,12 +94,11 @@ double op_case_value(const op_case *k, int tensor, int64_t element) {
   const op_tensor *t = &k->t[tensor];
   if (t->flags & OP_BATCHED)
     return draw(k, tensor, element + k->first_sample * (op_tensor_count(t) / t->shape[0]));
-  bool positive_definite = strcmp(t->name, "spd") == 0;
-  if (!positive_definite && strcmp(t->name, "symmetric") != 0)
+  if (strcmp(t->name, "spd") != 0)
     return draw(k, tensor, element);
-  int64_t n = t->shape[0], i = element / n,
-          j = element % n; /* a dominant diagonal makes it positive definite */
-  return draw(k, tensor, i > j ? i * n + j : j * n + i) + (positive_definite && i == j ? (double)n : 0);
+  int64_t n = t->shape[2], i = element / n % n, j = element % n, first = element / (n * n) * n * n;
+  int64_t lower = i > j ? i * n + j : j * n + i; /* a dominant diagonal makes it positive definite */
+  return draw(k, tensor, first + lower) + (i == j ? (double)n : 0);
 }
 
 static size_t block_bytes(const op_case *k, int i) {
@@ -232,7 +239,10 @@ RUN(gate_add_norm, ebb_gate_add_norm(c, t[0], t[1], t[2], t[3], t[4], t[5], (flo
 RUN(qk_norm_rope, ebb_qk_norm_rope(c, t[0], t[1], t[2], t[3], k->i[0], (float)k->f[0]))
 RUN(channel_norm, ebb_channel_norm(c, t[0], t[1], t[2], (ebb_activation)k->i[0]))
 RUN(timestep_embedding, ebb_timestep_embedding(c, t[0], t[1]))
-RUN(attention, ebb_attention(c, t[0], &((ebb_attention_stats){t[4], t[5]}), t[1], t[2], t[3], k->i[0], 1))
+RUN(attention, ebb_attention(c, t[0], &((ebb_attention_stats){t[4], t[5]}), t[1], t[2], t[3], k->i[0],
+                             k->i[1] ? k->i[1] : 1))
+RUN(attention_weights, ebb_attention_weights(c, t[0], t[1], t[2], k->i[0], k->i[1] ? k->i[1] : 1))
+RUN(projected_values, ebb_projected_values(c, t[0], t[1], t[2], k->i[0]))
 RUN(gate_add, ebb_gate_add(c, t[0], t[1], t[2]))
 RUN(axpby, ebb_axpby(c, t[0], (float)k->f[0], t[1], (float)k->f[1], t[2]))
 RUN(convert, ebb_convert(c, t[0], t[1]))
@@ -242,7 +252,7 @@ RUN(channel_affine, ebb_channel_affine(c, t[0], t[1], t[2], t[3]))
 RUN(clamp, ebb_clamp(c, t[0], t[1], (float)k->f[0], (float)k->f[1]))
 RUN(patchify, ebb_patchify(c, t[0], t[1], k->i))
 RUN(unpatchify, ebb_unpatchify(c, t[0], t[1], k->i))
-RUN(conv3d_causal, ebb_conv3d_causal(c, t[0], t[1], t[2], t[3]))
+RUN(conv3d_causal, ebb_conv3d_causal(c, t[0], t[1], t[2], t[3], t[4], t[5]))
 RUN(downsample_space, ebb_downsample_space(c, t[0], t[1], t[2], t[3]))
 RUN(downsample_time, ebb_downsample_time(c, t[0], t[1], t[2], t[3]))
 RUN(upsample_space, ebb_upsample_space(c, t[0], t[1]))
@@ -252,9 +262,9 @@ RUN(pool_frames, ebb_pool_frames(c, t[0], t[1]))
 RUN(pool_moments, ebb_pool_moments(c, t[0], t[1], k->i[0]))
 RUN(pool_motion, ebb_pool_motion(c, t[0], t[1], k->i[0]))
 RUN(gram, ebb_gram(c, t[0], t[1]))
-RUN(matmul, ebb_matmul(c, t[0], t[1], t[2], k->i[0]))
-RUN(cholesky_solve, ebb_cholesky_solve(c, t[0], t[1]))
-RUN(eigh, ebb_eigh(c, t[0], t[1]))
+RUN(matmul, ebb_matmul(c, t[0], t[1], k->i[0], t[2], k->i[1]))
+RUN(add_diagonal, ebb_add_diagonal(c, t[0], t[1], t[2]))
+RUN(spd_inverse, ebb_spd_inverse(c, t[0]))
 
 /* ---- the table --------------------------------------------------------------------------------------- */
 

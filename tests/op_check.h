@@ -9,9 +9,6 @@
 void op_open(ebb_context *c, const char *device, size_t megabytes);
 void op_run(ebb_context *c, const op_case *k, double *results[OP_TENSORS]);
 
-/* What the contract leaves open (signs of eigenvectors, an unused triangle) is made the same on all sides. */
-void op_settle(const op_case *k, double *results[OP_TENSORS]);
-
 /* Number of outputs that differ by more than `tolerance`, or by more than their own when a function tells it;
  * each is printed, with `against` what. EBB_SHOW_ERRORS in the environment prints all. */
 typedef double op_tolerance_fn(const op_case *k, int tensor);

@@ -92,18 +92,19 @@ void truth_qk_norm_rope(const op_case *k, double *const *t) { /* x, w, cos, sin;
     }
 }
 
+/* y [C] = act(x / ||x|| * sqrt(C) * w) of one position */
+static void channel_norm(double *y, const double *x, const double *w, int64_t C, int act) {
+  double square = 0;
+  for (int64_t c = 0; c < C; c++)
+    square += x[c] * x[c];
+  for (int64_t c = 0; c < C; c++)
+    y[c] = activation(x[c] / fmax(sqrt(square), 1e-12) * sqrt((double)C) * w[c], act);
+}
+
 void truth_channel_norm(const op_case *k, double *const *t) { /* y, x, w; i: activation */
-  int64_t B = N(0, 0), C = N(0, 1), places = N(0, 2) * N(0, 3) * N(0, 4);
-  for (int64_t b = 0; b < B; b++)
-    for (int64_t at = 0; at < places; at++) {
-      double square = 0;
-      for (int64_t c = 0; c < C; c++)
-        square += pow(t[1][(b * C + c) * places + at], 2);
-      for (int64_t c = 0; c < C; c++) {
-        int64_t i = (b * C + c) * places + at;
-        t[0][i] = activation(t[1][i] / fmax(sqrt(square), 1e-12) * sqrt((double)C) * t[2][c], k->i[0]);
-      }
-    }
+  int64_t C = N(2, 0);
+  for (int64_t at = 0; at < op_tensor_count(&k->t[1]); at += C)
+    channel_norm(t[0] + at, t[1] + at, t[2], C, k->i[0]);
 }
 
 void truth_timestep_embedding(const op_case *k, double *const *t) { /* y, t */
@@ -127,12 +128,13 @@ static void attention_row(const op_case *k, double *const *t, int64_t b, int64_t
     max = fmax(max, p[m]);
   }
   for (int64_t m = 0; m < M; m++)
-    total += p[m] = exp(p[m] - max);
+    total += p[m] = (m == M - 1 && k->i[1] > 1 ? k->i[1] : 1) * exp(p[m] - max);
   for (int64_t m = 0; m < M; m++)
     p[m] /= total;
 }
 
-void truth_attention(const op_case *k, double *const *t) { /* out, q, k, v, mass, entropy; i: heads */
+void truth_attention(const op_case *k,
+                     double *const *t) { /* out, q, k, v, mass, entropy; i: heads, repeats */
   int64_t B = N(1, 0), S = N(1, 1), D = N(1, 2), M = N(2, 1), heads = k->i[0], P = D / heads;
   double *p = malloc((size_t)M * sizeof *p);
   for (int i = 4; i < 6; i++)
@@ -158,6 +160,26 @@ void truth_attention(const op_case *k, double *const *t) { /* out, q, k, v, mass
         }
       }
   free(p);
+}
+
+void truth_attention_weights(const op_case *k, double *const *t) { /* p, q, k; i: heads, repeats */
+  int64_t B = N(1, 0), S = N(1, 1), M = N(2, 1), heads = k->i[0];
+  for (int64_t b = 0; b < B; b++)
+    for (int64_t s = 0; s < S; s++)
+      for (int64_t n = 0; n < heads; n++)
+        attention_row(k, t, b, n, s, t[0] + ((b * S + s) * heads + n) * M);
+}
+
+void truth_projected_values(const op_case *k, double *const *t) { /* u, v, w; i: heads */
+  int64_t M = N(1, 1), D = N(1, 2), heads = k->i[0], P = D / heads;
+  for (int64_t d = 0; d < D; d++)
+    for (int64_t n = 0; n < heads; n++)
+      for (int64_t m = 0; m < M; m++) {
+        double sum = 0;
+        for (int64_t j = n * P; j < (n + 1) * P; j++)
+          sum += t[2][d * D + j] * t[1][m * D + j];
+        t[0][(d * heads + n) * M + m] = sum;
+      }
 }
 
 void truth_gate_add(const op_case *k, double *const *t) { /* x, y, gate */
@@ -231,89 +253,80 @@ void truth_unpatchify(const op_case *k, double *const *t) { /* x, y; i: patch */
   walk_patches(&k->t[0], k->i, false, t[0], t[1], true);
 }
 
-/* x [B,C,T,H,W] at an index, zero outside. */
-static double at(const op_tensor *x, const double *values, int64_t b, int64_t c, int64_t t, int64_t h,
-                 int64_t w) {
+/* x [B,T,H,W,C] at an index, zero outside. */
+static double at(const op_tensor *x, const double *values, int64_t b, int64_t t, int64_t h, int64_t w,
+                 int64_t c) {
   const int64_t *n = x->shape;
-  if (t < 0 || t >= n[2] || h < 0 || h >= n[3] || w < 0 || w >= n[4])
+  if (t < 0 || t >= n[1] || h < 0 || h >= n[2] || w < 0 || w >= n[3])
     return 0;
-  return values[(((b * n[1] + c) * n[2] + t) * n[3] + h) * n[4] + w];
+  return values[(((b * n[1] + t) * n[2] + h) * n[3] + w) * n[4] + c];
 }
 
-void truth_conv3d_causal(const op_case *k, double *const *t) { /* y, x, w, b */
-  int64_t Ci = N(2, 1), kt = N(2, 2), kh = N(2, 3), kw = N(2, 4), i = 0;
-  for (int64_t b = 0; b < N(0, 0); b++)
-    for (int64_t o = 0; o < N(0, 1); o++)
-      for (int64_t f = 0; f < N(0, 2); f++)
-        for (int64_t h = 0; h < N(0, 3); h++)
-          for (int64_t w = 0; w < N(0, 4); w++, i++) {
-            double sum = HAS(3) ? t[3][o] : 0;
-            for (int64_t c = 0; c < Ci; c++)
-              for (int64_t dt = 0; dt < kt; dt++)
-                for (int64_t dh = 0; dh < kh; dh++)
-                  for (int64_t dw = 0; dw < kw; dw++)
-                    sum += t[2][(((o * Ci + c) * kt + dt) * kh + dh) * kw + dw] *
-                           at(&k->t[1], t[1], b, c, f + dt - (kt - 1), h + dh - kh / 2, w + dw - kw / 2);
-            t[0][i] = sum;
-          }
+/* For every output of y = t[0] [B,T,H,W,C], in order: its place b, f, h, w, o and its index i. */
+#define EACH_OUTPUT                                                                                          \
+  int64_t i = 0;                                                                                             \
+  for (int64_t b = 0; b < N(0, 0); b++)                                                                      \
+    for (int64_t f = 0; f < N(0, 1); f++)                                                                    \
+      for (int64_t h = 0; h < N(0, 2); h++)                                                                  \
+        for (int64_t w = 0; w < N(0, 3); w++)                                                                \
+          for (int64_t o = 0; o < N(0, 4); o++, i++)
+
+void truth_conv3d_causal(const op_case *k, double *const *t) { /* y, x, norm, w, b, residual */
+  int64_t Ci = N(3, 1), kt = N(3, 2), kh = N(3, 3), kw = N(3, 4), count = op_tensor_count(&k->t[1]);
+  double *a = malloc((size_t)count * sizeof *a);
+  memcpy(a, t[1], (size_t)count * sizeof *a);
+  for (int64_t p = 0; HAS(2) && p < count; p += Ci)
+    channel_norm(a + p, t[1] + p, t[2], Ci, EBB_SILU);
+  EACH_OUTPUT {
+    double sum = (HAS(4) ? t[4][o] : 0) + (HAS(5) ? t[5][i] : 0);
+    for (int64_t c = 0; c < Ci; c++)
+      for (int64_t dt = 0; dt < kt; dt++)
+        for (int64_t dh = 0; dh < kh; dh++)
+          for (int64_t dw = 0; dw < kw; dw++)
+            sum += t[3][(((o * Ci + c) * kt + dt) * kh + dh) * kw + dw] *
+                   at(&k->t[1], a, b, f + dt - (kt - 1), h + dh - kh / 2, w + dw - kw / 2, c);
+    t[0][i] = sum;
+  }
+  free(a);
 }
 
 void truth_downsample_space(const op_case *k, double *const *t) { /* y, x, w, b */
-  int64_t Ci = N(2, 1), i = 0;
-  for (int64_t b = 0; b < N(0, 0); b++)
-    for (int64_t o = 0; o < N(0, 1); o++)
-      for (int64_t f = 0; f < N(0, 2); f++)
-        for (int64_t h = 0; h < N(0, 3); h++)
-          for (int64_t w = 0; w < N(0, 4); w++, i++) {
-            double sum = HAS(3) ? t[3][o] : 0;
-            for (int64_t c = 0; c < Ci; c++)
-              for (int64_t tap = 0; tap < 9; tap++)
-                sum += t[2][(o * Ci + c) * 9 + tap] *
-                       at(&k->t[1], t[1], b, c, f, 2 * h + tap / 3, 2 * w + tap % 3);
-            t[0][i] = sum;
-          }
+  int64_t Ci = N(2, 1);
+  EACH_OUTPUT {
+    double sum = HAS(3) ? t[3][o] : 0;
+    for (int64_t c = 0; c < Ci; c++)
+      for (int64_t tap = 0; tap < 9; tap++)
+        sum += t[2][(o * Ci + c) * 9 + tap] * at(&k->t[1], t[1], b, f, 2 * h + tap / 3, 2 * w + tap % 3, c);
+    t[0][i] = sum;
+  }
 }
 
 void truth_downsample_time(const op_case *k, double *const *t) { /* y, x, w, b */
-  int64_t C = N(1, 1), i = 0;
-  for (int64_t b = 0; b < N(0, 0); b++)
-    for (int64_t o = 0; o < C; o++)
-      for (int64_t f = 0; f < N(0, 2); f++)
-        for (int64_t h = 0; h < N(0, 3); h++)
-          for (int64_t w = 0; w < N(0, 4); w++, i++) {
-            double sum = HAS(3) ? t[3][o] : 0;
-            for (int64_t c = 0; c < C; c++)
-              for (int64_t tap = 0; tap < 3; tap++)
-                sum += t[2][(o * C + c) * 3 + tap] * at(&k->t[1], t[1], b, c, 2 * (f - 1) + tap, h, w);
-            t[0][i] = f == 0 ? at(&k->t[1], t[1], b, o, 0, h, w) : sum;
-          }
+  int64_t C = N(1, 4);
+  EACH_OUTPUT {
+    double sum = HAS(3) ? t[3][o] : 0;
+    for (int64_t c = 0; c < C; c++)
+      for (int64_t tap = 0; tap < 3; tap++)
+        sum += t[2][(o * C + c) * 3 + tap] * at(&k->t[1], t[1], b, 2 * (f - 1) + tap, h, w, c);
+    t[0][i] = f == 0 ? at(&k->t[1], t[1], b, 0, h, w, o) : sum;
+  }
 }
 
 void truth_upsample_space(const op_case *k, double *const *t) { /* y, x */
-  int64_t i = 0;
-  for (int64_t b = 0; b < N(0, 0); b++)
-    for (int64_t c = 0; c < N(0, 1); c++)
-      for (int64_t f = 0; f < N(0, 2); f++)
-        for (int64_t h = 0; h < N(0, 3); h++)
-          for (int64_t w = 0; w < N(0, 4); w++, i++)
-            t[0][i] = at(&k->t[1], t[1], b, c, f, h / 2, w / 2);
+  EACH_OUTPUT t[0][i] = at(&k->t[1], t[1], b, f, h / 2, w / 2, o);
 }
 
 void truth_upsample_time(const op_case *k, double *const *t) { /* y, x, w, b */
-  int64_t C = N(1, 1), i = 0;
-  for (int64_t b = 0; b < N(0, 0); b++)
-    for (int64_t o = 0; o < C; o++)
-      for (int64_t f = 0; f < N(0, 2); f++)
-        for (int64_t h = 0; h < N(0, 3); h++)
-          for (int64_t w = 0; w < N(0, 4); w++, i++) {
-            int64_t from = (f + 1) / 2, output = o + (f % 2 == 0 ? C : 0);
-            double sum = HAS(3) ? t[3][output] : 0;
-            for (int64_t c = 0; c < C; c++)
-              for (int64_t tap = 0; tap < 3; tap++)
-                if (from - 2 + tap >= 1)
-                  sum += t[2][(output * C + c) * 3 + tap] * at(&k->t[1], t[1], b, c, from - 2 + tap, h, w);
-            t[0][i] = f == 0 ? at(&k->t[1], t[1], b, o, 0, h, w) : sum;
-          }
+  int64_t C = N(1, 4);
+  EACH_OUTPUT {
+    int64_t from = (f + 1) / 2, output = o + (f % 2 == 0 ? C : 0);
+    double sum = HAS(3) ? t[3][output] : 0;
+    for (int64_t c = 0; c < C; c++)
+      for (int64_t tap = 0; tap < 3; tap++)
+        if (from - 2 + tap >= 1)
+          sum += t[2][(output * C + c) * 3 + tap] * at(&k->t[1], t[1], b, from - 2 + tap, h, w, c);
+    t[0][i] = f == 0 ? at(&k->t[1], t[1], b, 0, h, w, o) : sum;
+  }
 }
 
 /* means [B,T,D] of x [B,S,D] */
@@ -370,89 +383,52 @@ void truth_pool_motion(const op_case *k, double *const *t) { /* y, x; i: frames 
 }
 
 void truth_gram(const op_case *k, double *const *t) { /* g, x */
-  int64_t n = N(1, 0), d = N(1, 1);
-  for (int64_t i = 0; i < n; i++)
-    for (int64_t j = 0; j < n; j++) {
-      t[0][i * n + j] = 0;
-      for (int64_t m = 0; m < d; m++)
-        t[0][i * n + j] += t[1][i * d + m] * t[1][j * d + m];
-    }
-}
-
-void truth_matmul(const op_case *k, double *const *t) { /* y, a, b; i: transpose_a */
-  int64_t m = N(0, 0), n = N(0, 1), inner = N(2, 0);
-  for (int64_t i = 0; i < m; i++)
-    for (int64_t j = 0; j < n; j++) {
-      t[0][i * n + j] = 0;
-      for (int64_t l = 0; l < inner; l++)
-        t[0][i * n + j] += (k->i[0] ? t[1][l * m + i] : t[1][i * inner + l]) * t[2][l * n + j];
-    }
-}
-
-void truth_cholesky_solve(const op_case *k, double *const *t) { /* a, b: a becomes L in its lower triangle */
-  int64_t n = N(0, 0), m = N(1, 1);
-  double *a = t[0], *b = t[1];
-  for (int64_t j = 0; j < n; j++)
-    for (int64_t i = j; i < n; i++) {
-      for (int64_t l = 0; l < j; l++)
-        a[i * n + j] -= a[i * n + l] * a[j * n + l];
-      a[i * n + j] = i == j ? sqrt(a[i * n + i]) : a[i * n + j] / a[j * n + j];
-    }
-  for (int64_t r = 0; r < m; r++) {
-    for (int64_t i = 0; i < n; i++) {
-      for (int64_t l = 0; l < i; l++)
-        b[i * m + r] -= a[i * n + l] * b[l * m + r];
-      b[i * m + r] /= a[i * n + i];
-    }
-    for (int64_t i = n - 1; i >= 0; i--) {
-      for (int64_t l = i + 1; l < n; l++)
-        b[i * m + r] -= a[l * n + i] * b[l * m + r];
-      b[i * m + r] /= a[i * n + i];
-    }
+  int64_t B = N(1, 0), n = N(1, 1), d = N(1, 2);
+  for (int64_t e = 0; e < B * n * n; e++) {
+    const double *x = t[1] + e / (n * n) * n * d, *a = x + e / n % n * d, *b = x + e % n * d;
+    t[0][e] = 0;
+    for (int64_t m = 0; m < d; m++)
+      t[0][e] += a[m] * b[m];
   }
 }
 
-/* One Jacobi rotation that makes a[p][q] zero, applied to a and to the vectors v (columns). */
-static void jacobi(double *a, double *v, int64_t n, int64_t p, int64_t q) {
-  if (a[p * n + q] == 0)
-    return;
-  double theta = (a[q * n + q] - a[p * n + p]) / (2 * a[p * n + q]);
-  double t = (theta < 0 ? -1 : 1) / (fabs(theta) + sqrt(theta * theta + 1)), c = 1 / sqrt(t * t + 1),
-         s = t * c;
-  for (int64_t i = 0; i < n; i++) {
-    double x = a[i * n + p], y = a[i * n + q], u = v[i * n + p], w = v[i * n + q];
-    a[i * n + p] = c * x - s * y;
-    a[i * n + q] = s * x + c * y;
-    v[i * n + p] = c * u - s * w;
-    v[i * n + q] = s * u + c * w;
-  }
-  for (int64_t i = 0; i < n; i++) {
-    double x = a[p * n + i], y = a[q * n + i];
-    a[p * n + i] = c * x - s * y;
-    a[q * n + i] = s * x + c * y;
+void truth_matmul(const op_case *k, double *const *t) { /* y, a, b; i: transpose_a, transpose_b */
+  int64_t B = N(0, 0), m = N(0, 1), n = N(0, 2), inner = k->i[1] ? N(2, 2) : N(2, 1);
+  for (int64_t e = 0; e < B * m * n; e++) {
+    int64_t b = e / (m * n), i = e / n % m, j = e % n;
+    const double *left = t[1] + b * m * inner, *right = t[2] + b * inner * n;
+    t[0][e] = 0;
+    for (int64_t l = 0; l < inner; l++)
+      t[0][e] += (k->i[0] ? left[l * m + i] : left[i * inner + l]) *
+                 (k->i[1] ? right[j * inner + l] : right[l * n + j]);
   }
 }
 
-void truth_eigh(const op_case *k, double *const *t) { /* w, a: a becomes the vectors */
-  int64_t n = N(1, 0);
-  double *a = malloc((size_t)(n * n) * sizeof *a), *v = calloc((size_t)(n * n), sizeof *v);
-  memcpy(a, t[1], (size_t)(n * n) * sizeof *a);
-  for (int64_t i = 0; i < n; i++)
-    v[i * n + i] = 1;
-  for (int sweep = 0; sweep < 30; sweep++)
+void truth_add_diagonal(const op_case *k, double *const *t) { /* y, a, shift */
+  int64_t n = N(0, 1);
+  for (int64_t e = 0; e < N(0, 0) * n * n; e++)
+    t[0][e] = t[1][e] + (e / n % n == e % n ? t[2][e / (n * n)] : 0);
+}
+
+/* One matrix after another by Gauss and Jordan's elimination beside the unit matrix. */
+void truth_spd_inverse(const op_case *k, double *const *t) { /* a */
+  int64_t n = N(0, 1);
+  double *unit = calloc((size_t)(n * n), sizeof *unit);
+  for (int64_t b = 0; b < N(0, 0); b++) {
+    double *a = t[0] + b * n * n;
+    for (int64_t e = 0; e < n * n; e++)
+      unit[e] = e / n == e % n;
     for (int64_t p = 0; p < n; p++)
-      for (int64_t q = p + 1; q < n; q++)
-        jacobi(a, v, n, p, q);
-  for (int64_t rank = 0; rank < n; rank++) { /* the smallest that is left */
-    int64_t best = -1;
-    for (int64_t i = 0; i < n; i++)
-      if (!isnan(a[i * n + i]) && (best < 0 || a[i * n + i] < a[best * n + best]))
-        best = i;
-    t[0][rank] = a[best * n + best];
-    for (int64_t i = 0; i < n; i++)
-      t[1][i * n + rank] = v[i * n + best];
-    a[best * n + best] = NAN;
+      for (int64_t i = 0; i < n; i++) {
+        double factor = i == p ? 0 : a[i * n + p] / a[p * n + p];
+        for (int64_t j = 0; j < n && factor != 0; j++) {
+          a[i * n + j] -= factor * a[p * n + j];
+          unit[i * n + j] -= factor * unit[p * n + j];
+        }
+      }
+    for (int64_t e = 0; e < n * n; e++)
+      unit[e] /= a[e / n * n + e / n];
+    memcpy(a, unit, (size_t)(n * n) * sizeof *a);
   }
-  free(a);
-  free(v);
+  free(unit);
 }

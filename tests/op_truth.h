@@ -13,6 +13,8 @@ void truth_qk_norm_rope(const op_case *k, double *const *t);
 void truth_channel_norm(const op_case *k, double *const *t);
 void truth_timestep_embedding(const op_case *k, double *const *t);
 void truth_attention(const op_case *k, double *const *t);
+void truth_attention_weights(const op_case *k, double *const *t);
+void truth_projected_values(const op_case *k, double *const *t);
 void truth_gate_add(const op_case *k, double *const *t);
 void truth_axpby(const op_case *k, double *const *t);
 void truth_convert(const op_case *k, double *const *t);
@@ -33,7 +35,7 @@ void truth_pool_moments(const op_case *k, double *const *t);
 void truth_pool_motion(const op_case *k, double *const *t);
 void truth_gram(const op_case *k, double *const *t);
 void truth_matmul(const op_case *k, double *const *t);
-void truth_cholesky_solve(const op_case *k, double *const *t);
-void truth_eigh(const op_case *k, double *const *t);
+void truth_add_diagonal(const op_case *k, double *const *t);
+void truth_spd_inverse(const op_case *k, double *const *t);
 
 #endif

@@ -57,7 +57,12 @@ static void test_usage(void **state) {
   expect(2, "eval velocity", "--model");
   expect(2, "eval velocty --model m --in i --out o", "velocty");
   expect(2, "eval velocity --dtype int7", "float32|bfloat16");
+  expect(0, "eval --help", "velocity-only");
   expect(2, "eval invert --model m --in i --out o --guidance inf", "--guidance");
+  expect(0, "run --help", "--device NAME");
+  expect(0, "probe --help", "auto, cpu, cuda or cuda:N");
+  expect(2, "run configs/tiny-demo.yaml --device gpu",
+         "--device: found 'gpu', expected auto, cpu, cuda or cuda:N");
   expect(0, "doctor", "backends");
   assert_int_equal(ebb_after("", "doctor >/dev/full"), 1);
 }
@@ -129,7 +134,7 @@ static void test_run_probe_report(void **state) {
   assert_int_equal(access(at("run"), F_OK), -1);
   expect(0, line("run %s%s", at("run.yaml"), ""), "block_out.mean");
   expect(0, line("report %s%s", at("run"), ""), "block_out.mean");
-  expect(0, line("probe %s --set probe.seed=2%s", at("run"), ""), "block_out.mean");
+  expect(0, line("probe %s --device cpu --set probe.seed=2%s", at("run"), ""), "block_out.mean");
   assert_int_equal(access(at("run/probe/overview.png"), F_OK), 0);
   expect(1, line("run %s%s", at("run.yaml"), ""), "index.json"); /* a finished run is not overwritten */
   expect(1, line("report %s%s", at("data"), ""), at("data"));

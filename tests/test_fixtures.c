@@ -1,6 +1,6 @@
 /* tier: reference
  * `ebb eval` against tensors that diffusers computed in float64 (tests/fixtures/README.md): every case folder, every
- * expected tensor, at the tolerance its case.json states. */
+ * expected tensor, at the tolerance its case.json states; on a GPU in float32 and bfloat16. */
 #include "engine/eval.h"
 #include "loaders/file.h"
 #include "loaders/json.h"
@@ -15,6 +15,8 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+
+#include "tests/test_cuda.h"
 
 #define FIXTURES "tests/fixtures"
 
@@ -37,21 +39,35 @@ static double relative_error(const float *got, const float *want, int64_t n) {
   return norm > 0 ? sqrt(difference / norm) : sqrt(difference);
 }
 
-static double tolerance_of(const json_t *about, const char *tensor) {
-  const json_t *table = json_object_get(about, "tolerance");
+/* Where and in what a case is computed, and how far it may be from diffusers in float64. */
+typedef struct setting {
+  const char *device, *dtype;
+} setting;
+
+/* `table`'s entry for a tensor; block.3 may be listed as block. */
+static double listed(const json_t *about, const char *table, const char *tensor) {
+  const json_t *list = json_object_get(about, table), *value = json_object_get(list, tensor);
   char stem[64];
   snprintf(stem, sizeof stem, "%s", tensor);
-  const json_t *value = json_object_get(table, stem);
-  if (!value && strchr(stem, '.')) { /* block.3 is listed as block */
+  if (!value && strchr(stem, '.')) {
     *strchr(stem, '.') = '\0';
-    value = json_object_get(table, stem);
+    value = json_object_get(list, stem);
   }
   if (!value)
-    fail_msg("no tolerance for %s", tensor);
+    fail_msg("no %s for %s", table, tensor);
   return json_number_value(value);
 }
 
-static int compare(const char *name, const json_t *about, const char *got_path, const char *want_path) {
+/* float32: what the case states, on a device 1e-4; bfloat16: twice the error of diffusers in bfloat16. */
+static double tolerance_of(const json_t *about, const setting *s, const char *tensor) {
+  double stated = listed(about, "tolerance", tensor);
+  if (strcmp(s->dtype, "bfloat16") == 0)
+    return fmax(stated, 2 * listed(about, "reference_bf16_error", tensor));
+  return strcmp(s->device, "cpu") == 0 ? stated : fmax(stated, 1e-4);
+}
+
+static int compare(const char *name, const json_t *about, const setting *s, const char *got_path,
+                   const char *want_path) {
   ebb_error err = {0};
   ebb_safetensors got, want;
   if (!ebb_safetensors_open(&got, got_path, &err) || !ebb_safetensors_open(&want, want_path, &err))
@@ -66,10 +82,10 @@ static int compare(const char *name, const json_t *about, const char *got_path, 
       continue;
     }
     float *a = read_all(&got, g), *b = read_all(&want, w);
-    double error = relative_error(a, b, ebb_st_elements(w)), tolerance = tolerance_of(about, w->name);
+    double error = relative_error(a, b, ebb_st_elements(w)), tolerance = tolerance_of(about, s, w->name);
     worst = error > worst ? error : worst;
     if (!(error <= tolerance)) {
-      print_error("%s: %s relative error %.2e, expected <= %.0e\n", name, w->name, error, tolerance);
+      print_error("%s: %s relative error %.2e, expected <= %.1e\n", name, w->name, error, tolerance);
       failures++;
     }
     free(a);
@@ -81,7 +97,7 @@ static int compare(const char *name, const json_t *about, const char *got_path, 
   return failures;
 }
 
-static int run_case(const char *name, const char *scratch) {
+static int run_case(const char *name, const setting *s, const char *scratch) {
   ebb_error err = {0};
   char *about_path = ebb_format(FIXTURES "/%s/case.json", name);
   char *in = ebb_format(FIXTURES "/%s/in.safetensors", name);
@@ -99,8 +115,8 @@ static int run_case(const char *name, const char *scratch) {
                         .transformer = "transformer",
                         .in = in,
                         .out = scratch,
-                        .device = "cpu",
-                        .dtype = "float32",
+                        .device = s->device,
+                        .dtype = s->dtype,
                         .steps = steps ? (int)json_integer_value(steps) : 1,
                         .solver = solver ? solver : "euler",
                         .labels = labels ? labels : "matched",
@@ -108,7 +124,7 @@ static int run_case(const char *name, const char *scratch) {
                         .guidance = guidance ? json_number_value(guidance) : 1};
   int failures = 1;
   if (ebb_eval(&e, &err))
-    failures = compare(name, about, scratch, want);
+    failures = compare(name, about, s, scratch, want);
   else
     print_error("%s: %s\n", name, err.text);
   json_decref(about);
@@ -126,8 +142,7 @@ static int is_case(const struct dirent *d) {
   return there;
 }
 
-static void test_all_cases(void **state) {
-  (void)state;
+static void all_cases(const setting *s) {
   struct dirent **cases;
   int count = scandir(FIXTURES, &cases, is_case, alphasort), failures = 0;
   assert_true(count >= 30);
@@ -136,7 +151,7 @@ static void test_all_cases(void **state) {
   assert_true(fd >= 0);
   close(fd);
   for (int i = 0; i < count; i++) {
-    failures += run_case(cases[i]->d_name, scratch);
+    failures += run_case(cases[i]->d_name, s, scratch);
     free(cases[i]);
   }
   free(cases);
@@ -144,7 +159,25 @@ static void test_all_cases(void **state) {
   assert_int_equal(failures, 0);
 }
 
+static void test_cpu(void **state) {
+  (void)state;
+  all_cases(&(setting){"cpu", "float32"});
+}
+
+static void test_cuda(void **state) {
+  (void)state;
+  skip_without_cuda();
+  all_cases(&(setting){"cuda", "float32"});
+}
+
+static void test_cuda_bfloat16(void **state) {
+  (void)state;
+  skip_without_cuda();
+  all_cases(&(setting){"cuda", "bfloat16"});
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_all_cases)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_cpu), cmocka_unit_test(test_cuda),
+                                     cmocka_unit_test(test_cuda_bfloat16)};
   return cmocka_run_group_tests_name("fixtures", tests, NULL, NULL);
 }

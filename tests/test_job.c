@@ -226,6 +226,96 @@ static void test_a_dry_run_leaves_nothing(void **state) {
   assert_false(exists(k.run.out, ""));
 }
 
+static uint64_t bytes_in(const char *path) {
+  char command[600];
+  snprintf(command, sizeof command, "find '%s' -type f -printf '%%s\\n' | awk '{n += $1} END {print n + 0}'",
+           path);
+  FILE *p = popen(command, "r");
+  unsigned long long n = 0;
+  assert_non_null(p);
+  assert_int_equal(fscanf(p, "%llu", &n), 1);
+  pclose(p);
+  return n;
+}
+
+/* What a dry run says is what the run takes: never under, and not 5 % over. */
+static void test_the_plan_is_what_is_used(void **state) {
+  (void)state;
+  const struct {
+    const char *solver;
+    double guidance;
+    int64_t batch, steps;
+  } cases[] = {{"euler", 1, 3, 3}, {"heun", 2, 5, 3}, {"exact", 1, 16, 2}};
+  for (int i = 0; i < 3; i++) {
+    char name[32];
+    snprintf(name, sizeof name, "planned-%d", i);
+    ebb_config k = config_for(name);
+    ebb_job_result dry, real;
+    strcpy(k.inversion.solver, cases[i].solver);
+    k.inversion.guidance = cases[i].guidance;
+    k.inversion.steps = cases[i].steps;
+    k.capture.steps = (ebb_int_list){2, {0, 1}};
+    k.capture.points = (ebb_name_list){3, {"block_out", "attn_frames", "latent"}};
+    k.capture.pool = (ebb_name_list){2, {"mean", "motion"}};
+    k.run.batch = cases[i].batch;
+    run(&k, true, &dry);
+    run(&k, false, &real);
+    assert_memory_equal(&dry.planned, &real.planned, sizeof dry.planned);
+    assert_true(real.used.weights > 0 && real.used.activations > 0);
+    assert_in_range(dry.planned.weights, real.used.weights, real.used.weights + real.used.weights / 20);
+    assert_in_range(dry.planned.activations, real.used.activations,
+                    real.used.activations + real.used.activations / 20);
+    char *features = ebb_path_join(k.run.out, "features");
+    assert_int_equal(dry.disk, bytes_in(features));
+    free(features);
+  }
+}
+
+static bool refused(const ebb_config *k, bool dry_run, ebb_job_result *result, ebb_error *err) {
+  const ebb_job_options options = {.version = "test", .dry_run = dry_run, .log = quiet};
+  err->text[0] = '\0';
+  return !ebb_job_invert(k, &options, result, err) && !exists(k->run.out, "");
+}
+
+static double gib(ebb_job_memory m) {
+  return (double)(m.weights + m.activations) / (1 << 30);
+}
+
+/* More than run.memory allows is an error before anything is written, which names the largest batch that fits: that one runs
+ * and the next does not. */
+static void test_what_does_not_fit_is_refused(void **state) {
+  (void)state;
+  ebb_config k = config_for("large");
+  ebb_job_result result, least;
+  ebb_error err;
+  k.data.height = k.data.width =
+      16; /* few pixels and much to capture: it is the batch that takes the memory */
+  k.inversion.guidance = 2;
+  k.capture.points = (ebb_name_list){5, {"block_in", "attn_out", "cross_out", "mlp_out", "block_out"}};
+  k.capture.pool = (ebb_name_list){4, {"mean", "frame_mean", "moments", "motion"}};
+  k.run.batch = 5;
+  run(&k, true, &least);
+  k.run.memory = gib(least.planned) * 1.0001;
+  run(&k, true, &result); /* 5 fit, of their own size */
+  k.run.batch = 16;
+  for (int dry_run = 0; dry_run < 2; dry_run++) {
+    assert_true(refused(&k, dry_run, &result, &err));
+    assert_non_null(strstr(err.text, "not enough memory: batches of 16 need"));
+    assert_non_null(
+        strstr(err.text, "allowed by run.memory; the largest batch that fits is 5 (--set run.batch=5)"));
+  }
+  k.run.batch = 6;
+  assert_true(refused(&k, true, &result, &err));
+  k.run.memory = 1e-6;
+  assert_true(refused(&k, true, &result, &err));
+  assert_non_null(strstr(err.text, "even one video needs"));
+  assert_null(strstr(err.text, "largest batch"));
+  k.run.memory = 0;
+  k.run.batch = 5;
+  k.data.groups = 1;
+  run(&k, false, &result);
+}
+
 static void test_guidance_stores_both_branches(void **state) {
   (void)state;
   ebb_config k = config_for("guided");
@@ -276,7 +366,10 @@ static void test_errors_say_what_is_wrong(void **state) {
   expect_error(&k, "patch");
   k = config_for("error");
   strcpy(k.model.dtype, "bfloat16");
-  expect_error(&k, "float32");
+  expect_error(&k, "model.dtype: found bfloat16, but cpu computes in float32 alone");
+  k = config_for("error");
+  strcpy(k.model.vae_dtype, "bfloat16");
+  expect_error(&k, "model.vae_dtype: found bfloat16");
   k = config_for("error");
   strcpy(k.run.device, "cuda");
   expect_error(&k, "no CUDA backend");
@@ -295,6 +388,8 @@ int main(void) {
       cmocka_unit_test(test_a_broken_video_is_recorded_and_skipped),
       cmocka_unit_test(test_a_dry_run_leaves_nothing),
       cmocka_unit_test(test_a_video_that_fails_numerically_is_recorded),
+      cmocka_unit_test(test_the_plan_is_what_is_used),
+      cmocka_unit_test(test_what_does_not_fit_is_refused),
       cmocka_unit_test(test_guidance_stores_both_branches),
       cmocka_unit_test(test_errors_say_what_is_wrong),
   };

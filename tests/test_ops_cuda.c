@@ -102,14 +102,12 @@ static const char *expected(contexts *both, const op_case *k, double *should[OP_
     op_run(&both->cpu, &wide, should);
   else
     op_case_truth(k, should);
-  op_settle(k, should);
   return k->large ? "the CPU" : "the definition";
 }
 
 static int compare_with(contexts *both, const op_case *k, op_tolerance_fn *tolerance) {
   double *is[OP_TENSORS], *should[OP_TENSORS];
   op_run(&both->cuda, k, is);
-  op_settle(k, is);
   const char *against = expected(both, k, should);
   int failed = op_compare(k, is, should, against, tolerance);
   op_case_free(is);
@@ -121,7 +119,8 @@ static void matches_the_definition(void **state) {
   cuda_of(state);
   int failed = 0;
   for (int n = 0; n < op_case_count; n++)
-    failed += compare_with(*state, &op_cases[n], f32_tolerance);
+    if (!op_cases[n].huge)
+      failed += compare_with(*state, &op_cases[n], f32_tolerance);
   assert_int_equal(failed, 0);
 }
 
@@ -135,8 +134,6 @@ static void matches_the_cpu(void **state) {
       continue;
     op_run(c, k, is);
     op_run(cpu, k, should);
-    op_settle(k, is);
-    op_settle(k, should);
     failed += op_compare(k, is, should, "the CPU", f32_tolerance);
     op_case_free(is);
     op_case_free(should);
@@ -150,7 +147,7 @@ static void bfloat16_is_as_good_as_pytorch(void **state) {
   for (int n = 0; n < op_case_count; n++) {
     unsigned halves[OP_HALVES];
     op_case k = op_cases[n];
-    for (int i = op_case_halves(&k, halves); i-- > 0;) {
+    for (int i = op_case_halves(&k, halves); i-- > 0 && !k.huge;) {
       k.bf16 = halves[i];
       failed += compare_with(*state, &k, bf16_tolerance);
     }

@@ -94,13 +94,113 @@ static void test_single(void **state) {
   check_loaded(at("other"));
   ebb_error err = {""};
   ebb_weights *w;
+  ebb_digest *digest, *stopped;
   char hex[65], again[65], file[65];
   assert_true(ebb_weights_open(&w, at("single"), &err));
-  assert_true(ebb_weights_sha256(w, hex, &err));
-  ebb_weights_close(&w);
+  assert_true(ebb_weights_digest(w, &digest, &err) && ebb_weights_digest(w, &stopped, &err));
+  ebb_weights_close(&w); /* the hash goes on */
+  ebb_digest_abandon(&stopped);
+  assert_null(stopped);
+  assert_true(ebb_digest_finish(&digest, hex, &err));
+  assert_null(digest);
+  assert_true(ebb_digest_finish(&digest, hex, &err)); /* done already: hex stays */
   assert_true(ebb_file_sha256(in("single", "diffusion_pytorch_model.safetensors"), file, &err));
   ebb_sha256(file, 64, again);
   assert_string_equal(hex, again);
+}
+
+/* n numbers of `dtype`, i -> value(i), in a file of their own. */
+static void write_large(const char *path, ebb_dtype dtype, int64_t n, uint32_t (*value)(int64_t i)) {
+  ebb_error err = {""};
+  ebb_st_writer *w;
+  const ebb_st_declare large = {"large", dtype, 2, {n / 8, 8}};
+  assert_true(ebb_st_writer_open(&w, path, &large, 1, NULL, 0, &err));
+  for (int64_t i = 0; i < n; i++) {
+    uint32_t bits = value(i);
+    assert_true(ebb_st_writer_append(w, &bits, ebb_dtype_size(dtype), &err));
+  }
+  assert_true(ebb_st_writer_finish(&w, &err));
+}
+
+static uint32_t as_f32(int64_t i) {
+  float x = (float)i / 8;
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+static uint32_t as_bf16(int64_t i) {
+  return 0x3f80u + (uint32_t)(i % 64);
+}
+
+static uint32_t as_f16(int64_t i) {
+  return 0x3c00u + (uint32_t)(i % 64);
+}
+
+/* Tensors of many pieces, read by many threads, from each dtype that weights have. */
+static void test_large_pieces(void **state) {
+  (void)state;
+  enum { N = 8 * 200003 }; /* 6.1 MiB of float32: no whole number of pieces */
+  const struct {
+    ebb_dtype dtype;
+    uint32_t (*value)(int64_t i);
+  } cases[] = {{EBB_F32, as_f32}, {EBB_BF16, as_bf16}, {EBB_F16, as_f16}};
+  make_folder("large");
+  for (int i = 0; i < 3; i++) {
+    ebb_error err = {""};
+    ebb_context c;
+    ebb_weights *w;
+    ebb_tensor large;
+    ebb_parameters list = {0};
+    const char *path = in("large", "model.safetensors");
+    write_large(path, cases[i].dtype, N, cases[i].value);
+    ebb_parameters_add(&list, &large, EBB_SHAPE(N / 8, 8), EBB_INIT_ZEROS, 0, "large");
+    assert_true(ebb_context_open(&c, "cpu", &err) &&
+                ebb_context_reserve(&c, EBB_WEIGHTS, N * sizeof(float), &err));
+    assert_true(ebb_weights_open(&w, at("large"), &err));
+    if (!ebb_weights_load(w, &c, &list, &err))
+      fail_msg("%s", err.text);
+    for (int64_t k = 0; k < N; k++) {
+      float expected = i == 0   ? (float)k / 8
+                       : i == 1 ? 1 + (float)(k % 64) / 128
+                                : 1 + (float)(k % 64) / 1024;
+      if (((float *)large.data)[k] != expected)
+        fail_msg("case %d, number %lld: %g, expected %g", i, (long long)k, (double)((float *)large.data)[k],
+                 (double)expected);
+    }
+    assert_int_equal(truncate(path, N / 2 * (int64_t)ebb_dtype_size(cases[i].dtype)),
+                     0); /* while it is open */
+    assert_true(ebb_context_reserve(&c, EBB_WEIGHTS, N * sizeof(float), &err));
+    assert_false(ebb_weights_load(w, &c, &list, &err));
+    assert_says(&err, "it became shorter while being read");
+    ebb_digest *digest;
+    char hex[65];
+    assert_true(ebb_weights_digest(w, &digest, &err)); /* of what is there now */
+    assert_true(ebb_digest_finish(&digest, hex, &err));
+    ebb_weights_close(&w);
+    ebb_parameters_free(&list);
+    ebb_context_close(&c);
+  }
+}
+
+/* Parameters are of the dtype that the list had when they were added. */
+static void test_dtypes_of_a_list(void **state) {
+  (void)state;
+  ebb_error err = {""};
+  ebb_context c;
+  ebb_tensor a, b;
+  ebb_parameters list = {0};
+  ebb_parameters_add(&list, &a, EBB_SHAPE(1024), EBB_INIT_ONES, 0, "a");
+  list.dtype = EBB_BF16;
+  ebb_parameters_add(&list, &b, EBB_SHAPE(1024), EBB_INIT_ONES, 0, "b");
+  assert_true(ebb_context_open(&c, "cpu", &err));
+  ebb_context_count(&c);
+  assert_true(ebb_weights_initialise(&c, &list, 0, &err));
+  assert_int_equal(a.dtype, EBB_F32);
+  assert_int_equal(b.dtype, EBB_BF16);
+  assert_int_equal(c.weights.peak, 1024 * (4 + 2));
+  ebb_parameters_free(&list);
+  ebb_context_close(&c);
 }
 
 static const char *index_name = "diffusion_pytorch_model.safetensors.index.json";
@@ -275,13 +375,43 @@ static void test_initialise(void **state) {
   ebb_parameters_free(&list);
 }
 
+/* Long enough that threads share the drawing. */
+static void test_initialise_with_threads(void **state) {
+  (void)state;
+  const char *saved = getenv("OMP_NUM_THREADS"), *threads[] = {"1", "3"};
+  char *restore = saved ? strdup(saved) : NULL;
+  ebb_error err = {""};
+  ebb_context c[2];
+  ebb_tensor w[2];
+  for (int i = 0; i < 2; i++) {
+    ebb_parameters list = {0};
+    ebb_parameters_add(&list, &w[i], EBB_SHAPE(500, 301), EBB_INIT_LINEAR, 301, "w");
+    setenv("OMP_NUM_THREADS", threads[i], 1);
+    assert_true(ebb_context_open(&c[i], "cpu", &err));
+    assert_true(ebb_context_reserve(&c[i], EBB_WEIGHTS, (size_t)1 << 20, &err));
+    assert_true(ebb_weights_initialise(&c[i], &list, 5, &err));
+    ebb_parameters_free(&list);
+  }
+  assert_memory_equal(w[0].data, w[1].data, ebb_bytes(w[0]));
+  for (int i = 0; i < 2; i++)
+    ebb_context_close(&c[i]);
+  if (restore)
+    setenv("OMP_NUM_THREADS", restore, 1);
+  else
+    unsetenv("OMP_NUM_THREADS");
+  free(restore);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_single),
                                      cmocka_unit_test(test_sharded),
+                                     cmocka_unit_test(test_large_pieces),
+                                     cmocka_unit_test(test_dtypes_of_a_list),
                                      cmocka_unit_test(test_hostile_index),
                                      cmocka_unit_test(test_nothing_there),
                                      cmocka_unit_test(test_all_mismatches_at_once),
                                      cmocka_unit_test(test_memory_too_small),
-                                     cmocka_unit_test(test_initialise)};
+                                     cmocka_unit_test(test_initialise),
+                                     cmocka_unit_test(test_initialise_with_threads)};
   return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }

@@ -1,4 +1,5 @@
 #include <cblas.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -54,11 +55,20 @@ static int cpu_devices(void) {
   return 1;
 }
 
+/* Free is what can be had without swapping: Linux says so in MemAvailable; pages that merely cache files count. */
 static void cpu_free_memory(ebb_context *c, size_t *free_bytes, size_t *total_bytes) {
   (void)c;
   size_t page = (size_t)sysconf(_SC_PAGESIZE);
   *free_bytes = page * (size_t)sysconf(_SC_AVPHYS_PAGES);
   *total_bytes = page * (size_t)sysconf(_SC_PHYS_PAGES);
+  FILE *f = fopen("/proc/meminfo", "r");
+  char line[128];
+  size_t kib;
+  while (f && fgets(line, sizeof line, f))
+    if (sscanf(line, "MemAvailable: %zu kB", &kib) == 1)
+      *free_bytes = 1024 * kib;
+  if (f)
+    fclose(f);
 }
 
 static void *cpu_allocate(ebb_context *c, size_t bytes) {
@@ -132,6 +142,7 @@ const ebb_backend ebb_cpu_backend = {
     .download_start = cpu_download,
     .download_wait = cpu_wait,
     .upload_from = cpu_upload_from,
+    .convolution_scratch = cpu_convolution_scratch,
     .linear = cpu_linear,
     .layer_norm = cpu_layer_norm,
     .norm_modulate = cpu_norm_modulate,
@@ -140,6 +151,8 @@ const ebb_backend ebb_cpu_backend = {
     .channel_norm = cpu_channel_norm,
     .timestep_embedding = cpu_timestep_embedding,
     .attention = cpu_attention,
+    .attention_weights = cpu_attention_weights,
+    .projected_values = cpu_projected_values,
     .gate_add = cpu_gate_add,
     .axpby = cpu_axpby,
     .convert = cpu_convert,
@@ -160,6 +173,14 @@ const ebb_backend ebb_cpu_backend = {
     .pool_motion = cpu_pool_motion,
     .gram = cpu_gram,
     .matmul = cpu_matmul,
-    .cholesky_solve = cpu_cholesky_solve,
-    .eigh = cpu_eigh,
+    .add_diagonal = cpu_add_diagonal,
+    .spd_inverse = cpu_spd_inverse,
+    .column_scale = cpu_column_scale,
+    .standardise = cpu_standardise,
+    .logistic_newton = cpu_logistic_newton,
+    .fold_blocks = cpu_fold_blocks,
+    .centred_labels = cpu_centred_labels,
+    .keep_best = cpu_keep_best,
+    .count_hits = cpu_count_hits,
+    .logistic_adam = cpu_logistic_adam,
 };

@@ -102,6 +102,9 @@ void cpu_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, 
 void cpu_timestep_embedding(ebb_context *c, ebb_tensor y, ebb_tensor t);
 void cpu_attention(ebb_context *c, ebb_tensor out, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
                    ebb_tensor v, int heads, int64_t repeats, void *scratch);
+void cpu_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, int heads,
+                           int64_t repeats);
+void cpu_projected_values(ebb_context *c, ebb_tensor u, ebb_tensor v, ebb_tensor w, int heads);
 void cpu_gate_add(ebb_context *c, ebb_tensor x, ebb_tensor y, ebb_tensor gate);
 void cpu_axpby(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor z);
 void cpu_convert(ebb_context *c, ebb_tensor y, ebb_tensor x);
@@ -111,18 +114,38 @@ void cpu_channel_affine(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor s
 void cpu_clamp(ebb_context *c, ebb_tensor y, ebb_tensor x, float low, float high);
 void cpu_patchify(ebb_context *c, ebb_tensor y, ebb_tensor x, const int patch[3]);
 void cpu_unpatchify(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[3]);
-void cpu_conv3d_causal(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
-void cpu_downsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
-void cpu_downsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
+size_t cpu_convolution_scratch(ebb_context *c, ebb_convolution which, ebb_tensor y, ebb_tensor x,
+                               ebb_tensor norm, ebb_tensor w, ebb_tensor residual);
+void cpu_conv3d_causal(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor norm, ebb_tensor w,
+                       ebb_tensor b, ebb_tensor residual, void *scratch);
+void cpu_downsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b,
+                          void *scratch);
+void cpu_downsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b,
+                         void *scratch);
 void cpu_upsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x);
-void cpu_upsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b);
+void cpu_upsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, void *scratch);
 void cpu_pool_mean(ebb_context *c, ebb_tensor y, ebb_tensor x, void *scratch);
 void cpu_pool_frames(ebb_context *c, ebb_tensor y, ebb_tensor x, void *scratch);
 void cpu_pool_moments(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames, void *scratch);
 void cpu_pool_motion(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames, void *scratch);
 void cpu_gram(ebb_context *c, ebb_tensor g, ebb_tensor x);
-void cpu_matmul(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor b, bool transpose_a);
-void cpu_cholesky_solve(ebb_context *c, ebb_tensor a, ebb_tensor b);
-void cpu_eigh(ebb_context *c, ebb_tensor w, ebb_tensor a);
+void cpu_matmul(ebb_context *c, ebb_tensor y, ebb_tensor a, bool transpose_a, ebb_tensor b, bool transpose_b);
+void cpu_add_diagonal(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor shift);
+void cpu_spd_inverse(ebb_context *c, ebb_tensor a, void *scratch);
+void cpu_column_scale(ebb_context *c, ebb_tensor mean, ebb_tensor inverse, ebb_tensor x, ebb_tensor rows);
+void cpu_standardise(ebb_context *c, ebb_tensor z, ebb_tensor x, ebb_tensor rows, ebb_tensor mean,
+                     ebb_tensor inverse);
+void cpu_logistic_newton(ebb_context *c, ebb_tensor a, ebb_tensor b, ebb_tensor reached, ebb_tensor sweeps,
+                         ebb_tensor g, ebb_tensor inverse, ebb_tensor y, ebb_tensor lambda, ebb_tensor mu,
+                         ebb_tensor least, ebb_newton newton, void *scratch);
+void cpu_fold_blocks(ebb_context *c, ebb_tensor s, ebb_tensor p, ebb_tensor rows, ebb_tensor lambda);
+void cpu_centred_labels(ebb_context *c, ebb_tensor y, ebb_tensor mean, ebb_tensor labels, ebb_tensor rows);
+void cpu_keep_best(ebb_context *c, ebb_tensor score, ebb_tensor best, ebb_tensor chosen, ebb_tensor kept,
+                   ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number);
+void cpu_count_hits(ebb_context *c, ebb_tensor hits, ebb_tensor f, ebb_tensor shift, ebb_tensor labels,
+                    ebb_tensor rows);
+void cpu_logistic_adam(ebb_context *c, ebb_tensor w, ebb_tensor epochs, ebb_tensor accuracy, ebb_tensor f,
+                       ebb_tensor z, ebb_tensor y, ebb_tensor order, ebb_tensor which, ebb_tensor judged,
+                       ebb_adam adam, void *scratch);
 
 #endif

@@ -4,7 +4,6 @@
 
 #define LANES 8
 #define TILE_ROWS 16
-#define TILE_POSITIONS 256
 
 /* sum x over n, in double, in LANES interleaved parts. */
 static double sum(const float *x, int64_t n) {
@@ -105,32 +104,22 @@ void cpu_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos
     }
 }
 
-/* One tile of positions of one sample: y, x [C, count] of row pitch `pitch`, w [C]. */
-static void channel_norm_tile(float *y, const float *x, const float *w, int64_t C, int64_t count,
-                              int64_t pitch, ebb_activation act) {
-  double squares[TILE_POSITIONS] = {0};
-  float inverse[TILE_POSITIONS];
-  for (int64_t ch = 0; ch < C; ch++)
-    for (int64_t i = 0; i < count; i++)
-      squares[i] += (double)x[ch * pitch + i] * (double)x[ch * pitch + i];
-  for (int64_t i = 0; i < count; i++) {
-    double norm = sqrt(squares[i]);
-    inverse[i] = (float)(sqrt((double)C) / (norm > 1e-12 ? norm : 1e-12));
-  }
-  for (int64_t ch = 0; ch < C; ch++) {
-    for (int64_t i = 0; i < count; i++)
-      y[ch * pitch + i] = x[ch * pitch + i] * inverse[i] * w[ch];
-    cpu_activate_row(y + ch * pitch, count, act);
-  }
-}
-
 void cpu_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act) {
-  int64_t C = x.shape[1], positions = x.shape[2] * x.shape[3] * x.shape[4];
-  cpu_cut tiles = cpu_cut_of(positions, TILE_POSITIONS, 16);
+  int64_t C = ebb_last(x), rows = ebb_rows(x) / x.shape[0];
+  const float *weight = cpu_f32(w);
+  cpu_cut bands = {rows, TILE_ROWS, (rows + TILE_ROWS - 1) / TILE_ROWS};
   CPU_PARALLEL(c, 8.0 * (double)ebb_count(x))
-  for (int64_t tile = 0; tile < x.shape[0] * tiles.pieces; tile++) {
-    int64_t at = tile / tiles.pieces * C * positions + cpu_first(tiles, tile % tiles.pieces);
-    channel_norm_tile(cpu_f32(y) + at, cpu_f32(x) + at, cpu_f32(w), C, cpu_size(tiles, tile % tiles.pieces),
-                      positions, act);
+  for (int64_t i = 0; i < x.shape[0] * bands.pieces; i++) {
+    int64_t count = cpu_size(bands, i % bands.pieces);
+    int64_t at = (i / bands.pieces * rows + cpu_first(bands, i % bands.pieces)) * C;
+    for (int64_t r = 0; r < count; r++) {
+      const float *from = cpu_f32(x) + at + r * C;
+      float *to = cpu_f32(y) + at + r * C;
+      double norm = sqrt(sum_squares(from, C, 0.0));
+      float factor = (float)(sqrt((double)C) / (norm > 1e-12 ? norm : 1e-12));
+      for (int64_t ch = 0; ch < C; ch++)
+        to[ch] = from[ch] * factor * weight[ch];
+    }
+    cpu_activate_row(cpu_f32(y) + at, count * C, act);
   }
 }

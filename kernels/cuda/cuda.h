@@ -17,10 +17,10 @@ extern "C" {
 #include "kernels/backend.h"
 }
 
-typedef struct cuda_ring cuda_ring;       /* backend.cu: page-locked pieces on their way to the device */
+typedef struct cuda_ring cuda_ring;         /* backend.cu: page-locked pieces on their way to the device */
 typedef struct cuda_products cuda_products; /* linear.cu: cuBLASLt's choices per shape */
 typedef struct cuda_convolutions cuda_convolutions; /* conv3d.cu: cuDNN's plans per shape */
-typedef struct cuda_solvers cuda_solvers;           /* linalg.cu: cuSOLVER's handle */
+typedef struct cuda_solvers cuda_solvers;           /* linalg.cu: cuBLAS's handle */
 
 typedef struct cuda_state {
   int device;
@@ -52,8 +52,10 @@ static inline void cuda_launched(ebb_context *c, const char *op) {
 }
 
 /* Lets a kernel use more than 48 KiB of dynamic shared memory. */
-template <typename Kernel> static inline bool cuda_shared(ebb_context *c, const char *op, Kernel kernel, size_t bytes) {
-  return cuda_ok(c, op, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+template <typename Kernel>
+static inline bool cuda_shared(ebb_context *c, const char *op, Kernel kernel, size_t bytes) {
+  return cuda_ok(c, op,
+                 cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
 }
 
 static inline int64_t cuda_ceil(int64_t n, int64_t unit) {
@@ -144,9 +146,13 @@ void cuda_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor co
                        float eps);
 void cuda_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act);
 void cuda_timestep_embedding(ebb_context *c, ebb_tensor y, ebb_tensor t);
-size_t cuda_attention_scratch(ebb_context *c, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k, int heads);
+size_t cuda_attention_scratch(ebb_context *c, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
+                              int heads);
 void cuda_attention(ebb_context *c, ebb_tensor out, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
                     ebb_tensor v, int heads, int64_t repeats, void *scratch);
+void cuda_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, int heads,
+                            int64_t repeats);
+void cuda_projected_values(ebb_context *c, ebb_tensor u, ebb_tensor v, ebb_tensor w, int heads);
 void cuda_gate_add(ebb_context *c, ebb_tensor x, ebb_tensor y, ebb_tensor gate);
 void cuda_axpby(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor z);
 void cuda_convert(ebb_context *c, ebb_tensor y, ebb_tensor x);
@@ -156,11 +162,42 @@ void cuda_channel_affine(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor 
 void cuda_clamp(ebb_context *c, ebb_tensor y, ebb_tensor x, float low, float high);
 void cuda_patchify(ebb_context *c, ebb_tensor y, ebb_tensor x, const int patch[3]);
 void cuda_unpatchify(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[3]);
+size_t cuda_convolution_scratch(ebb_context *c, ebb_convolution which, ebb_tensor y, ebb_tensor x, ebb_tensor norm,
+                                ebb_tensor w, ebb_tensor residual);
+void cuda_conv3d_causal(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor norm, ebb_tensor w, ebb_tensor b,
+                        ebb_tensor residual, void *scratch);
+void cuda_downsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, void *scratch);
+void cuda_downsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, void *scratch);
+void cuda_upsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x);
+void cuda_upsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, void *scratch);
 size_t cuda_pool_scratch(ebb_context *c, ebb_tensor x, int64_t frames);
 void cuda_pool_mean(ebb_context *c, ebb_tensor y, ebb_tensor x, void *scratch);
 void cuda_pool_frames(ebb_context *c, ebb_tensor y, ebb_tensor x, void *scratch);
 void cuda_pool_moments(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames, void *scratch);
 void cuda_pool_motion(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames, void *scratch);
+void cuda_gram(ebb_context *c, ebb_tensor g, ebb_tensor x);
+void cuda_matmul(ebb_context *c, ebb_tensor y, ebb_tensor a, bool transpose_a, ebb_tensor b,
+                 bool transpose_b);
+void cuda_add_diagonal(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor shift);
+size_t cuda_spd_inverse_scratch(ebb_context *c, ebb_tensor a);
+void cuda_spd_inverse(ebb_context *c, ebb_tensor a, void *scratch);
+void cuda_column_scale(ebb_context *c, ebb_tensor mean, ebb_tensor inverse, ebb_tensor x, ebb_tensor rows);
+void cuda_standardise(ebb_context *c, ebb_tensor z, ebb_tensor x, ebb_tensor rows, ebb_tensor mean,
+                      ebb_tensor inverse);
+size_t cuda_logistic_newton_scratch(ebb_context *c, ebb_tensor a);
+void cuda_logistic_newton(ebb_context *c, ebb_tensor a, ebb_tensor b, ebb_tensor reached, ebb_tensor sweeps,
+                          ebb_tensor g, ebb_tensor inverse, ebb_tensor y, ebb_tensor lambda, ebb_tensor mu,
+                          ebb_tensor least, ebb_newton newton, void *scratch);
+void cuda_fold_blocks(ebb_context *c, ebb_tensor s, ebb_tensor p, ebb_tensor rows, ebb_tensor lambda);
+void cuda_centred_labels(ebb_context *c, ebb_tensor y, ebb_tensor mean, ebb_tensor labels, ebb_tensor rows);
+void cuda_keep_best(ebb_context *c, ebb_tensor score, ebb_tensor best, ebb_tensor chosen, ebb_tensor kept,
+                    ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number);
+void cuda_count_hits(ebb_context *c, ebb_tensor hits, ebb_tensor f, ebb_tensor shift, ebb_tensor labels,
+                     ebb_tensor rows);
+size_t cuda_logistic_adam_scratch(ebb_context *c, ebb_tensor w, ebb_tensor z);
+void cuda_logistic_adam(ebb_context *c, ebb_tensor w, ebb_tensor epochs, ebb_tensor accuracy, ebb_tensor f,
+                        ebb_tensor z, ebb_tensor y, ebb_tensor order, ebb_tensor which, ebb_tensor judged,
+                        ebb_adam adam, void *scratch);
 void cuda_convolutions_close(cuda_convolutions *convolutions);
 void cuda_solvers_close(cuda_solvers *solvers);
 }

@@ -1,0 +1,141 @@
+#include "engine/job_parts.h"
+
+#include "loaders/file.h"
+
+#include <stdlib.h>
+
+/* Reads and encodes one video; false with err filled: this video fails, the run goes on. */
+static bool encode_video(ebb_job *j, int64_t number, float *latent, ebb_error *err) {
+  ebb_context *c = &j->context;
+  const ebb_ready_clip *clip = NULL;
+  if (!c->counting) {
+    clip = ebb_reader_next(j->reader);
+    if (clip->failure.text[0]) {
+      ebb_fail(err, "%s", clip->failure.text);
+      ebb_reader_done(j->reader);
+      return false;
+    }
+    ebb_store_input(j->store, number, clip->sha256);
+  }
+  size_t mark = ebb_arena_mark(&c->activations);
+  ebb_tensor video = EBB_ACTIVATION(c, "video", 1, 3, j->clip.used, j->clip.height, j->clip.width);
+  ebb_tensor z =
+      EBB_ACTIVATION(c, "latent", 1, j->shape.channels, j->shape.frames, j->shape.height, j->shape.width);
+  if (clip) {
+    ebb_upload(c, video, clip->pixels);
+    ebb_reader_done(j->reader);
+  }
+  ebb_vae_encode(&j->vae, z, video);
+  ebb_download(c, latent, z);
+  ebb_arena_release(&c->activations, mark);
+  return true;
+}
+
+void ebb_job_fail_video(void *user, int64_t video, const char *reason) {
+  ebb_job *j = user;
+  ebb_store_fail(j->store, video, reason);
+  fprintf(j->options->log, "failed %s: %s\n", j->data.videos[video].id, reason);
+}
+
+typedef struct batch_progress {
+  const ebb_job *j;
+  int model;
+  int64_t videos; /* in the batch */
+} batch_progress;
+
+static void step_done(void *user, int step, int steps) {
+  const batch_progress *p = user;
+  double share = ((double)p->model + (double)step / steps) / p->j->model_count;
+  if (p->j->options->progress)
+    p->j->options->progress(p->j->options->progress_user, (double)p->j->done + share * (double)p->videos,
+                            p->j->data.count);
+}
+
+static ebb_tensor upload_latents(ebb_job *j, int64_t count, const float *latents) {
+  ebb_context *c = &j->context;
+  ebb_tensor x = EBB_ACTIVATION(c, "latents", count, j->shape.channels, j->shape.frames, j->shape.height,
+                                j->shape.width);
+  ebb_upload(c, x, latents);
+  return x;
+}
+
+/* Takes the latents [B,C,T,H,W] through one transformer and hands on what its taps saw. */
+static bool run_through(ebb_job *j, int number, int64_t count, const int64_t *videos, const float *latents,
+                        ebb_error *err) {
+  ebb_context *c = &j->context;
+  ebb_job_model *m = &j->models[number];
+  const bool guided = ebb_job_guided(j);
+  ebb_tap tap = {0}, negative = {0};
+  ebb_error *failures = calloc((size_t)count, sizeof *failures);
+  size_t mark = ebb_arena_mark(&c->activations);
+  bool ok = (failures || ebb_fail(err, "no memory")) && ebb_tap_open(&tap, &m->plan, c, count, err) &&
+            (!guided || ebb_tap_open(&negative, &m->plan, c, count, err));
+  if (ok) {
+    batch_progress progress = {j, number, count};
+    ebb_run run = {.model = &m->model,
+                   .plan = &j->plan,
+                   .text = &m->text,
+                   .negative = &m->negative,
+                   .guidance = j->config->inversion.guidance,
+                   .tap = &tap,
+                   .negative_tap = guided ? &negative : NULL,
+                   .failures = failures,
+                   .progress = c->counting ? NULL : step_done,
+                   .progress_user = &progress};
+    ebb_invert(&run, upload_latents(j, count, latents), NULL);
+    ok = ebb_context_ok(c, err);
+  }
+  if (ok && !c->counting)
+    ok = ebb_writer_put(j->writer, m->set, &tap, videos, failures, err) &&
+         (!guided || ebb_writer_put(j->writer, m->negative_set, &negative, videos, failures, err));
+  free(failures);
+  ebb_tap_close(&negative);
+  ebb_tap_close(&tap);
+  ebb_arena_release(&c->activations, mark);
+  return ok;
+}
+
+static bool run_vae_features(ebb_job *j, int64_t count, const int64_t *videos, const float *latents,
+                             ebb_error *err) {
+  ebb_context *c = &j->context;
+  ebb_tap tap;
+  size_t mark = ebb_arena_mark(&c->activations);
+  bool ok = ebb_tap_open(&tap, &j->vae_plan, c, count, err);
+  if (ok) {
+    ebb_tensor x = upload_latents(j, count, latents);
+    ebb_tap_begin(&tap, 0);
+    ebb_tap_latent(&tap, EBB_LATENT, x);
+    ebb_tap_end(&tap);
+    ebb_tap_finish(&tap);
+    ok = ebb_context_ok(c, err);
+  }
+  if (ok && !c->counting)
+    ok = ebb_writer_put(j->writer, j->vae_set, &tap, videos, NULL, err);
+  ebb_tap_close(&tap);
+  ebb_arena_release(&c->activations, mark);
+  return ok;
+}
+
+bool ebb_job_run_batch(ebb_job *j, int64_t first, int64_t count, ebb_error *err) {
+  int64_t n = ebb_job_latent_count(j), read = 0;
+  float *latents = malloc((size_t)(count * n) * sizeof *latents);
+  int64_t *videos = malloc((size_t)count * sizeof *videos);
+  bool ok =
+      (latents && videos) || ebb_fail(err, "no memory for the latents of %lld videos", (long long)count);
+  for (int64_t i = first; ok && i < first + count; i++) {
+    ebb_error failure = {0};
+    if (encode_video(j, i, latents + read * n, &failure))
+      videos[read++] = i;
+    else
+      ebb_job_fail_video(j, i, failure.text);
+    ok = ebb_context_ok(&j->context, err);
+  }
+  if (ok && read > 0) {
+    ok = run_vae_features(j, read, videos, latents, err);
+    for (int p = 0; ok && p < j->model_count; p++)
+      ok = run_through(j, p, read, videos, latents, err);
+  }
+  free(videos);
+  free(latents);
+  return ok;
+}

@@ -1,0 +1,113 @@
+#include "engine/job_parts.h"
+
+#include "loaders/file.h"
+
+#include <stdlib.h>
+
+void ebb_job_describe_set(const ebb_job *j, const char *name, const char *suffix, const ebb_tap_plan *plan,
+                          ebb_job_set *s) {
+  for (int i = 0; i < plan->slot_count; i++)
+    s->features[i] = plan->slots[i].feature;
+  for (int i = 0; i < plan->step_count; i++)
+    s->sigmas[i] = j->plan.sigma[plan->steps[i]];
+  s->set = (ebb_feature_set){.step_count = plan->step_count,
+                             .steps = (int *)plan->steps,
+                             .sigmas = s->sigmas,
+                             .block_count = plan->block_count,
+                             .blocks = (int *)plan->blocks,
+                             .feature_count = plan->slot_count,
+                             .features = s->features};
+  snprintf(s->set.model, sizeof s->set.model, "%.50s%s", name, suffix);
+}
+
+static bool declare_set(ebb_job *j, const char *name, const char *suffix, const ebb_tap_plan *plan, int *id,
+                        ebb_error *err) {
+  ebb_job_set s;
+  ebb_job_describe_set(j, name, suffix, plan, &s);
+  return ebb_store_declare(j->store, &s.set, id, err);
+}
+
+/* The resolved experiment, beside its results: what `ebb probe RUN` goes by. */
+static bool write_config(const ebb_job *j, ebb_error *err) {
+  char *path = ebb_path_join(j->config->run.out, "config.yaml");
+  ebb_file_writer w = {0};
+  bool ok = ebb_file_create(&w, path, err);
+  if (ok && !ebb_config_write(j->config, w.stream))
+    ok = ebb_fail(err, "%s: cannot be written", path);
+  ok = ok && ebb_file_commit(&w, err);
+  ebb_file_abandon(&w);
+  free(path);
+  return ok;
+}
+
+bool ebb_job_open_store(ebb_job *j, ebb_error *err) {
+  if (!ebb_store_create(&j->store, j->config->run.out, &j->data, err) || !write_config(j, err) ||
+      !declare_set(j, "vae", "", &j->vae_plan, &j->vae_set, err))
+    return false;
+  for (int i = 0; i < j->model_count; i++) {
+    ebb_job_model *m = &j->models[i];
+    if (!declare_set(j, m->name, "", &m->plan, &m->set, err))
+      return false;
+    if (ebb_job_guided(j) && !declare_set(j, m->name, ".negative", &m->plan, &m->negative_set, err))
+      return false;
+  }
+  return true;
+}
+
+static json_t *reals(const double *values, int count) {
+  json_t *list = json_array();
+  for (int i = 0; i < count; i++)
+    json_array_append_new(list, json_real(values[i]));
+  return list;
+}
+
+/* Class, SHA-256 and size of every model; NULL: a weight file that cannot be read to its end. */
+static json_t *describe_models(ebb_job *j, ebb_error *err) {
+  bool ok = ebb_digest_finish(&j->vae.digest, j->vae.sha256, err);
+  for (int i = 0; ok && i < j->model_count; i++)
+    ok = ebb_digest_finish(&j->models[i].model.digest, j->models[i].model.sha256, err);
+  if (!ok)
+    return NULL;
+  json_t *models = json_object();
+  for (int i = 0; i < j->model_count; i++)
+    json_object_set_new(models, j->models[i].name,
+                        json_pack("{s:s, s:s, s:I}", "class", j->models[i].model.family->class_name, "sha256",
+                                  j->models[i].model.sha256, "parameters",
+                                  (json_int_t)j->models[i].model.parameters));
+  json_object_set_new(models, "vae",
+                      json_pack("{s:s, s:s, s:I}", "class", j->vae.class_name, "sha256", j->vae.sha256,
+                                "parameters", (json_int_t)j->vae.parameters));
+  return models;
+}
+
+static json_t *provenance(ebb_job *j, json_t *models) {
+  const ebb_config *k = j->config;
+  char *text = NULL;
+  size_t bytes = 0;
+  FILE *memory = open_memstream(&text, &bytes);
+  if (memory) {
+    ebb_config_write(k, memory);
+    fclose(memory);
+  }
+  json_t *run = json_pack(
+      "{s:s, s:s, s:o, s:s, s:s, s:s, s:f, s:o, s:o, s:s, s:i, s:s, s:i, s:i, s:s, s:s, s:I, s:I, s:O}",
+      "version", j->options->version, "config", text ? text : "", "models", models, "schedule",
+      ebb_schedule_name(j->schedule.kind), "solver", k->inversion.solver, "labels", k->inversion.labels,
+      "guidance", k->inversion.guidance, "sigmas", reals(j->plan.sigma, j->plan.steps + 1), "timesteps",
+      reals(j->plan.timestep, j->plan.steps), "device", ebb_context_device(&j->context), "threads",
+      ebb_context_threads(), "dtype", k->model.dtype, "frames_asked", j->clip.wanted, "frames_used",
+      j->clip.used, "prompt_sha256", j->prompt_sha256, "negative_sha256", j->negative_sha256, "prompt_tokens",
+      (json_int_t)k->prompt.max_tokens, "random_seed", (json_int_t)k->model.seed, "skipped", j->skipped);
+  free(text);
+  return run;
+}
+
+bool ebb_job_finish_store(ebb_job *j, ebb_error *err) {
+  json_t *models = describe_models(j, err);
+  if (!models)
+    return false;
+  json_t *about = provenance(j, models);
+  bool ok = ebb_store_finish(&j->store, about, err);
+  json_decref(about);
+  return ok;
+}

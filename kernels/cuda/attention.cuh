@@ -1,0 +1,53 @@
+/* What attention.cu (tensor cores) and attention_general.cu (any width, float32) share: the shapes of a call,
+ * and how the rows of a query tile become statistics. */
+#ifndef EBB_KERNELS_CUDA_ATTENTION_CUH
+#define EBB_KERNELS_CUDA_ATTENTION_CUH
+
+#include "kernels/cuda/cuda.h"
+
+/* Scores are kept as dot products; x = scale * dot - max is the exponent of 2. Statistics: a query tile
+ * touches at most `span` query frames; its part is, for each of them, Tk sums of probability and one sum of
+ * entropy. Until a row's whole sum is known, a tile keeps for each of its rows and each key frame the sum of
+ * exponentials up to the frame's end: `rows`, in shared memory where that fits, otherwise here. */
+typedef struct attention_problem {
+  int S, M, D, P, heads;
+  int sample;         /* the first of this launch */
+  int64_t key_sample; /* numbers from one sample's keys to the next: M * D, or 0 when all share them */
+  float scale;        /* log2(e) / sqrt(P) */
+  float extra;        /* what the last key's dot product gains so that it counts `repeats` times */
+  int Tq, Tk;         /* 0: that statistic is not wanted */
+  int queries, keys;  /* tokens of a query frame and of a key frame */
+  int tiles, span;
+  float *parts; /* [B*N, tiles, span, Tk + 1] */
+  float *rows;  /* [samples of a launch * N, tiles, Tk, pitch]; NULL: in shared memory */
+} attention_problem;
+
+/* Floats from one frame of `rows` to the next: the sums of many frames are read side by side, each from its
+ * own bank. */
+#define ATTENTION_PITCH(tile) ((tile) + 1)
+
+/* The part of one tile of one sample and head (`group`), all threads of the block together. rows [Tk, pitch],
+ * and of each row the inverse of its sum, and its entropy, [TILE]. */
+template <int TILE>
+static __device__ void attention_part(const attention_problem &p, int64_t group, int tile, const float *rows,
+                                      const float *inverse, const float *entropy) {
+  int width = p.Tk + 1, first = tile * TILE, first_frame = first / p.queries;
+  float *part = p.parts + (group * p.tiles + tile) * p.span * width;
+  for (int i = (int)threadIdx.x; i < p.span * width; i += (int)blockDim.x) {
+    int64_t begin = (int64_t)(first_frame + i / width) * p.queries - first; /* of the frame, in the tile */
+    int key = i % width, end = (int)min(begin + p.queries, (int64_t)min(TILE, p.S - first));
+    const float *upto = rows + key * ATTENTION_PITCH(TILE), *before = upto - ATTENTION_PITCH(TILE);
+    float sum = 0.0f;
+#pragma unroll 4
+    for (int r = (int)max(begin, (int64_t)0); r < end; r++)
+      sum += key == p.Tk ? entropy[r] : fmaxf(upto[r] - (key > 0 ? before[r] : 0.0f), 0.0f) * inverse[r];
+    part[i] = sum;
+  }
+}
+
+/* attention_general.cu: float32 or bfloat16, any width. TILE queries per block. */
+#define ATTENTION_GENERAL_TILE 64
+void attention_general(ebb_context *c, const attention_problem *p, ebb_dtype dtype, void *out, const void *q,
+                       const void *k, const void *v, int samples);
+
+#endif

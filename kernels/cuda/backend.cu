@@ -1,0 +1,349 @@
+/* The CUDA backend: its memory, streams, copies and recordings, and the table of its ops. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/cuda/cuda.h"
+
+/* Bytes of a piece on its way to the device, and how many are under way at a time: large enough for the full
+ * rate of the bus, small enough that reading and copying overlap also for one block's matrices. */
+#define PIECE ((size_t)8 << 20)
+#define PIECES 4
+
+struct cuda_ring {
+  char *host;               /* [PIECES][PIECE], page-locked */
+  char *landing;            /* [PIECE] on the device: what is converted from there */
+  cudaEvent_t free[PIECES]; /* the piece has been copied and may be written again */
+  int next;
+};
+
+/* ---- kernels ----------------------------------------------------------------------------------------- */
+
+template <typename From> static __device__ float as_float(From x);
+template <> __device__ float as_float<float>(float x) {
+  return x;
+}
+template <> __device__ float as_float<bf16>(bf16 x) {
+  return __bfloat162float(x);
+}
+template <> __device__ float as_float<__half>(__half x) {
+  return __half2float(x);
+}
+
+/* to[i] = from[i], rounded once. */
+template <typename From, typename To>
+static __global__ void convert_piece(To *__restrict__ to, const From *__restrict__ from, int64_t n) {
+  for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < n;
+       i += (int64_t)gridDim.x * blockDim.x)
+    to[i] = from_float<To>(as_float<From>(from[i]));
+}
+
+/* ---- errors ------------------------------------------------------------------------------------------ */
+
+bool cuda_ok(ebb_context *c, const char *op, cudaError_t result) {
+  if (result == cudaSuccess)
+    return true;
+  ebb_context_fail(c, "%s: CUDA on %s says: %s (%s)", op, c->device, cudaGetErrorString(result),
+                   cudaGetErrorName(result));
+  return false;
+}
+
+/* ---- opening and memory ------------------------------------------------------------------------------ */
+
+static int count_devices(void) {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess) {
+    cudaGetLastError(); /* no driver, no device: not an error of what follows */
+    return 0;
+  }
+  return count;
+}
+
+static void close_ring(cuda_ring *ring) {
+  if (!ring)
+    return;
+  cudaFreeHost(ring->host);
+  cudaFree(ring->landing);
+  for (int i = 0; i < PIECES; i++)
+    if (ring->free[i])
+      cudaEventDestroy(ring->free[i]);
+  free(ring);
+}
+
+static void close_backend(ebb_context *c) {
+  cuda_state *s = cuda_of(c);
+  cudaStreamSynchronize(s->stream);
+  close_ring(s->ring);
+  cuda_products_close(s->products);
+  cuda_convolutions_close(s->convolutions);
+  cuda_solvers_close(s->solvers);
+  if (s->ready)
+    cudaEventDestroy(s->ready);
+  if (s->landed)
+    cudaEventDestroy(s->landed);
+  if (s->copies)
+    cudaStreamDestroy(s->copies);
+  if (s->stream)
+    cudaStreamDestroy(s->stream);
+  free(s);
+  c->state = NULL;
+}
+
+static bool open_backend(ebb_context *c, int device, ebb_error *err) {
+  cuda_state *s = (cuda_state *)calloc(1, sizeof *s);
+  if (!s)
+    return ebb_fail(err, "not enough memory to open backend \"cuda\"");
+  c->state = s;
+  s->device = device;
+  cudaDeviceProp about;
+  cudaError_t result = cudaSetDevice(device);
+  if (result == cudaSuccess)
+    result = cudaGetDeviceProperties(&about, device);
+  if (result == cudaSuccess)
+    result = cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking);
+  if (result == cudaSuccess)
+    result = cudaStreamCreateWithFlags(&s->copies, cudaStreamNonBlocking);
+  if (result == cudaSuccess)
+    result = cudaEventCreateWithFlags(&s->ready, cudaEventDisableTiming);
+  if (result == cudaSuccess)
+    result = cudaEventCreateWithFlags(&s->landed, cudaEventDisableTiming);
+  if (result != cudaSuccess) {
+    ebb_fail(err, "cuda:%d cannot be opened: %s", device, cudaGetErrorString(result));
+    close_backend(c);
+    return false;
+  }
+  s->processors = about.multiProcessorCount;
+  s->capability = 10 * about.major + about.minor;
+  snprintf(c->device, sizeof c->device, "cuda:%d (%.44s)", device, about.name);
+  if (s->capability < 80) {
+    ebb_fail(err, "%s has compute capability %d.%d, expected 8.0 or newer", c->device, about.major,
+             about.minor);
+    close_backend(c);
+    return false;
+  }
+  return true;
+}
+
+static void tell_memory(ebb_context *c, size_t *free_bytes, size_t *total_bytes) {
+  *free_bytes = *total_bytes = 0;
+  cuda_ok(c, "memory", cudaMemGetInfo(free_bytes, total_bytes));
+}
+
+static void *allocate(ebb_context *c, size_t bytes) {
+  (void)c;
+  void *memory = NULL;
+  if (cudaMalloc(&memory, bytes) != cudaSuccess) {
+    cudaGetLastError();
+    return NULL;
+  }
+  return memory;
+}
+
+static void release(ebb_context *c, void *memory) {
+  cuda_ok(c, "release", cudaStreamSynchronize(cuda_stream(c)));
+  cuda_ok(c, "release", cudaFree(memory));
+}
+
+static void *host_allocate(ebb_context *c, size_t bytes) {
+  (void)c;
+  void *memory = NULL;
+  if (cudaHostAlloc(&memory, bytes, cudaHostAllocDefault) != cudaSuccess) {
+    cudaGetLastError();
+    return NULL;
+  }
+  return memory;
+}
+
+static void host_release(ebb_context *c, void *memory) {
+  cuda_ok(c, "release", cudaFreeHost(memory));
+}
+
+/* ---- copies ------------------------------------------------------------------------------------------ */
+
+static void wait(ebb_context *c) {
+  cuda_ok(c, "wait", cudaStreamSynchronize(cuda_stream(c)));
+}
+
+static void upload(ebb_context *c, ebb_tensor to, const void *from) {
+  if (cuda_ok(c, "upload",
+              cudaMemcpyAsync(to.data, from, ebb_bytes(to), cudaMemcpyHostToDevice, cuda_stream(c))))
+    wait(c);
+}
+
+static void download(ebb_context *c, void *to, ebb_tensor from) {
+  if (cuda_ok(c, "download",
+              cudaMemcpyAsync(to, from.data, ebb_bytes(from), cudaMemcpyDeviceToHost, cuda_stream(c))))
+    wait(c);
+}
+
+static void download_start(ebb_context *c, void *to, ebb_tensor from) {
+  cuda_state *s = cuda_of(c);
+  (void)(cuda_ok(c, "download", cudaEventRecord(s->ready, s->stream)) &&
+         cuda_ok(c, "download", cudaStreamWaitEvent(s->copies, s->ready, 0)) &&
+         cuda_ok(c, "download",
+                 cudaMemcpyAsync(to, from.data, ebb_bytes(from), cudaMemcpyDeviceToHost, s->copies)) &&
+         cuda_ok(c, "download", cudaEventRecord(s->landed, s->copies)));
+}
+
+static void download_wait(ebb_context *c) {
+  cuda_ok(c, "download", cudaEventSynchronize(cuda_of(c)->landed));
+}
+
+static bool open_ring(ebb_context *c) {
+  cuda_state *s = cuda_of(c);
+  if (s->ring)
+    return true;
+  s->ring = (cuda_ring *)calloc(1, sizeof *s->ring);
+  bool ok =
+      s->ring &&
+      cuda_ok(c, "upload", cudaHostAlloc((void **)&s->ring->host, PIECES * PIECE, cudaHostAllocDefault)) &&
+      cuda_ok(c, "upload", cudaMalloc((void **)&s->ring->landing, PIECE));
+  for (int i = 0; ok && i < PIECES; i++)
+    ok = cuda_ok(c, "upload", cudaEventCreateWithFlags(&s->ring->free[i], cudaEventDisableTiming));
+  return ok;
+}
+
+template <typename From> static void convert_landed(ebb_context *c, ebb_tensor to, size_t first, int64_t n) {
+  const From *from = (const From *)cuda_of(c)->ring->landing;
+  int blocks = (int)(cuda_ceil(n, 1024) < 4096 ? cuda_ceil(n, 1024) : 4096);
+  CUDA_FOR_DTYPE(
+      to, To,
+      (convert_piece<From, To><<<blocks, 256, 0, cuda_stream(c)>>>(cuda_at<To>(to) + first, from, n)));
+  cuda_launched(c, "upload");
+}
+
+/* n numbers of dtype `from` in a page-locked piece go to to[first..]. */
+static void send_piece(ebb_context *c, ebb_tensor to, ebb_dtype from, const char *piece, size_t first,
+                       size_t n) {
+  cuda_state *s = cuda_of(c);
+  size_t bytes = n * ebb_dtype_size(from);
+  bool same = to.dtype == from;
+  char *target = same ? (char *)to.data + first * ebb_dtype_size(from) : s->ring->landing;
+  if (!cuda_ok(c, "upload", cudaMemcpyAsync(target, piece, bytes, cudaMemcpyHostToDevice, s->stream)) || same)
+    return;
+  if (from == EBB_F32)
+    convert_landed<float>(c, to, first, (int64_t)n);
+  else if (from == EBB_BF16)
+    convert_landed<bf16>(c, to, first, (int64_t)n);
+  else
+    convert_landed<__half>(c, to, first, (int64_t)n);
+}
+
+/* One piece is read while the ones before it travel; all in the one stream, so that ops see them arrived. */
+static bool upload_from(ebb_context *c, ebb_tensor to, ebb_dtype from, ebb_read_fn *read, void *user,
+                        ebb_error *err) {
+  size_t count = (size_t)ebb_count(to), width = ebb_dtype_size(from), step = PIECE / width;
+  if (!open_ring(c))
+    return true; /* the context's error */
+  cuda_state *s = cuda_of(c);
+  for (size_t first = 0; first < count && !c->error.text[0]; first += step) {
+    size_t n = count - first < step ? count - first : step;
+    int slot = s->ring->next;
+    char *piece = s->ring->host + (size_t)slot * PIECE;
+    s->ring->next = (slot + 1) % PIECES;
+    if (!cuda_ok(c, "upload", cudaEventSynchronize(s->ring->free[slot])))
+      break;
+    if (!read(user, piece, first * width, n * width, err))
+      return false;
+    send_piece(c, to, from, piece, first, n);
+    cuda_ok(c, "upload", cudaEventRecord(s->ring->free[slot], s->stream));
+  }
+  return true;
+}
+
+/* ---- recordings -------------------------------------------------------------------------------------- */
+
+static void *record(ebb_context *c, void (*work)(void *user), void *user) {
+  cudaStream_t stream = cuda_stream(c);
+  cudaGraph_t graph = NULL;
+  cudaGraphExec_t recording = NULL;
+  if (!cuda_ok(c, "record", cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal)))
+    return NULL;
+  work(user);
+  bool ok = cuda_ok(c, "record", cudaStreamEndCapture(stream, &graph)) && !c->error.text[0];
+  ok = ok && cuda_ok(c, "record", cudaGraphInstantiate(&recording, graph, 0));
+  if (graph)
+    cudaGraphDestroy(graph);
+  return ok ? recording : NULL;
+}
+
+static void replay(ebb_context *c, void *recording) {
+  cuda_ok(c, "replay", cudaGraphLaunch((cudaGraphExec_t)recording, cuda_stream(c)));
+}
+
+static void forget(ebb_context *c, void *recording) {
+  wait(c);
+  cuda_ok(c, "forget", cudaGraphExecDestroy((cudaGraphExec_t)recording));
+}
+
+/* ---- the table --------------------------------------------------------------------------------------- */
+
+extern "C" const ebb_backend ebb_cuda_backend;
+const ebb_backend ebb_cuda_backend = {
+    .name = "cuda",
+    .place = EBB_DEVICE,
+    .half = true,
+    .devices = count_devices,
+    .open = open_backend,
+    .close = close_backend,
+    .memory = tell_memory,
+    .allocate = allocate,
+    .release = release,
+    .host_allocate = host_allocate,
+    .host_release = host_release,
+    .wait = wait,
+    .upload = upload,
+    .download = download,
+    .download_start = download_start,
+    .download_wait = download_wait,
+    .upload_from = upload_from,
+    .record = record,
+    .replay = replay,
+    .forget = forget,
+    .attention_scratch = cuda_attention_scratch,
+    .pool_scratch = cuda_pool_scratch,
+    .convolution_scratch = cuda_convolution_scratch,
+    .spd_inverse_scratch = cuda_spd_inverse_scratch,
+    .logistic_newton_scratch = cuda_logistic_newton_scratch,
+    .logistic_adam_scratch = cuda_logistic_adam_scratch,
+    .linear = cuda_linear,
+    .layer_norm = cuda_layer_norm,
+    .norm_modulate = cuda_norm_modulate,
+    .gate_add_norm = cuda_gate_add_norm,
+    .qk_norm_rope = cuda_qk_norm_rope,
+    .channel_norm = cuda_channel_norm,
+    .timestep_embedding = cuda_timestep_embedding,
+    .attention = cuda_attention,
+    .attention_weights = cuda_attention_weights,
+    .projected_values = cuda_projected_values,
+    .gate_add = cuda_gate_add,
+    .axpby = cuda_axpby,
+    .convert = cuda_convert,
+    .activate = cuda_activate,
+    .add_table = cuda_add_table,
+    .channel_affine = cuda_channel_affine,
+    .clamp = cuda_clamp,
+    .patchify = cuda_patchify,
+    .unpatchify = cuda_unpatchify,
+    .conv3d_causal = cuda_conv3d_causal,
+    .downsample_space = cuda_downsample_space,
+    .downsample_time = cuda_downsample_time,
+    .upsample_space = cuda_upsample_space,
+    .upsample_time = cuda_upsample_time,
+    .pool_mean = cuda_pool_mean,
+    .pool_frames = cuda_pool_frames,
+    .pool_moments = cuda_pool_moments,
+    .pool_motion = cuda_pool_motion,
+    .gram = cuda_gram,
+    .matmul = cuda_matmul,
+    .add_diagonal = cuda_add_diagonal,
+    .spd_inverse = cuda_spd_inverse,
+    .column_scale = cuda_column_scale,
+    .standardise = cuda_standardise,
+    .logistic_newton = cuda_logistic_newton,
+    .fold_blocks = cuda_fold_blocks,
+    .centred_labels = cuda_centred_labels,
+    .keep_best = cuda_keep_best,
+    .count_hits = cuda_count_hits,
+    .logistic_adam = cuda_logistic_adam,
+};

@@ -1,0 +1,244 @@
+/* The device's way of solving probes (probe/solvers.h) against the host's solvers: on the CPU's definitions of
+ * its operators everywhere, and on a GPU where there is one. */
+#include "kernels/random.h"
+#include "probe/solvers.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { ROWS = 60, WIDEST = 90, PROBLEMS = 7, SETS = 5, PENALTIES = 6 };
+
+static ebb_context host, device;
+static bool have_device;
+
+/* Two tables of features, problems on different rows of them: five folds of groups of four, one row missing in
+ * the third, leave one out in the last. */
+typedef struct world {
+  float x[2 * ROWS * WIDEST];
+  int8_t labels[SETS * ROWS];
+  int32_t train[PROBLEMS][ROWS], test[PROBLEMS][ROWS], inner[PROBLEMS][ROWS];
+  ebb_problem problem[PROBLEMS];
+} world;
+
+static double normal(uint64_t stream, uint64_t index) {
+  double u = 1 - ebb_random_uniform(12, stream, 2 * index), v = ebb_random_uniform(12, stream, 2 * index + 1);
+  return sqrt(-2 * log(u)) * cos(2 * acos(-1.0) * v);
+}
+
+static void make(world *w, int64_t d) {
+  memset(w, 0, sizeof *w);
+  for (uint64_t i = 0; i < SETS * ROWS; i++)
+    w->labels[i] = i < ROWS ? (i % 2 ? 1 : -1) : ebb_random_uniform(5, 5, i) < 0.5 ? 1 : -1;
+  for (int64_t i = 0; i < 2 * ROWS; i++)
+    for (int64_t j = 0; j < d; j++)
+      w->x[i * d + j] =
+          j == 3 ? 7.0f
+                 : (float)(pow(10, (double)(j % 5) - 2) * (2 + normal((uint64_t)j, (uint64_t)i) +
+                                                           normal(77 + (uint64_t)j % 7, (uint64_t)i / 4) +
+                                                           (j % 3 ? 0 : 0.4 * w->labels[i % ROWS])));
+  for (int p = 0; p < PROBLEMS; p++) {
+    ebb_problem *to = &w->problem[p];
+    *to = (ebb_problem){.n = ROWS,
+                        .d = d,
+                        .x = w->x + p / 4 * ROWS * d,
+                        .columns = p < 3 ? SETS : 1,
+                        .labels = w->labels,
+                        .train = w->train[p],
+                        .test = w->test[p],
+                        .inner = w->inner[p],
+                        .inner_folds = p == PROBLEMS - 1 ? 0 : 4};
+    for (int32_t r = 0; r < ROWS; r++)
+      if ((r / 4 + p) % 5 == 0 && !(p == 2 && r == 12))
+        w->test[p][to->test_count++] = r;
+      else {
+        w->inner[p][to->train_count] = r / 4 * 7 % 4;
+        w->train[p][to->train_count++] = r;
+      }
+  }
+}
+
+static void near(const double *a, const double *b, int64_t count, double tolerance) {
+  for (int64_t i = 0; i < count; i++)
+    if (!(fabs(a[i] - b[i]) <= tolerance * (1 + fabs(b[i]))))
+      fail_msg("%lld of %lld: %.12g, expected %.12g", (long long)i, (long long)count, a[i], b[i]);
+}
+
+typedef struct ridge_results {
+  double inner[PROBLEMS][PENALTIES * ROWS], score[PROBLEMS][PENALTIES], reached[PROBLEMS][SETS],
+      margins[PROBLEMS][ROWS];
+  int32_t best[PROBLEMS][SETS], hits[PROBLEMS][SETS];
+  ebb_ridge_fit fit[PROBLEMS];
+} ridge_results;
+
+static void point_ridge(ridge_results *r) {
+  memset(r, 0, sizeof *r);
+  for (int p = 0; p < PROBLEMS; p++)
+    r->fit[p] =
+        (ebb_ridge_fit){r->inner[p], r->score[p], r->reached[p], r->best[p], r->margins[p], r->hits[p]};
+}
+
+static void ridge_is_the_same(ebb_context *c) {
+  static world w;
+  static ridge_results a, b;
+  const int64_t widths[] = {5, 30, WIDEST};
+  for (int k = 0; k < 3; k++) {
+    make(&w, widths[k]);
+    point_ridge(&a);
+    point_ridge(&b);
+    ebb_error err = {""};
+    assert_true(ebb_ridge_batch(&host, PROBLEMS, w.problem, &ebb_parameters_default, a.fit, NULL));
+    if (!ebb_ridge_device(c, PROBLEMS, w.problem, &ebb_parameters_default, b.fit, &err))
+      fail_msg("%s", err.text);
+    for (int p = 0; p < PROBLEMS; p++) {
+      near(b.inner[p], a.inner[p], PENALTIES * w.problem[p].train_count, 1e-7);
+      near(b.score[p], a.score[p], PENALTIES, 1e-8);
+      near(b.reached[p], a.reached[p], w.problem[p].columns, 1e-8);
+      near(b.margins[p], a.margins[p], w.problem[p].test_count, 1e-7);
+      assert_memory_equal(b.best[p], a.best[p], sizeof a.best[p]);
+      assert_memory_equal(b.hits[p], a.hits[p], sizeof a.hits[p]);
+    }
+  }
+}
+
+typedef struct logistic_results {
+  double margins[3 * PROBLEMS][PENALTIES * ROWS], weights[3 * PROBLEMS][PENALTIES * (WIDEST + 1)],
+      gradient[3 * PROBLEMS][PENALTIES];
+  ebb_logistic_fit fit[3 * PROBLEMS];
+} logistic_results;
+
+/* Three label sets on every design but the second, which has one. */
+static int64_t label_sets(const world *w, ebb_problem *to) {
+  int64_t count = 0;
+  for (int p = 0; p < PROBLEMS; p++)
+    for (int k = 0; k < (p == 1 ? 1 : 3); k++) {
+      to[count] = w->problem[p];
+      to[count].columns = 1;
+      to[count++].labels = w->labels + k * ROWS;
+    }
+  return count;
+}
+
+static void logistic_is_the_same(ebb_context *c) {
+  static world w;
+  static logistic_results a, b;
+  const int64_t widths[] = {5, 30, WIDEST};
+  for (int k = 0; k < 3; k++) {
+    make(&w, widths[k]);
+    ebb_problem problems[3 * PROBLEMS];
+    int64_t count = label_sets(&w, problems);
+    for (int p = 0; p < 3 * PROBLEMS; p++) {
+      a.fit[p] = (ebb_logistic_fit){a.margins[p], a.weights[p], a.gradient[p]};
+      b.fit[p] = (ebb_logistic_fit){b.margins[p], b.weights[p], b.gradient[p]};
+    }
+    ebb_parameters exact = ebb_parameters_default;
+    exact.tolerance = 1e-10;
+    double worst = 1;
+    ebb_error err = {""};
+    assert_true(ebb_logistic_batch(&host, count, problems, &exact, a.fit, NULL));
+    if (!ebb_logistic_device(c, count, problems, &ebb_parameters_default, b.fit, &worst, &err))
+      fail_msg("%s", err.text);
+    assert_true(worst <= 1e-6);
+    for (int64_t p = 0; p < count; p++) {
+      near(b.margins[p], a.margins[p], PENALTIES * problems[p].test_count, 1e-5);
+      near(b.weights[p], a.weights[p], PENALTIES * (problems[p].d + 1), 1e-5);
+      for (int i = 0; i < PENALTIES; i++)
+        assert_true(b.gradient[p][i] <= worst);
+    }
+  }
+}
+
+/* The same bytes whatever stands beside: alone, and among others. */
+static void batches_do_not_matter(ebb_context *c) {
+  static world w;
+  static ridge_results a, b;
+  make(&w, 30);
+  point_ridge(&a);
+  point_ridge(&b);
+  assert_true(ebb_ridge_device(c, 2, w.problem, &ebb_parameters_default, a.fit, NULL));
+  for (int p = 0; p < 2; p++)
+    assert_true(ebb_ridge_device(c, 1, &w.problem[p], &ebb_parameters_default, &b.fit[p], NULL));
+  for (int p = 0; p < 2; p++) {
+    near(b.margins[p], a.margins[p], w.problem[p].test_count, 1e-10);
+    near(b.inner[p], a.inner[p], PENALTIES * w.problem[p].train_count, 1e-10);
+    assert_memory_equal(b.best[p], a.best[p], sizeof a.best[p]);
+  }
+}
+
+static void nothing_varies(ebb_context *c) {
+  static world w;
+  static ridge_results r;
+  make(&w, 5);
+  for (int i = 0; i < 2 * ROWS * 5; i++)
+    w.x[i] = (float)(i % 5) * 0.1f;
+  double margins[PENALTIES * ROWS], worst = 1;
+  ebb_logistic_fit fit = {.margins = margins};
+  assert_true(ebb_logistic_device(c, 1, w.problem, &ebb_parameters_default, &fit, &worst, NULL));
+  for (int64_t i = 0; i < w.problem[0].test_count; i++)
+    assert_true(fabs(margins[i]) < 1e-9); /* as many of each class */
+  point_ridge(&r);
+  assert_true(ebb_ridge_device(c, 1, w.problem, &ebb_parameters_default, r.fit, NULL));
+}
+
+static void what_is_not_finite_is_told(ebb_context *c) {
+  static world w;
+  make(&w, 30);
+  w.x[5] = NAN;
+  double margins[PENALTIES * ROWS], worst = 0;
+  ebb_error err = {""};
+  ebb_ridge_fit ridge = {.margins = margins};
+  ebb_logistic_fit logistic = {.margins = margins};
+  assert_false(ebb_ridge_device(c, 1, w.problem + 1, &ebb_parameters_default, &ridge, &err));
+  assert_non_null(strstr(err.text, "not finite"));
+  bool ok = ebb_logistic_device(c, 1, w.problem + 1, &ebb_parameters_default, &logistic, &worst, NULL);
+  assert_false(ok && worst <= 1e-6);
+}
+
+/* ---- each on the CPU's definitions, and on a device -------------------------------------------------- */
+
+#define BOTH(name)                                                                                           \
+  static void name##_on_cpu(void **state) {                                                                  \
+    (void)state;                                                                                             \
+    name(&host);                                                                                             \
+  }                                                                                                          \
+  static void name##_on_cuda(void **state) {                                                                 \
+    (void)state;                                                                                             \
+    if (!have_device) {                                                                                      \
+      print_message("skipped: no CUDA device\n");                                                            \
+      skip();                                                                                                \
+    }                                                                                                        \
+    name(&device);                                                                                           \
+  }
+BOTH(ridge_is_the_same)
+BOTH(logistic_is_the_same)
+BOTH(batches_do_not_matter)
+BOTH(nothing_varies)
+BOTH(what_is_not_finite_is_told)
+
+static int begin(void **state) {
+  (void)state;
+  have_device = ebb_context_open(&device, "cuda", NULL);
+  return ebb_context_open(&host, "cpu", NULL) ? 0 : -1;
+}
+
+static int end(void **state) {
+  (void)state;
+  if (have_device)
+    ebb_context_close(&device);
+  ebb_context_close(&host);
+  return 0;
+}
+
+#define TESTS(name) cmocka_unit_test(name##_on_cpu), cmocka_unit_test(name##_on_cuda)
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      TESTS(ridge_is_the_same), TESTS(logistic_is_the_same),       TESTS(batches_do_not_matter),
+      TESTS(nothing_varies),    TESTS(what_is_not_finite_is_told),
+  };
+  return cmocka_run_group_tests(tests, begin, end);
+}
