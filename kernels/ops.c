@@ -246,7 +246,7 @@ void ebb_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor sh
 
 void ebb_gate_add_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
                        ebb_tensor shift, ebb_tensor scale, float eps) {
-  const arg args[] = {{"h", h, OUT | HALF},        {"x", x, INOUT | HALF}, {"y", y, HALF},
+  const arg args[] = {{"h", h, OUT | HALF},     {"x", x, INOUT | HALF}, {"y", y, HALF},
                       {"gate", gate, OPTIONAL}, {"shift", shift, 0},    {"scale", scale, 0}};
   const call k = CALL(c, "gate_add_norm", args);
   if (!start(&k, EBB_F32) || !want_rank(&k, 1, 3, "[B, S, D]"))

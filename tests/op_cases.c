@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/numeric.h"
 #include "kernels/random.h"
 #include "tests/op_truth.h"
 
@@ -34,9 +35,58 @@ op_case op_case_sample(const op_case *k, int64_t b) {
   return one;
 }
 
+/* Bits by place in the case: for linear y, x, w, b. What stands in the table once is there for every case. */
+int op_case_halves(const op_case *k, unsigned halves[OP_HALVES]) {
+  static const struct {
+    const char *op;
+    unsigned halves[OP_HALVES];
+  } table[] = {
+      {"linear", {15, 6}},             /* all; x and w, into float32 */
+      {"layer_norm", {3, 1, 2}},       /* y and x; each */
+      {"norm_modulate", {3, 1, 2}},    /* the same */
+      {"gate_add_norm", {7, 5, 1, 2}}, /* h, x and y; h and y, as a forward has them; h; x */
+      {"qk_norm_rope", {1}},           /* x */
+      {"attention", {15}},             /* out, q, k, v */
+      {"gate_add", {3, 1, 2}},         /* x and y; each */
+      {"convert", {1, 2, 3}},          /* into bfloat16; from it; both */
+      {"patchify", {1}},               /* y */
+      {"unpatchify", {2}},             /* y */
+      {"attention_weights", {7}},      /* p, q, k */
+      {"projected_values", {7}},       /* u, v, w */
+      {"channel_norm", {3}},           /* y and x */
+      {"conv3d_causal", {59}},         /* all but norm */
+      {"downsample_space", {15}},      /* all, and below */
+      {"downsample_time", {15}},
+      {"upsample_space", {3}},
+      {"upsample_time", {15}},
+      {"pool_mean", {2}}, /* x, and below */
+      {"pool_frames", {2}},
+      {"pool_moments", {2}},
+      {"pool_motion", {2}},
+  };
+  for (size_t row = 0; row < sizeof table / sizeof table[0]; row++)
+    if (strcmp(table[row].op, k->op) == 0) {
+      int n = 0;
+      for (; n < OP_HALVES && table[row].halves[n] != 0; n++)
+        halves[n] = table[row].halves[n];
+      return n;
+    }
+  return 0;
+}
+
+static bool is_bf16(const op_case *k, int tensor) {
+  return k->bf16 >> tensor & 1;
+}
+
+ebb_dtype op_case_dtype(const op_case *k, int tensor) {
+  return k->f64 ? EBB_F64 : is_bf16(k, tensor) && !k->widened ? EBB_BF16 : EBB_F32;
+}
+
 static double draw(const op_case *k, int tensor, int64_t element) {
   double scale = k->t[tensor].scale != 0 ? k->t[tensor].scale : 1;
   double value = scale * (2 * ebb_random_uniform(k->seed, (uint64_t)tensor, (uint64_t)element) - 1);
+  if (is_bf16(k, tensor))
+    return (double)ebb_float_of_bf16(ebb_bf16_of_float((float)value));
   return k->f64 ? value : (double)(float)value;
 }
 
@@ -52,26 +102,29 @@ double op_case_value(const op_case *k, int tensor, int64_t element) {
 }
 
 static size_t block_bytes(const op_case *k, int i) {
-  return (size_t)(op_tensor_count(&k->t[i]) + 2 * GUARD) * (k->f64 ? 8 : 4);
+  return (size_t)(op_tensor_count(&k->t[i]) + 2 * GUARD) * ebb_dtype_size(op_case_dtype(k, i));
 }
 
 /* What is uploaded for tensor i: inputs as drawn, NaN for outputs, a pattern around. */
 static void fill_block(const op_case *k, int i, char *block) {
   int64_t n = op_tensor_count(&k->t[i]);
+  ebb_dtype dtype = op_case_dtype(k, i);
   for (int64_t at = 0; at < n + 2 * GUARD; at++) {
     bool inside = at >= GUARD && at < GUARD + n;
     double value = inside ? NAN : 12345.0 + (double)at;
     if (inside && k->t[i].flags & OP_IN)
       value = op_case_value(k, i, at - GUARD);
-    if (k->f64)
+    if (dtype == EBB_F64)
       ((double *)block)[at] = value;
+    else if (dtype == EBB_BF16)
+      ((uint16_t *)block)[at] = ebb_bf16_of_float((float)value);
     else
       ((float *)block)[at] = (float)value;
   }
 }
 
 static bool check_block(const op_case *k, int i, const char *before, const char *after, ebb_error *err) {
-  size_t element = k->f64 ? 8 : 4, guard = GUARD * element, all = block_bytes(k, i);
+  size_t element = ebb_dtype_size(op_case_dtype(k, i)), guard = GUARD * element, all = block_bytes(k, i);
   if (memcmp(before, after, guard) != 0 || memcmp(before + all - guard, after + all - guard, guard) != 0)
     return ebb_fail(err, "%s (%s): memory around %s was overwritten", k->op, k->label, k->t[i].name);
   if (!(k->t[i].flags & OP_OUT) && memcmp(before, after, all) != 0)
@@ -83,7 +136,16 @@ static double *to_doubles(const op_case *k, int i, const char *block) {
   int64_t n = op_tensor_count(&k->t[i]);
   double *values = malloc((size_t)n * sizeof *values);
   for (int64_t at = 0; at < n; at++)
-    values[at] = k->f64 ? ((const double *)block)[GUARD + at] : (double)((const float *)block)[GUARD + at];
+    switch (op_case_dtype(k, i)) {
+    case EBB_F64:
+      values[at] = ((const double *)block)[GUARD + at];
+      break;
+    case EBB_BF16:
+      values[at] = (double)ebb_float_of_bf16(((const uint16_t *)block)[GUARD + at]);
+      break;
+    default:
+      values[at] = (double)((const float *)block)[GUARD + at];
+    }
   return values;
 }
 
@@ -92,8 +154,7 @@ void op_case_tensors(ebb_context *c, const op_case *k, ebb_tensor t[OP_TENSORS])
     t[i] = EBB_NO_TENSOR;
     if (k->t[i].rank == 0)
       continue;
-    t[i] = ebb_tensor_new(c, EBB_ACTIVATIONS, k->f64 ? EBB_F64 : EBB_F32, k->t[i].name, k->t[i].rank,
-                          k->t[i].shape);
+    t[i] = ebb_tensor_new(c, EBB_ACTIVATIONS, op_case_dtype(k, i), k->t[i].name, k->t[i].rank, k->t[i].shape);
     if (c->counting)
       continue;
     char *block = malloc(block_bytes(k, i));
@@ -115,7 +176,7 @@ bool op_case_run(ebb_context *c, const op_case *k, double *results[OP_TENSORS], 
     before[i] = malloc(block_bytes(k, i));
     after[i] = malloc(block_bytes(k, i));
     fill_block(k, i, before[i]);
-    blocks[i] = EBB_NEW(c, EBB_ACTIVATIONS, k->f64 ? EBB_F64 : EBB_F32, k->t[i].name, count + 2 * GUARD);
+    blocks[i] = EBB_NEW(c, EBB_ACTIVATIONS, op_case_dtype(k, i), k->t[i].name, count + 2 * GUARD);
     ebb_upload(c, blocks[i], before[i]);
     t[i] = ebb_view(ebb_slice(blocks[i], GUARD, count), k->t[i].rank, k->t[i].shape);
   }
@@ -174,14 +235,17 @@ double op_relative_error(const double *a, const double *b, int64_t n) {
 RUN(linear, ebb_linear(c, t[0], t[1], t[2], t[3], (ebb_activation)k->i[0]))
 RUN(layer_norm, ebb_layer_norm(c, t[0], t[1], t[2], t[3], (float)k->f[0]))
 RUN(norm_modulate, ebb_norm_modulate(c, t[0], t[1], t[2], t[3], (float)k->f[0]))
+RUN(gate_add_norm, ebb_gate_add_norm(c, t[0], t[1], t[2], t[3], t[4], t[5], (float)k->f[0]))
 RUN(qk_norm_rope, ebb_qk_norm_rope(c, t[0], t[1], t[2], t[3], k->i[0], (float)k->f[0]))
 RUN(channel_norm, ebb_channel_norm(c, t[0], t[1], t[2], (ebb_activation)k->i[0]))
 RUN(timestep_embedding, ebb_timestep_embedding(c, t[0], t[1]))
-RUN(attention, ebb_attention(c, t[0], &((ebb_attention_stats){t[4], t[5]}), t[1], t[2], t[3], k->i[0], k->i[1] ? k->i[1] : 1))
+RUN(attention, ebb_attention(c, t[0], &((ebb_attention_stats){t[4], t[5]}), t[1], t[2], t[3], k->i[0],
+                             k->i[1] ? k->i[1] : 1))
 RUN(attention_weights, ebb_attention_weights(c, t[0], t[1], t[2], k->i[0], k->i[1] ? k->i[1] : 1))
 RUN(projected_values, ebb_projected_values(c, t[0], t[1], t[2], k->i[0]))
 RUN(gate_add, ebb_gate_add(c, t[0], t[1], t[2]))
 RUN(axpby, ebb_axpby(c, t[0], (float)k->f[0], t[1], (float)k->f[1], t[2]))
+RUN(convert, ebb_convert(c, t[0], t[1]))
 RUN(activate, ebb_activate(c, t[0], t[1], (ebb_activation)k->i[0]))
 RUN(add_table, ebb_add_table(c, t[0], t[1], t[2]))
 RUN(channel_affine, ebb_channel_affine(c, t[0], t[1], t[2], t[3]))

@@ -33,6 +33,8 @@ struct op_case {
   bool large;           /* too slow for the definition: for the micro-benchmark and device against CPU */
   bool huge;            /* full size, gigabytes: for devices, and for the micro-benchmark alone; large as well */
   int64_t first_sample; /* where the batch starts in the drawn values: op_case_sample() */
+  unsigned bf16;        /* bit i: the numbers of tensor i are bfloat16; of op_case_halves() */
+  bool widened;         /* and are given as float32 all the same, to a backend that has no bfloat16 */
 };
 
 extern const op_case op_cases[];
@@ -42,9 +44,15 @@ extern const int op_case_count;
 op_case op_case_sample(const op_case *k, int64_t b);
 int64_t op_case_batch(const op_case *k);
 
+/* The ways in which an op takes bfloat16 ("Half" in kernels/ops.h): values for op_case.bf16, the first with all
+ * tensors that may be. Returns how many there are, 0 for an op that has float32 alone. */
+#define OP_HALVES 4
+int op_case_halves(const op_case *k, unsigned halves[OP_HALVES]);
+ebb_dtype op_case_dtype(const op_case *k, int tensor); /* in which a tensor is given */
+
 int64_t op_tensor_count(const op_tensor *t); /* elements; 0 when absent */
 
-/* The drawn input value of an element, already rounded to the case's dtype. Outputs start as NaN. */
+/* The drawn input value of an element, already rounded to its tensor's dtype. Outputs start as NaN. */
 double op_case_value(const op_case *k, int tensor, int64_t element);
 
 /* The case's tensors in the activation arena with the drawn inputs, outputs NaN; for timing. Works when

@@ -62,6 +62,18 @@ void truth_norm_modulate(const op_case *k, double *const *t) { /* y, x, shift, s
     }
 }
 
+void truth_gate_add_norm(const op_case *k, double *const *t) { /* h, x, y, gate, shift, scale; f: eps */
+  int64_t B = N(1, 0), S = N(1, 1), D = N(1, 2);
+  for (int64_t r = 0; r < B * S; r++) {
+    double *h = t[0] + r * D, *x = t[1] + r * D;
+    for (int64_t i = 0; i < D; i++)
+      x[i] += (HAS(3) ? t[3][SAMPLE(3, r / S) * D + i] : 1) * t[2][r * D + i];
+    normalize(h, x, D, k->f[0]);
+    for (int64_t i = 0; i < D; i++)
+      h[i] = h[i] * (1 + t[5][SAMPLE(5, r / S) * D + i]) + t[4][SAMPLE(4, r / S) * D + i];
+  }
+}
+
 void truth_qk_norm_rope(const op_case *k, double *const *t) { /* x, w, cos, sin; i: heads; f: eps */
   int64_t B = N(0, 0), S = N(0, 1), D = N(0, 2), half = D / k->i[0] / 2;
   for (int64_t b = 0; b < B; b++)
@@ -179,6 +191,10 @@ void truth_gate_add(const op_case *k, double *const *t) { /* x, y, gate */
 void truth_axpby(const op_case *k, double *const *t) { /* y, x, z; f: a, b */
   for (int64_t i = 0; i < op_tensor_count(&k->t[0]); i++)
     t[0][i] = k->f[0] * t[1][i] + (HAS(2) ? k->f[1] * t[2][i] : 0);
+}
+
+void truth_convert(const op_case *k, double *const *t) { /* y, x */
+  memcpy(t[0], t[1], (size_t)op_tensor_count(&k->t[0]) * sizeof(double));
 }
 
 void truth_activate(const op_case *k, double *const *t) { /* y, x; i: activation */

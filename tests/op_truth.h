@@ -8,6 +8,7 @@
 void truth_linear(const op_case *k, double *const *t);
 void truth_layer_norm(const op_case *k, double *const *t);
 void truth_norm_modulate(const op_case *k, double *const *t);
+void truth_gate_add_norm(const op_case *k, double *const *t);
 void truth_qk_norm_rope(const op_case *k, double *const *t);
 void truth_channel_norm(const op_case *k, double *const *t);
 void truth_timestep_embedding(const op_case *k, double *const *t);
@@ -16,6 +17,7 @@ void truth_attention_weights(const op_case *k, double *const *t);
 void truth_projected_values(const op_case *k, double *const *t);
 void truth_gate_add(const op_case *k, double *const *t);
 void truth_axpby(const op_case *k, double *const *t);
+void truth_convert(const op_case *k, double *const *t);
 void truth_activate(const op_case *k, double *const *t);
 void truth_add_table(const op_case *k, double *const *t);
 void truth_channel_affine(const op_case *k, double *const *t);

@@ -10,36 +10,10 @@
 
 #include <cmocka.h>
 
-#include "tests/op_cases.h"
+#include "tests/op_check.h"
 
 static void open_cpu(ebb_context *c) {
-  ebb_error err = {0};
-  if (!ebb_context_open(c, "cpu", &err) || !ebb_context_reserve(c, EBB_ACTIVATIONS, (size_t)64 << 20, &err))
-    fail_msg("%s", err.text);
-}
-
-static void run(ebb_context *c, const op_case *k, double *results[OP_TENSORS]) {
-  ebb_error err = {0};
-  if (!op_case_run(c, k, results, &err))
-    fail_msg("%s", err.text);
-}
-
-/* Number of outputs beyond the tolerance. */
-static int compare(const op_case *k, double *is[OP_TENSORS], double *should[OP_TENSORS]) {
-  int failed = 0;
-  for (int i = 0; i < OP_TENSORS; i++) {
-    if (k->t[i].rank == 0 || !(k->t[i].flags & OP_OUT))
-      continue;
-    double error = op_relative_error(is[i], should[i], op_tensor_count(&k->t[i]));
-    if (getenv("EBB_SHOW_ERRORS"))
-      print_message("%-20s %-32s %-9s %.1e of %.0e\n", k->op, k->label, k->t[i].name, error, k->tolerance);
-    if (!(error <= k->tolerance)) {
-      print_error("%s (%s): %s has relative error %.3e, tolerance %.1e\n", k->op, k->label, k->t[i].name,
-                  error, k->tolerance);
-      failed++;
-    }
-  }
-  return failed;
+  op_open(c, "cpu", 64);
 }
 
 static void matches_the_definition(void **state) {
@@ -52,25 +26,14 @@ static void matches_the_definition(void **state) {
     double *is[OP_TENSORS], *should[OP_TENSORS];
     if (k->large)
       continue;
-    run(&c, k, is);
+    op_run(&c, k, is);
     op_case_truth(k, should);
-    failed += compare(k, is, should);
+    failed += op_compare(k, is, should, "the definition", op_own_tolerance);
     op_case_free(is);
     op_case_free(should);
   }
   ebb_context_close(&c);
   assert_int_equal(failed, 0);
-}
-
-/* Bitwise: part (of part_case) is what stands in whole (of k) at that sample. */
-static void assert_same(const op_case *k, const char *what, double *whole[OP_TENSORS],
-                        const op_case *part_case, double *part[OP_TENSORS]) {
-  for (int i = 0; i < OP_TENSORS; i++) {
-    int64_t count = op_tensor_count(&part_case->t[i]);
-    int64_t first = k->t[i].flags & OP_BATCHED ? part_case->first_sample * count : 0;
-    if (count > 0 && memcmp(whole[i] + first, part[i], (size_t)count * sizeof(double)) != 0)
-      fail_msg("%s (%s): %s is not bitwise the same %s", k->op, k->label, k->t[i].name, what);
-  }
 }
 
 static void same_bytes_for_any_threads(void **state) {
@@ -91,10 +54,10 @@ static void same_bytes_for_any_threads(void **state) {
     if (op_cases[n].large)
       continue;
     double *one[OP_TENSORS], *many[OP_TENSORS];
-    run(&c[0], &op_cases[n], one);
+    op_run(&c[0], &op_cases[n], one);
     for (int t = 1; t < 4; t++) {
-      run(&c[t], &op_cases[n], many);
-      assert_same(&op_cases[n], "with more threads", one, &op_cases[n], many);
+      op_run(&c[t], &op_cases[n], many);
+      op_assert_same(&op_cases[n], "with more threads", one, &op_cases[n], many);
       op_case_free(many);
     }
     op_case_free(one);
@@ -107,20 +70,9 @@ static void same_bytes_alone_and_in_a_batch(void **state) {
   (void)state;
   ebb_context c;
   open_cpu(&c);
-  for (int n = 0; n < op_case_count; n++) {
-    const op_case *k = &op_cases[n];
-    if (k->large || op_case_batch(k) == 1)
-      continue;
-    double *all[OP_TENSORS], *alone[OP_TENSORS];
-    run(&c, k, all);
-    for (int64_t b = 0; b < op_case_batch(k); b++) {
-      op_case one = op_case_sample(k, b);
-      run(&c, &one, alone);
-      assert_same(k, "without the batch around it", all, &one, alone);
-      op_case_free(alone);
-    }
-    op_case_free(all);
-  }
+  for (int n = 0; n < op_case_count; n++)
+    if (!op_cases[n].large)
+      op_check_samples(&c, &op_cases[n]);
   ebb_context_close(&c);
 }
 
@@ -129,20 +81,8 @@ static void attention_is_the_same_without_statistics(void **state) {
   ebb_context c;
   open_cpu(&c);
   int compared = 0;
-  for (int n = 0; n < op_case_count; n++) {
-    const op_case *k = &op_cases[n];
-    if (strcmp(k->op, "attention") != 0 || k->large || k->t[4].rank + k->t[5].rank == 0)
-      continue;
-    op_case plain = *k;
-    plain.t[4] = plain.t[5] = (op_tensor){0};
-    double *with[OP_TENSORS], *without[OP_TENSORS];
-    run(&c, k, with);
-    run(&c, &plain, without);
-    assert_same(k, "without statistics", with, &plain, without);
-    op_case_free(with);
-    op_case_free(without);
-    compared++;
-  }
+  for (int n = 0; n < op_case_count; n++)
+    compared += !op_cases[n].large && op_check_statistics(&c, &op_cases[n]);
   ebb_context_close(&c);
   assert_true(compared >= 4);
 }
@@ -151,61 +91,28 @@ static void rows_of_mass_add_to_one(void **state) {
   (void)state;
   ebb_context c;
   open_cpu(&c);
-  for (int n = 0; n < op_case_count; n++) {
-    const op_case *k = &op_cases[n];
-    if (strcmp(k->op, "attention") != 0 || k->large || k->t[4].rank == 0)
-      continue;
-    double *results[OP_TENSORS];
-    run(&c, k, results);
-    int64_t Tk = k->t[4].shape[3];
-    for (int64_t row = 0; row < op_tensor_count(&k->t[4]) / Tk; row++) {
-      double total = 0;
-      for (int64_t t = 0; t < Tk; t++)
-        total += results[4][row * Tk + t];
-      assert_true(fabs(total - 1) < 1e-6);
-    }
-    op_case_free(results);
-  }
+  for (int n = 0; n < op_case_count; n++)
+    if (!op_cases[n].large)
+      op_check_mass(&c, &op_cases[n], 1e-6);
   ebb_context_close(&c);
 }
 
-/* In place where the contract allows it: the same bytes as into another tensor. */
+static void fused_norm_is_the_same(void **state) {
+  (void)state;
+  ebb_context c;
+  open_cpu(&c);
+  int compared = 0;
+  for (int n = 0; n < op_case_count; n++)
+    compared += !op_cases[n].large && op_check_fused_norm(&c, &op_cases[n]);
+  ebb_context_close(&c);
+  assert_true(compared >= 4);
+}
+
 static void in_place_is_the_same(void **state) {
   (void)state;
   ebb_context c;
   open_cpu(&c);
-  ebb_error err = {0};
-  float values[768], apart[768], same[768];
-  for (int i = 0; i < 768; i++)
-    values[i] = sinf((float)(3 * i)) * 2;
-  ebb_tensor x = EBB_ACTIVATION(&c, "x", 2, 3, 2, 8, 8), y = EBB_ACTIVATION(&c, "y", 2, 3, 2, 8, 8);
-  ebb_tensor w = EBB_ACTIVATION(&c, "w", 8), u = EBB_ACTIVATION(&c, "u", 8),
-             three = EBB_ACTIVATION(&c, "three", 3);
-  ebb_upload(&c, w, values + 5);
-  ebb_upload(&c, u, values + 50);
-  ebb_upload(&c, three, values + 20);
-  for (int op = 0; op < 6; op++) {
-    for (int place = 0; place < 2; place++) {
-      ebb_upload(&c, x, values);
-      ebb_tensor to = place == 0 ? y : x;
-      if (op == 0)
-        ebb_layer_norm(&c, to, x, w, u, 1e-6f);
-      else if (op == 1)
-        ebb_channel_norm(&c, to, x, w, EBB_SILU);
-      else if (op == 2)
-        ebb_axpby(&c, to, 0.5f, x, 2.0f, x);
-      else if (op == 3)
-        ebb_activate(&c, to, x, EBB_GELU_TANH);
-      else if (op == 4)
-        ebb_channel_affine(&c, to, x, three, three);
-      else
-        ebb_clamp(&c, to, x, -0.5f, 1.0f);
-      ebb_download(&c, place == 0 ? apart : same, to);
-    }
-    assert_memory_equal(apart, same, sizeof apart);
-  }
-  if (!ebb_context_ok(&c, &err))
-    fail_msg("%s", err.text);
+  op_check_in_place(&c);
   ebb_context_close(&c);
 }
 
@@ -261,6 +168,7 @@ int main(void) {
       cmocka_unit_test(same_bytes_alone_and_in_a_batch),
       cmocka_unit_test(attention_is_the_same_without_statistics),
       cmocka_unit_test(rows_of_mass_add_to_one),
+      cmocka_unit_test(fused_norm_is_the_same),
       cmocka_unit_test(in_place_is_the_same),
       cmocka_unit_test(activations_are_accurate_everywhere),
       cmocka_unit_test(not_positive_definite_is_not_a_number),

@@ -1,0 +1,209 @@
+/* The CUDA backend against the float64 definition and against the CPU, in float32 and in bfloat16, and what the
+ * contract promises about bytes. Skipped where there is no device.
+ *
+ * Tolerances: float32 1e-5; bfloat16 twice the error that PyTorch's own makes on a case of that shape
+ * (tests/op_bf16.inc, made by tests/fixtures/make_op_bf16.py), and 1e-5 where that is less. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/op_check.h"
+
+typedef struct bf16_error {
+  const char *op, *label, *output;
+  double error;
+} bf16_error;
+
+static const bf16_error bf16_errors[] = {
+#include "tests/op_bf16.inc"
+};
+
+typedef struct contexts {
+  ebb_context cuda, cpu;
+  bool present;
+} contexts;
+
+static int open_both(void **state) {
+  static contexts both;
+  ebb_error err = {0};
+  both.present = ebb_context_open(&both.cuda, "cuda", &err);
+  *state = &both;
+  if (!both.present) {
+    print_message("skipped: no CUDA device (%s)\n", err.text);
+    return 0;
+  }
+  if (!ebb_context_reserve(&both.cuda, EBB_ACTIVATIONS, (size_t)2048 << 20, &err))
+    fail_msg("%s", err.text);
+  op_open(&both.cpu, "cpu", 512);
+  return 0;
+}
+
+static int close_both(void **state) {
+  contexts *both = *state;
+  if (both->present) {
+    ebb_context_close(&both->cuda);
+    ebb_context_close(&both->cpu);
+  }
+  return 0;
+}
+
+static ebb_context *cuda_of(void **state) {
+  contexts *both = *state;
+  if (!both->present)
+    skip();
+  return &both->cuda;
+}
+
+static double f32_tolerance(const op_case *k, int tensor) {
+  (void)tensor;
+  return k->f64 || k->tolerance == 0 ? k->tolerance : fmax(k->tolerance, 1e-5);
+}
+
+static double bf16_tolerance(const op_case *k, int tensor) {
+  for (size_t i = 0; i < sizeof bf16_errors / sizeof bf16_errors[0]; i++) {
+    const bf16_error *e = &bf16_errors[i];
+    if (strcmp(e->op, k->op) == 0 && strcmp(e->label, k->label) == 0 &&
+        strcmp(e->output, k->t[tensor].name) == 0)
+      return fmax(2 * e->error, 1e-5);
+  }
+  fail_msg("tests/op_bf16.inc has no line for %s (%s), output %s: run tests/fixtures/make_op_bf16.py", k->op,
+           k->label, k->t[tensor].name);
+  return 0;
+}
+
+/* Calls `check` with every case that is not large, in float32 and in every bfloat16 that it takes; returns for
+ * how many it said true. */
+static int for_all(ebb_context *c, bool (*check)(ebb_context *c, const op_case *k)) {
+  int checked = 0;
+  for (int n = 0; n < op_case_count; n++) {
+    unsigned halves[OP_HALVES];
+    op_case k = op_cases[n];
+    if (k.large)
+      continue;
+    checked += check(c, &k);
+    for (int i = op_case_halves(&k, halves); i-- > 0;) {
+      k.bf16 = halves[i];
+      checked += check(c, &k);
+    }
+  }
+  return checked;
+}
+
+/* What the case should give: the definition, or for large cases the CPU in float32. */
+static const char *expected(contexts *both, const op_case *k, double *should[OP_TENSORS]) {
+  op_case wide = *k;
+  wide.widened = true;
+  if (k->large)
+    op_run(&both->cpu, &wide, should);
+  else
+    op_case_truth(k, should);
+  return k->large ? "the CPU" : "the definition";
+}
+
+static int compare_with(contexts *both, const op_case *k, op_tolerance_fn *tolerance) {
+  double *is[OP_TENSORS], *should[OP_TENSORS];
+  op_run(&both->cuda, k, is);
+  const char *against = expected(both, k, should);
+  int failed = op_compare(k, is, should, against, tolerance);
+  op_case_free(is);
+  op_case_free(should);
+  return failed;
+}
+
+static void matches_the_definition(void **state) {
+  cuda_of(state);
+  int failed = 0;
+  for (int n = 0; n < op_case_count; n++)
+    if (!op_cases[n].huge)
+      failed += compare_with(*state, &op_cases[n], f32_tolerance);
+  assert_int_equal(failed, 0);
+}
+
+static void matches_the_cpu(void **state) {
+  ebb_context *c = cuda_of(state), *cpu = &((contexts *)*state)->cpu;
+  int failed = 0;
+  for (int n = 0; n < op_case_count; n++) {
+    const op_case *k = &op_cases[n];
+    double *is[OP_TENSORS], *should[OP_TENSORS];
+    if (k->large) /* done above */
+      continue;
+    op_run(c, k, is);
+    op_run(cpu, k, should);
+    failed += op_compare(k, is, should, "the CPU", f32_tolerance);
+    op_case_free(is);
+    op_case_free(should);
+  }
+  assert_int_equal(failed, 0);
+}
+
+static void bfloat16_is_as_good_as_pytorch(void **state) {
+  cuda_of(state);
+  int failed = 0;
+  for (int n = 0; n < op_case_count; n++) {
+    unsigned halves[OP_HALVES];
+    op_case k = op_cases[n];
+    for (int i = op_case_halves(&k, halves); i-- > 0 && !k.huge;) {
+      k.bf16 = halves[i];
+      failed += compare_with(*state, &k, bf16_tolerance);
+    }
+  }
+  assert_int_equal(failed, 0);
+}
+
+static bool check_twice(ebb_context *c, const op_case *k) {
+  double *once[OP_TENSORS], *again[OP_TENSORS];
+  op_run(c, k, once);
+  op_run(c, k, again);
+  op_assert_same(k, "when it is run again", once, k, again);
+  op_case_free(once);
+  op_case_free(again);
+  return true;
+}
+
+static void same_bytes_in_every_run(void **state) {
+  assert_true(for_all(cuda_of(state), check_twice) > op_case_count / 2);
+}
+
+static void same_bytes_alone_and_in_a_batch(void **state) {
+  assert_true(for_all(cuda_of(state), op_check_samples) > op_case_count / 4);
+}
+
+static void attention_is_the_same_without_statistics(void **state) {
+  assert_true(for_all(cuda_of(state), op_check_statistics) >= 8);
+}
+
+static bool check_mass(ebb_context *c, const op_case *k) {
+  return op_check_mass(c, k, 1e-5);
+}
+
+static void rows_of_mass_add_to_one(void **state) {
+  assert_true(for_all(cuda_of(state), check_mass) >= 8);
+}
+
+static void fused_norm_is_the_same(void **state) {
+  assert_true(for_all(cuda_of(state), op_check_fused_norm) >= 20);
+}
+
+static void in_place_is_the_same(void **state) {
+  op_check_in_place(cuda_of(state));
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(matches_the_definition),
+      cmocka_unit_test(matches_the_cpu),
+      cmocka_unit_test(bfloat16_is_as_good_as_pytorch),
+      cmocka_unit_test(same_bytes_in_every_run),
+      cmocka_unit_test(same_bytes_alone_and_in_a_batch),
+      cmocka_unit_test(attention_is_the_same_without_statistics),
+      cmocka_unit_test(rows_of_mass_add_to_one),
+      cmocka_unit_test(fused_norm_is_the_same),
+      cmocka_unit_test(in_place_is_the_same),
+  };
+  return cmocka_run_group_tests(tests, open_both, close_both);
+}
