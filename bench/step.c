@@ -22,10 +22,10 @@ typedef struct step {
 static const char *product_stage(const char *weight) {
   static const struct {
     const char *part, *stage;
-  } stages[] = {{"patch_embedding", "patch embedding"}, {"attn1.to_out", "self-attention, out"},
-                {"attn1.", "self-attention, q k v"},    {"attn2.to_out", "cross-attention, out"},
-                {"attn2.", "cross-attention, q"},       {"ffn.net.0", "feed-forward, up"},
-                {"ffn.net.2", "feed-forward, down"},    {"proj_out", "head"},
+  } stages[] = {{"patch_embedding", "patch embedding"},    {"attn1.to_out", "self-attention, out"},
+                {"attn1.", "self-attention, q k v"},       {"attn2.to_out", "cross-attention, out"},
+                {"attn2.", "cross-attention, q"},          {"ffn.net.0", "feed-forward, up"},
+                {"ffn.net.2", "feed-forward, down"},       {"proj_out", "head"},
                 {"projected text", "cross-attention, out"}};
   for (size_t i = 0; weight && i < sizeof stages / sizeof *stages; i++)
     if (strstr(weight, stages[i].part))
@@ -48,6 +48,8 @@ static void velocity_stage(const ebb_op_seen *op, char text[64]) {
     stage = "q k norm, positions";
   else if (strcmp(op->name, "gate_add") == 0)
     stage = "gates, residuals";
+  else if (strcmp(op->name, "gate_add_norm") == 0)
+    stage = "gates, residuals and norms";
   else if (strcmp(op->name, "patchify") == 0)
     stage = "patch embedding";
   else if (strcmp(op->name, "unpatchify") == 0)
@@ -187,7 +189,8 @@ static bool encoding(void *user, ebb_error *err) {
   snprintf(shape, sizeof shape, "1x3x%lldx%lldx%lld", (long long)b->options.frames, (long long)b->height,
            (long long)b->width);
   if (ok && !c->counting)
-    bench_sheet_row(&b->sheet, &(bench_row){"vae encode", "one clip", shape, ebb_dtype_name(b->dtype), time, flops, bytes});
+    bench_sheet_row(&b->sheet, &(bench_row){"vae encode", "one clip", shape, ebb_dtype_name(b->dtype), time,
+                                            flops, bytes});
   ok = ok && profile(s, encode, "vae op", shape, op_and_shape, err);
   ebb_vae_close(&s->vae);
   return ok;

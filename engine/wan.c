@@ -302,7 +302,8 @@ typedef struct activations {
   ebb_tensor patches;    /* [B,S,C*pt*ph*pw] */
   ebb_tensor output;     /* the same, float32: what the head gives */
   ebb_tensor x;          /* [B,S,D] float32: the residual stream */
-  ebb_tensor h;          /* [B,S,D]: what enters a sublayer, and what it adds */
+  ebb_tensor h;          /* [B,S,D]: what enters a sublayer */
+  ebb_tensor y;          /* [B,S,D]: what it adds */
   ebb_tensor q, k, v, a; /* [B,S,D] */
   ebb_tensor hidden;     /* [B,S,F] */
 } activations;
@@ -322,7 +323,8 @@ static activations take_activations(const ebb_model *m, int64_t B, int64_t S) {
   activations t = {.patches = EBB_NEW(c, EBB_ACTIVATIONS, m->dtype, "patches", B, S, features),
                    .output = EBB_ACTIVATION(c, "output patches", B, S, features),
                    .x = EBB_ACTIVATION(c, "x", B, S, D),
-                   .h = EBB_NEW(c, EBB_ACTIVATIONS, m->dtype, "h", B, S, D)};
+                   .h = EBB_NEW(c, EBB_ACTIVATIONS, m->dtype, "h", B, S, D),
+                   .y = EBB_NEW(c, EBB_ACTIVATIONS, m->dtype, "y", B, S, D)};
   size_t mark = ebb_arena_mark(&c->activations);
   t.hidden = EBB_NEW(c, EBB_ACTIVATIONS, m->dtype, "feed-forward", B, S, F);
   size_t end = ebb_arena_mark(&c->activations);
@@ -335,15 +337,15 @@ static activations take_activations(const ebb_model *m, int64_t B, int64_t S) {
   return t;
 }
 
-/* A block's shifts, scales and gates, each [1 or B, D]. */
+/* What block l takes from the modulation now besides its first shift and scale, each [1 or B, D]: rows 6l + 2 to
+ * 6l + 5. Rows 6l and 6l + 1 are its first shift and scale; after the last block they are the head's. */
 typedef struct modulation {
-  ebb_tensor shift1, scale1, gate1, shift2, scale2, gate2;
+  ebb_tensor gate1, shift2, scale2, gate2;
 } modulation;
 
 static modulation modulation_of(const constants *k, int64_t l) {
-  const ebb_tensor six = ebb_slice(k->now, 6 * l, 6);
-  return (modulation){ebb_at(six, 0), ebb_at(six, 1), ebb_at(six, 2),
-                      ebb_at(six, 3), ebb_at(six, 4), ebb_at(six, 5)};
+  const ebb_tensor four = ebb_slice(k->now, 6 * l + 2, 4);
+  return (modulation){ebb_at(four, 0), ebb_at(four, 1), ebb_at(four, 2), ebb_at(four, 3)};
 }
 
 static void wan_moment(ebb_model *m, const ebb_condition *cond, int64_t moment) {
@@ -358,7 +360,7 @@ static void cross_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, const block *
     ebb_convert(c, y, x);
 }
 
-/* h <- CrossAttention(q, text) of block l. Few keys: the map [B,S,N*M] first, over a's memory, then one narrow
+/* y <- CrossAttention(q, text) of block l. Few keys: the map [B,S,N*M] first, over a's memory, then one narrow
  * product. */
 static void attend_to_text(const ebb_model *m, int l, const activations *t, const ebb_condition *cond) {
   const wan *w = m->state;
@@ -371,13 +373,15 @@ static void attend_to_text(const ebb_model *m, int l, const activations *t, cons
     const ebb_tensor all = EBB_VIEW(t->a, ebb_count(t->a));
     const ebb_tensor map = ebb_named(EBB_VIEW(ebb_slice(all, 0, B * S * n), B, S, n), "text map");
     ebb_attention_weights(c, map, t->q, keys, (int)m->heads, cond->text_repeats);
-    ebb_linear(c, t->h, map, u, out.b, EBB_IDENTITY);
+    ebb_linear(c, t->y, map, u, out.b, EBB_IDENTITY);
   } else {
     ebb_attention(c, t->a, NULL, t->q, keys, values, (int)m->heads, cond->text_repeats);
-    linear(c, t->h, t->a, out, EBB_IDENTITY);
+    linear(c, t->y, t->a, out, EBB_IDENTITY);
   }
 }
 
+/* x <- block l of x. On entry h is norm(x) * (1 + scale1) + shift1, as the block before left it; on return it is what
+ * enters the next block, or the head. */
 static void forward_block(const ebb_model *m, int l, const activations *t, const ebb_condition *cond,
                           ebb_tap *tap) {
   const wan *w = m->state;
@@ -387,36 +391,35 @@ static void forward_block(const ebb_model *m, int l, const activations *t, const
   const int heads = (int)m->heads;
   const ebb_tensor none = EBB_NO_TENSOR;
   const modulation of = modulation_of(k, l);
+  const ebb_tensor next_shift = ebb_at(k->now, 6 * (l + 1)), next_scale = ebb_at(k->now, 6 * (l + 1) + 1);
   ebb_attention_stats room;
   const ebb_attention_stats *stats = ebb_tap_stats(tap, l, &room);
 
-  /* x <- x + gate1 * SelfAttention(norm(x) * (1 + scale1) + shift1) */
+  /* x <- x + gate1 * SelfAttention(h) */
   ebb_tap_tokens(tap, EBB_BLOCK_IN, l, t->x);
-  ebb_norm_modulate(c, t->h, t->x, of.shift1, of.scale1, w->eps);
   linear(c, t->q, t->h, b->self.q, EBB_IDENTITY);
   linear(c, t->k, t->h, b->self.k, EBB_IDENTITY);
   linear(c, t->v, t->h, b->self.v, EBB_IDENTITY);
   ebb_qk_norm_rope(c, t->q, b->self.norm_q, k->cos, k->sin, heads, w->eps);
   ebb_qk_norm_rope(c, t->k, b->self.norm_k, k->cos, k->sin, heads, w->eps);
   ebb_attention(c, t->a, stats, t->q, t->k, t->v, heads, 1);
-  linear(c, t->h, t->a, b->self.out, EBB_IDENTITY);
-  ebb_gate_add(c, t->x, t->h, of.gate1);
+  linear(c, t->y, t->a, b->self.out, EBB_IDENTITY);
+  ebb_gate_add(c, t->x, t->y, of.gate1);
   ebb_tap_tokens(tap, EBB_ATTN_OUT, l, t->x);
 
-  /* x <- x + CrossAttention(norm(x), text) */
+  /* x <- x + CrossAttention(norm(x), text); h <- norm(x) * (1 + scale2) + shift2 */
   cross_norm(c, t->h, t->x, b, w->eps);
   linear(c, t->q, t->h, b->cross.q, EBB_IDENTITY);
   ebb_qk_norm_rope(c, t->q, b->cross.norm_q, none, none, heads, w->eps);
   attend_to_text(m, l, t, cond);
-  ebb_gate_add(c, t->x, t->h, none);
+  ebb_gate_add_norm(c, t->h, t->x, t->y, none, of.shift2, of.scale2, w->eps);
   ebb_tap_tokens(tap, EBB_CROSS_OUT, l, t->x);
 
-  /* x <- x + gate2 * FeedForward(norm(x) * (1 + scale2) + shift2) */
-  ebb_norm_modulate(c, t->h, t->x, of.shift2, of.scale2, w->eps);
+  /* x <- x + gate2 * FeedForward(h); h <- norm(x) * (1 + next scale) + next shift */
   linear(c, t->hidden, t->h, b->up, EBB_GELU_TANH);
-  linear(c, t->h, t->hidden, b->down, EBB_IDENTITY);
-  ebb_tap_tokens(tap, EBB_MLP_OUT, l, t->h);
-  ebb_gate_add(c, t->x, t->h, of.gate2);
+  linear(c, t->y, t->hidden, b->down, EBB_IDENTITY);
+  ebb_tap_tokens(tap, EBB_MLP_OUT, l, t->y);
+  ebb_gate_add_norm(c, t->h, t->x, t->y, of.gate2, next_shift, next_scale, w->eps);
   ebb_tap_tokens(tap, EBB_BLOCK_OUT, l, t->x);
 }
 
@@ -427,13 +430,12 @@ static void wan_velocity(ebb_model *m, ebb_tensor v, ebb_tensor x, const ebb_con
   const size_t mark = ebb_arena_mark(&c->activations);
   const activations t = take_activations(m, x.shape[0], k->cos.shape[0]);
   const layer patch = {EBB_VIEW(w->patch.w, m->width, ebb_last(t.patches)), w->patch.b};
-  const ebb_tensor shift = ebb_at(k->now, 6 * m->blocks), scale = ebb_at(k->now, 6 * m->blocks + 1);
 
   ebb_patchify(c, t.patches, x, m->patch);
   linear(c, t.x, t.patches, patch, EBB_IDENTITY);
+  ebb_norm_modulate(c, t.h, t.x, ebb_at(k->now, 0), ebb_at(k->now, 1), w->eps);
   for (int l = 0; l < m->blocks; l++)
     forward_block(m, l, &t, cond, tap);
-  ebb_norm_modulate(c, t.h, t.x, shift, scale, w->eps);
   linear(c, t.output, t.h, w->head, EBB_IDENTITY);
   ebb_unpatchify(c, v, t.output, m->patch);
   ebb_arena_release(&c->activations, mark);

@@ -68,6 +68,11 @@ OP(projected_values, (ebb_context * c, ebb_tensor u, ebb_tensor v, ebb_tensor w,
    (c, k->t[0], k->t[1], k->t[2], (int)k->n), .t = {u, v, w}, .n = heads)
 OP(gate_add, (ebb_context * c, ebb_tensor x, ebb_tensor y, ebb_tensor gate), (c, k->t[0], k->t[1], k->t[2]),
    .t = {x, y, gate})
+OP(gate_add_norm,
+   (ebb_context * c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate, ebb_tensor shift,
+    ebb_tensor scale, float eps),
+   (c, k->t[0], k->t[1], k->t[2], k->t[3], k->t[4], k->t[5], k->a), .t = {h, x, y, gate, shift, scale},
+   .a = eps)
 OP(axpby, (ebb_context * c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor z),
    (c, k->t[0], k->a, k->t[1], k->b, k->t[2]), .t = {y, x, z}, .a = a, .b = b)
 OP(convert, (ebb_context * c, ebb_tensor y, ebb_tensor x), (c, k->t[0], k->t[1]), .t = {y, x})
@@ -75,8 +80,8 @@ OP(patchify, (ebb_context * c, ebb_tensor y, ebb_tensor x, const int patch[3]),
    (c, k->t[0], k->t[1], k->patch), .t = {y, x}, .patch = {patch[0], patch[1], patch[2]})
 OP(unpatchify, (ebb_context * c, ebb_tensor x, ebb_tensor y, const int patch[3]),
    (c, k->t[0], k->t[1], k->patch), .t = {x, y}, .patch = {patch[0], patch[1], patch[2]})
-OP(pool_mean, (ebb_context * c, ebb_tensor y, ebb_tensor x, void *scratch), (c, k->t[0], k->t[1], NULL), .t = {y, x},
-   .n = 0 * (scratch != NULL))
+OP(pool_mean, (ebb_context * c, ebb_tensor y, ebb_tensor x, void *scratch), (c, k->t[0], k->t[1], NULL),
+   .t = {y, x}, .n = 0 * (scratch != NULL))
 OP(pool_frames, (ebb_context * c, ebb_tensor y, ebb_tensor x, void *scratch), (c, k->t[0], k->t[1], NULL),
    .t = {y, x}, .n = 0 * (scratch != NULL))
 OP(pool_moments, (ebb_context * c, ebb_tensor y, ebb_tensor x, int64_t frames, void *scratch),
@@ -177,6 +182,7 @@ void recorder_install(ebb_context *c, recorder_counts *into) {
   backend.attention_weights = attention_weights;
   backend.projected_values = projected_values;
   backend.gate_add = gate_add;
+  backend.gate_add_norm = gate_add_norm;
   backend.axpby = axpby;
   backend.convert = convert;
   backend.patchify = patchify;
