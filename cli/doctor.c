@@ -40,10 +40,10 @@ static void print_backends(FILE *out) {
 #endif
   fprintf(out, "  %-14s %d thread%s, BLAS: %s, running its %s kernels\n", "cpu", threads,
           threads == 1 ? "" : "s", openblas_get_config(), openblas_get_corename());
-  const int gpus = ebb_context_gpus();
+  const char *why;
+  const int gpus = ebb_context_gpus(&why);
   if (gpus < 1)
-    fprintf(out, "  %-14s %s\n", "cuda",
-            gpus < 0 ? "not in this build" : "in this build; no GPU that the driver shows");
+    fprintf(out, "  %-14s %s%s\n", "cuda", gpus < 0 ? "" : "in this build; no GPU: ", why);
   for (int i = 0; i < gpus; i++)
     print_gpu(out, i);
 }

@@ -66,7 +66,7 @@ static bool open_vae(ebb_job *j, ebb_error *err) {
   bool ok =
       ebb_vae_open(&j->vae, &j->context, folder, dtype, NULL, true, false, err) &&
       (dtype == EBB_F32 || ebb_vae_open(&j->exact, &j->context, folder, EBB_F32, NULL, true, false, err));
-  j->latent_error = -1;
+  ebb_digest_abandon(&j->exact.digest); /* the same files as vae's */
   free(folder);
   if (!ok)
     return false;

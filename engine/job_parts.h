@@ -31,8 +31,10 @@ typedef struct ebb_job {
   ebb_integration plan;
   ebb_clip_size clip;
   ebb_vae vae;
-  ebb_vae exact;       /* the same in float32 when vae computes in bfloat16: what that costs is measured once */
-  double latent_error; /* of the first video, ||z - z_exact|| / ||z_exact||; negative: not measured */
+  ebb_vae
+      exact; /* the same in float32 when vae computes in bfloat16, kept for one measurement of what that costs */
+  bool latent_measured;
+  double latent_error; /* of the first video, ||z - z_exact|| / ||z_exact|| */
   ebb_latent_shape shape;
   ebb_tap_plan vae_plan;
   int vae_set;

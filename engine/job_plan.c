@@ -90,8 +90,9 @@ static void print_host(const ebb_job *j) {
   const bool exact = j->plan.solver == EBB_EXACT; /* which also keeps an Anderson history for every sample */
   double clips = (double)ebb_reader_bytes(j->clip, batch);
   double latents = latent * (exact ? 1 + 2 * EBB_ANDERSON_DEPTH + 4 : 1);
-  /* a batch that is captured, and one that is written */
-  double features = 2.0 * 4.0 * (double)feature_floats(j) * (double)batch;
+  /* a batch that is captured, one that is written, and one evaluation on its way from the device */
+  double features =
+      (2.0 + 1.0 / j->models[0].plan.step_count) * 4.0 * (double)feature_floats(j) * (double)batch;
   fprintf(
       j->options->log,
       "host         %.1f MiB: clips read ahead %.1f, latents %.1f, features before they are written %.1f\n",

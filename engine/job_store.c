@@ -2,6 +2,7 @@
 
 #include "loaders/file.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 void ebb_job_describe_set(const ebb_job *j, const char *name, const char *suffix, const ebb_tap_plan *plan,
@@ -97,12 +98,12 @@ static json_t *provenance(ebb_job *j, json_t *models) {
       "guidance", k->inversion.guidance, "sigmas", reals(j->plan.sigma, j->plan.steps + 1), "timesteps",
       reals(j->plan.timestep, j->plan.steps), "device", ebb_context_device(&j->context), "threads",
       ebb_context_threads(), "dtype", k->model.dtype, "vae_dtype", k->model.vae_dtype, "vae_latent_error",
-      j->latent_error < 0 ? json_null() : json_real(j->latent_error), "frames_asked", j->clip.wanted,
-      "frames_used", j->clip.used, "prompt_sha256", j->prompt_sha256, "negative_sha256", j->negative_sha256,
-      "prompt_tokens", (json_int_t)k->prompt.max_tokens, "random_seed", (json_int_t)k->model.seed, "skipped",
-      j->skipped);
+      isfinite(j->latent_error) && j->latent_measured ? json_real(j->latent_error) : json_null(),
+      "frames_asked", j->clip.wanted, "frames_used", j->clip.used, "prompt_sha256", j->prompt_sha256,
+      "negative_sha256", j->negative_sha256, "prompt_tokens", (json_int_t)k->prompt.max_tokens, "random_seed",
+      (json_int_t)k->model.seed, "skipped", j->skipped);
   free(text);
-  return run;
+  return ebb_must(run);
 }
 
 bool ebb_job_finish_store(ebb_job *j, ebb_error *err) {

@@ -202,7 +202,7 @@ void ebb_model_velocity(ebb_model *m, ebb_tensor v, ebb_tensor x, const ebb_cond
                          .arena = m->context->activations.base,
                          .mark = ebb_arena_mark(&m->context->activations),
                          .staging = captured ? tap->staging.data : NULL,
-                         .plan = captured ? tap->plan : NULL,
+                         .plan = captured ? tap->plan->number : 0,
                          .batch = x.shape[0],
                          .condition = cond->number,
                          .used = ++m->evaluations};

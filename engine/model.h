@@ -45,11 +45,10 @@ typedef struct ebb_family {
 /* A recorded forward, with all that its pointers hang on. */
 typedef struct ebb_forward {
   const void *x, *v, *arena,
-      *staging; /* arena: of the activations; staging: of the tap, NULL: captures nothing */
-  const ebb_tap_plan *plan;
-  size_t mark; /* of the activation arena */
-  int64_t batch, condition;
-  int64_t used; /* when it was last run; 0: free */
+      *staging;                   /* arena: of the activations; staging: of the tap, NULL: captures nothing */
+  size_t mark;                    /* of the activation arena */
+  int64_t batch, condition, plan; /* condition, plan: their numbers; plan 0: captures nothing */
+  int64_t used;                   /* when it was last run; 0: free */
   ebb_recording recording;
 } ebb_forward;
 

@@ -1,6 +1,7 @@
 #include "engine/tap.h"
 
 #include <assert.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -87,7 +88,8 @@ static bool add_slot(ebb_tap_plan *plan, ebb_point point, ebb_pool pool, ebb_err
 
 bool ebb_tap_plan_make(ebb_tap_plan *plan, const ebb_config *config, int steps, ebb_tap_sizes sizes,
                        ebb_error *err) {
-  *plan = (ebb_tap_plan){.sizes = sizes};
+  static atomic_llong plans;
+  *plan = (ebb_tap_plan){.number = atomic_fetch_add(&plans, 1) + 1, .sizes = sizes};
   if (sizes.blocks > EBB_TAP_BLOCKS)
     return ebb_fail(err, "capture: the model has %lld blocks, expected at most %d", (long long)sizes.blocks,
                     EBB_TAP_BLOCKS);

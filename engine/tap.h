@@ -4,8 +4,8 @@
  * the computation. Outputs with taps on and off are bitwise equal.
  *
  * Between begin and end a tap does nothing but call ops, and which step it is makes no difference: a forward
- * can be recorded with its tap and replayed (ebb_replay). Recordings go by the addresses of plan and staging: a
- * plan is not changed while models run with it. */
+ * can be recorded with its tap and replayed (ebb_replay). Recordings go by the plan's number and the staging's
+ * address: a plan is not changed while models run with it. */
 #ifndef EBB_ENGINE_TAP_H
 #define EBB_ENGINE_TAP_H
 
@@ -51,6 +51,7 @@ typedef struct ebb_tap_slot {
 } ebb_tap_slot;
 
 typedef struct ebb_tap_plan {
+  int64_t number; /* no other plan has it: recordings go by it */
   ebb_tap_sizes sizes;
   int step_count, block_count, slot_count;
   int steps[EBB_LIST];  /* evaluation numbers, ascending */

@@ -22,8 +22,8 @@ typedef struct ebb_vae {
  * context has it; norms are float32 all the same. random_seed as in ebb_model_open. with_encoder / with_decoder: which
  * half is loaded; the other one's weights are checked only. Errors as ebb_model_open; the same holds for the weight
  * arena's memory. */
-bool ebb_vae_open(ebb_vae *vae, ebb_context *c, const char *folder, ebb_dtype dtype, const int64_t *random_seed,
-                  bool with_encoder, bool with_decoder, ebb_error *err);
+bool ebb_vae_open(ebb_vae *vae, ebb_context *c, const char *folder, ebb_dtype dtype,
+                  const int64_t *random_seed, bool with_encoder, bool with_decoder, ebb_error *err);
 void ebb_vae_close(ebb_vae *vae);
 /* The latent of a video of F = chunk*k+1 frames; sides that the stride does not divide are rounded down, as
  * the convolutions do. Errors: F of another form, sides too small. */

@@ -290,8 +290,8 @@ static bool load(ebb_vae *vae, ebb_parameters *list, const char *folder, ebb_err
   return ok;
 }
 
-bool ebb_vae_open(ebb_vae *vae, ebb_context *c, const char *folder, ebb_dtype dtype, const int64_t *random_seed,
-                  bool with_encoder, bool with_decoder, ebb_error *err) {
+bool ebb_vae_open(ebb_vae *vae, ebb_context *c, const char *folder, ebb_dtype dtype,
+                  const int64_t *random_seed, bool with_encoder, bool with_decoder, ebb_error *err) {
   wan_vae *v = ebb_must(calloc(1, sizeof *v));
   *vae = (ebb_vae){.context = c, .dtype = dtype, .state = v};
   v->has_encoder = with_encoder;

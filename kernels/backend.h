@@ -17,7 +17,7 @@ typedef struct ebb_backend {
   ebb_place place; /* where its tensors live */
   bool half;       /* computes on bfloat16 too */
 
-  int (*devices)(void);                                     /* how many there are */
+  int (*devices)(const char **why); /* how many there are; why none: a constant text, else empty */
   bool (*open)(ebb_context *c, int device, ebb_error *err); /* fills c->state and c->device */
   void (*close)(ebb_context *c);
   void (*memory)(ebb_context *c, size_t *free_bytes, size_t *total_bytes);

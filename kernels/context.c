@@ -15,50 +15,54 @@ static const ebb_backend *const cuda = &ebb_cuda_backend;
 static const ebb_backend *const cuda = NULL;
 #endif
 
-int ebb_context_gpus(void) {
-  return cuda ? cuda->devices() : -1;
+int ebb_context_gpus(const char **why) {
+  *why = "not in this build";
+  return cuda ? cuda->devices(why) : -1;
 }
 
-/* The backend and the number named by `device`; NULL after filling err. */
-static const ebb_backend *find_backend(const char *device, int *number, ebb_error *err) {
-  int devices = cuda ? cuda->devices() : 0;
-  *number = 0;
-  if (strcmp(device, "cpu") == 0 || (strcmp(device, "auto") == 0 && devices == 0))
-    return &ebb_cpu_backend;
-  size_t digits = strncmp(device, "cuda:", 5) == 0 ? strspn(device + 5, "0123456789") : 0;
-  bool numbered = digits > 0 && digits < 4 && device[5 + digits] == '\0';
-  if (strcmp(device, "cuda") != 0 && strcmp(device, "auto") != 0 && !numbered) {
-    ebb_fail(err, "device \"%s\" is unknown; expected \"auto\", \"cpu\", \"cuda\" or \"cuda:N\"", device);
-    return NULL;
-  }
-  if (!cuda) {
-    ebb_fail(err, "device \"%s\": this build has no CUDA backend; use \"cpu\" (or \"auto\")", device);
-    return NULL;
-  }
-  *number = numbered ? atoi(device + 5) : 0;
-  if (devices == 0)
-    ebb_fail(err, "device \"%s\": no NVIDIA GPU that the driver shows; use \"cpu\" (or \"auto\")", device);
-  else if (*number >= devices)
-    ebb_fail(err, "device \"%s\" does not exist: there are %d, \"cuda:0\" to \"cuda:%d\"", device, devices,
-             devices - 1);
-  return *number < devices ? cuda : NULL;
-}
-
-bool ebb_context_open(ebb_context *c, const char *device, ebb_error *err) {
+static bool open_on(ebb_context *c, const ebb_backend *backend, int number, ebb_error *err) {
   memset(c, 0, sizeof *c);
-  int number;
-  const ebb_backend *backend = find_backend(device, &number, err);
-  if (!backend)
-    return false;
   c->backend = backend;
   snprintf(c->device, sizeof c->device, "%s", backend->name);
   c->weights = (ebb_arena){.name = "weights", .place = backend->place};
   c->activations = (ebb_arena){.name = "activations", .place = backend->place};
-  if (!backend->open(c, number, err)) {
+  if (!backend->open(c, number, err))
     c->backend = NULL;
-    return false;
+  return c->backend != NULL;
+}
+
+/* The first GPU that can be used, or the CPU. */
+static bool open_auto(ebb_context *c, ebb_error *err) {
+  const char *why;
+  for (int i = 0; i < ebb_context_gpus(&why); i++) {
+    ebb_error unsuitable = {0};
+    if (open_on(c, cuda, i, &unsuitable))
+      return true;
   }
-  return true;
+  return open_on(c, &ebb_cpu_backend, 0, err);
+}
+
+bool ebb_context_open(ebb_context *c, const char *device, ebb_error *err) {
+  const char *why;
+  memset(c, 0, sizeof *c);
+  if (strcmp(device, "auto") == 0)
+    return open_auto(c, err);
+  if (strcmp(device, "cpu") == 0)
+    return open_on(c, &ebb_cpu_backend, 0, err);
+  size_t digits = strncmp(device, "cuda:", 5) == 0 ? strspn(device + 5, "0123456789") : 0;
+  bool numbered = digits > 0 && digits < 4 && device[5 + digits] == '\0';
+  if (strcmp(device, "cuda") != 0 && !numbered)
+    return ebb_fail(err, "device \"%s\" is unknown; expected \"auto\", \"cpu\", \"cuda\" or \"cuda:N\"",
+                    device);
+  int number = numbered ? atoi(device + 5) : 0, gpus = ebb_context_gpus(&why);
+  if (gpus < 0)
+    return ebb_fail(err, "device \"%s\": this build has no CUDA backend; use \"cpu\" (or \"auto\")", device);
+  if (gpus == 0)
+    return ebb_fail(err, "device \"%s\": no GPU can be used (%s); use \"cpu\" (or \"auto\")", device, why);
+  if (number >= gpus)
+    return ebb_fail(err, "device \"%s\" does not exist: there are %d, \"cuda:0\" to \"cuda:%d\"", device,
+                    gpus, gpus - 1);
+  return open_on(c, cuda, number, err);
 }
 
 static void release_arena(ebb_context *c, ebb_arena *arena) {
@@ -168,7 +172,7 @@ void ebb_download_start(ebb_context *c, void *to, ebb_tensor from) {
 }
 
 void ebb_download_wait(ebb_context *c) {
-  if (!c->counting && !c->error.text[0])
+  if (!c->counting) /* after a failure too: a copy may be under way into memory that is about to be freed */
     c->backend->download_wait(c);
 }
 
@@ -206,7 +210,7 @@ void ebb_replay(ebb_context *c, ebb_recording *r, void (*work)(void *user), void
     work(user);
     r->counters = c->counters;
     add_counters(&r->counters, before, -1);
-    r->runs += !c->counting;
+    r->runs += !c->counting && !c->error.text[0];
     return;
   }
   if (!r->graph) {

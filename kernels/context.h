@@ -41,9 +41,9 @@ typedef struct ebb_context {
 
 typedef enum ebb_arena_kind { EBB_WEIGHTS, EBB_ACTIVATIONS } ebb_arena_kind;
 
-/* How many GPUs "cuda:N" can name; -1: this build has no CUDA. */
-int ebb_context_gpus(void);
-/* device: "auto" (the first GPU, or the CPU where there is none), "cpu", "cuda" (= "cuda:0") or "cuda:N".
+/* How many GPUs "cuda:N" can name; -1: this build has no CUDA. *why says why there are none. */
+int ebb_context_gpus(const char **why);
+/* device: "auto" (the first GPU that can be used, or the CPU), "cpu", "cuda" (= "cuda:0") or "cuda:N".
  * Arenas are empty; no memory yet. Errors: unknown device, or one that this build or machine does not have,
  * with what it has. */
 bool ebb_context_open(ebb_context *c, const char *device, ebb_error *err);

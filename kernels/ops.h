@@ -85,7 +85,7 @@ void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *st
  * through the output projection beforehand, so that for W_out [D,D]
  *   linear(attention(q, k, v), W_out) = linear(attention_weights(q, k), projected_values(v, W_out))
  * with N*M instead of D columns in the product. */
-#define EBB_FEW_KEYS 128
+#define EBB_FEW_KEYS 4 /* an empty prompt has 2: its one token, and what pads it */
 /* M <= EBB_FEW_KEYS. p[b,s,n*M+m]: the softmax row over m of head n, `repeats` as in ebb_attention. p [B,S,N*M], q [B,S,D], k
  * [B,M,D] or [1,M,D]. Half: p, q, k together. */
 void ebb_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, int heads,

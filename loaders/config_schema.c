@@ -53,7 +53,7 @@ const ebb_key ebb_keys[] = {
 
   {"run.device", EBB_KEY_TEXT, AT(run.device), "auto", 0, 0, "auto|cpu|cuda|cuda:N", false, "", "where to compute, probes too"},
   {"run.batch", EBB_KEY_INT, AT(run.batch), "1", 1, 4096, NULL, false, "videos", "videos in one forward; stored bytes do not depend on the device count"},
-  {"run.memory", EBB_KEY_REAL, AT(run.memory), "0.0", 0, 1e6, NULL, false, "GiB", "most that the run may take on the device; 0: what is free"},
+  {"run.memory", EBB_KEY_REAL, AT(run.memory), "0.0", 0, 1e6, NULL, false, "GiB", "most that weights and activations may take on the device; 0: what is free"},
   {"run.out", EBB_KEY_TEXT, AT(run.out), "\"\"", 0, 0, NULL, false, "", "run folder; --out sets it too"},
 };
 /* clang-format on */

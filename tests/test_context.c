@@ -31,6 +31,7 @@ static void expect(ebb_context *c, const char *text) {
 static void devices(void **state) {
   (void)state;
   ebb_context c;
+  const char *why;
   const char *known[] = {"auto", "cpu"};
   for (int i = 0; i < 2; i++) {
     ebb_error err = {0};
@@ -43,7 +44,7 @@ static void devices(void **state) {
       {"cuda", "device \"cuda\": this build has no CUDA backend; use \"cpu\" (or \"auto\")"},
       {"cuda:1", "device \"cuda:1\": this build has no CUDA backend; use \"cpu\" (or \"auto\")"},
   };
-  for (int i = 0; i < (ebb_context_gpus() < 0 ? 4 : 2); i++) {
+  for (int i = 0; i < (ebb_context_gpus(&why) < 0 ? 4 : 2); i++) {
     ebb_error err = {0};
     assert_false(ebb_context_open(&c, refused[i][0], &err));
     assert_string_equal(err.text, refused[i][1]);

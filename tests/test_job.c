@@ -371,8 +371,8 @@ static void test_errors_say_what_is_wrong(void **state) {
   strcpy(k.model.vae_dtype, "bfloat16");
   expect_error(&k, "model.vae_dtype: found bfloat16");
   k = config_for("error");
-  strcpy(k.run.device, "cuda");
-  expect_error(&k, "no CUDA backend");
+  strcpy(k.run.device, "cuda:999");
+  expect_error(&k, "device \"cuda:999\"");
   k = config_for("full"); /* written by the first test */
   ebb_error err = {0};
   ebb_job_result result;

@@ -51,7 +51,8 @@ static void cpu_close(ebb_context *c) {
   free(s);
 }
 
-static int cpu_devices(void) {
+static int cpu_devices(const char **why) {
+  *why = "";
   return 1;
 }
 

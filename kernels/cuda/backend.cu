@@ -46,6 +46,7 @@ static __global__ void convert_piece(To *__restrict__ to, const From *__restrict
 bool cuda_ok(ebb_context *c, const char *op, cudaError_t result) {
   if (result == cudaSuccess)
     return true;
+  cudaGetLastError(); /* told here, so that the next launch is not blamed for it */
   ebb_context_fail(c, "%s: CUDA on %s says: %s (%s)", op, c->device, cudaGetErrorString(result),
                    cudaGetErrorName(result));
   return false;
@@ -53,13 +54,15 @@ bool cuda_ok(ebb_context *c, const char *op, cudaError_t result) {
 
 /* ---- opening and memory ------------------------------------------------------------------------------ */
 
-static int count_devices(void) {
+/* Why there is none, for the message of who asked for one. */
+static int count_devices(const char **why) {
   int count = 0;
-  if (cudaGetDeviceCount(&count) != cudaSuccess) {
-    cudaGetLastError(); /* no driver, no device: not an error of what follows */
-    return 0;
-  }
-  return count;
+  cudaError_t result = cudaGetDeviceCount(&count);
+  *why = result == cudaSuccess && count > 0
+             ? ""
+             : cudaGetErrorString(result == cudaSuccess ? cudaErrorNoDevice : result);
+  cudaGetLastError(); /* not an error of what follows */
+  return result == cudaSuccess ? count : 0;
 }
 
 static void close_ring(cuda_ring *ring) {
@@ -75,7 +78,10 @@ static void close_ring(cuda_ring *ring) {
 
 static void close_backend(ebb_context *c) {
   cuda_state *s = cuda_of(c);
-  cudaStreamSynchronize(s->stream);
+  if (s->stream)
+    cudaStreamSynchronize(s->stream);
+  if (s->copies)
+    cudaStreamSynchronize(s->copies);
   close_ring(s->ring);
   cuda_products_close(s->products);
   cuda_convolutions_close(s->convolutions);
@@ -119,8 +125,9 @@ static bool open_backend(ebb_context *c, int device, ebb_error *err) {
   s->capability = 10 * about.major + about.minor;
   snprintf(c->device, sizeof c->device, "cuda:%d (%.40s, sm_%d)", device, about.name, s->capability);
   if (s->capability < 80) {
-    ebb_fail(err, "%s has compute capability %d.%d, expected 8.0 or newer", c->device, about.major,
-             about.minor);
+    ebb_fail(err,
+             "%s has compute capability %d.%d, expected 8.0 or newer: use another GPU (cuda:N) or \"cpu\"",
+             c->device, about.major, about.minor);
     close_backend(c);
     return false;
   }
@@ -197,13 +204,19 @@ static bool open_ring(ebb_context *c) {
   cuda_state *s = cuda_of(c);
   if (s->ring)
     return true;
-  s->ring = (cuda_ring *)calloc(1, sizeof *s->ring);
-  bool ok =
-      s->ring &&
-      cuda_ok(c, "upload", cudaHostAlloc((void **)&s->ring->host, PIECES * PIECE, cudaHostAllocDefault)) &&
-      cuda_ok(c, "upload", cudaMalloc((void **)&s->ring->landing, PIECE));
+  cuda_ring *ring = (cuda_ring *)calloc(1, sizeof *ring);
+  if (!ring) {
+    ebb_context_fail(c, "upload: no memory");
+    return false;
+  }
+  bool ok = cuda_ok(c, "upload", cudaHostAlloc((void **)&ring->host, PIECES * PIECE, cudaHostAllocDefault)) &&
+            cuda_ok(c, "upload", cudaMalloc((void **)&ring->landing, PIECE));
   for (int i = 0; ok && i < PIECES; i++)
-    ok = cuda_ok(c, "upload", cudaEventCreateWithFlags(&s->ring->free[i], cudaEventDisableTiming));
+    ok = cuda_ok(c, "upload", cudaEventCreateWithFlags(&ring->free[i], cudaEventDisableTiming));
+  if (ok)
+    s->ring = ring;
+  else
+    close_ring(ring);
   return ok;
 }
 

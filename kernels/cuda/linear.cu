@@ -11,6 +11,7 @@
 
 #define WORKSPACE ((size_t)32 << 20) /* what cuBLAS asks for on Hopper */
 #define CHOICES_MAX 1024
+#define BATCH_MAX 32768 /* samples of one product: what every kernel's grid holds */
 #define FULL_ROWS 32768 /* rows of a batch that fills a device: what choices are made for */
 
 /* y [B,S,N] = x [B,S,K] w' [N,K]: everything that a choice depends on. */
@@ -173,23 +174,6 @@ static choice *choose(ebb_context *c, const shape *s) {
 
 /* ---- launching --------------------------------------------------------------------------------------- */
 
-static bool open_products(ebb_context *c) {
-  cuda_state *s = cuda_of(c);
-  if (s->products)
-    return true;
-  cuda_products *p = (cuda_products *)calloc(1, sizeof *p);
-  s->products = p;
-  if (p)
-    p->choices = (choice *)calloc(CHOICES_MAX, sizeof *p->choices);
-  if (!p || !p->choices) {
-    ebb_context_fail(c, "linear: no memory");
-    return false;
-  }
-  shape none = {0};
-  return lt_ok(c, cublasLtCreate(&p->handle), &none, "opening") &&
-         cuda_ok(c, "linear", cudaMalloc(&p->workspace, WORKSPACE));
-}
-
 void cuda_products_close(cuda_products *p) {
   if (!p)
     return;
@@ -202,6 +186,28 @@ void cuda_products_close(cuda_products *p) {
   free(p);
 }
 
+static bool open_products(ebb_context *c) {
+  cuda_state *s = cuda_of(c);
+  if (s->products)
+    return true;
+  cuda_products *p = (cuda_products *)calloc(1, sizeof *p);
+  if (p)
+    p->choices = (choice *)calloc(CHOICES_MAX, sizeof *p->choices);
+  if (!p || !p->choices) {
+    ebb_context_fail(c, "linear: no memory");
+    free(p);
+    return false;
+  }
+  shape none = {0};
+  bool ok = lt_ok(c, cublasLtCreate(&p->handle), &none, "opening") &&
+            cuda_ok(c, "linear", cudaMalloc(&p->workspace, WORKSPACE));
+  if (ok)
+    s->products = p;
+  else
+    cuda_products_close(p);
+  return ok;
+}
+
 /* The largest power of two up to 16 that divides all of them. */
 static int alignment_of(const uintptr_t *numbers, int count) {
   uintptr_t all = 16;
@@ -210,9 +216,8 @@ static int alignment_of(const uintptr_t *numbers, int count) {
   return (int)(all & (~all + 1));
 }
 
-void cuda_linear(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, ebb_activation act) {
-  if (!open_products(c))
-    return;
+static void multiply(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b,
+                     ebb_activation act) {
   cuda_products *p = cuda_of(c)->products;
   shape s = {.N = w.shape[0], .K = w.shape[1], .in = x.dtype, .out = y.dtype, .bias = ebb_present(b)};
   s.S = x.rank <= 2 ? 1 : ebb_rows(x) / x.shape[0];
@@ -239,4 +244,17 @@ void cuda_linear(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_t
                        k->y, &k->algorithm, p->workspace, WORKSPACE, cuda_stream(c));
   if (lt_ok(c, r, &s, "multiplying") && act != EBB_IDENTITY && !s.gelu)
     cuda_activate(c, y, y, act);
+}
+
+void cuda_linear(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, ebb_activation act) {
+  if (!open_products(c))
+    return;
+  if (x.rank == 1) {
+    multiply(c, y, x, w, b, act);
+    return;
+  }
+  for (int64_t first = 0; first < x.shape[0]; first += BATCH_MAX) {
+    int64_t count = x.shape[0] - first < BATCH_MAX ? x.shape[0] - first : BATCH_MAX;
+    multiply(c, ebb_slice(y, first, count), ebb_slice(x, first, count), w, b, act);
+  }
 }
