@@ -1,6 +1,6 @@
 /* tier: host
- * A whole inversion run on a made data set through the random fixture model: what lands in the store, what happens to a video that is
- * broken, what a dry run leaves behind. */
+ * A whole inversion run on a made data set through the random fixture model: what lands in the store, what happens to a
+ * video that is broken, what a dry run leaves behind. On the CPU, and on a GPU in both dtypes where there is one. */
 #include "engine/job.h"
 
 #include "loaders/file.h"
@@ -19,6 +19,10 @@
 
 #include <cmocka.h>
 
+#include "tests/test_cuda.h"
+
+/* Where and in what the jobs of this round compute. */
+static const char *device = "cpu", *dtype = "float32";
 static const char *scratch = folder;
 static char *data;
 static FILE *quiet;
@@ -57,7 +61,9 @@ static ebb_config config_for(const char *out) {
   k.capture.points = (ebb_name_list){2, {"block_out", "attn_frames"}};
   k.capture.pool = (ebb_name_list){1, {"mean"}};
   k.run.batch = 3;
-  strcpy(k.run.device, "cpu");
+  strcpy(k.run.device, device);
+  strcpy(k.model.dtype, dtype);
+  strcpy(k.model.vae_dtype, dtype);
   snprintf(k.run.out, sizeof k.run.out, "%s/%s", scratch, out);
   return k;
 }
@@ -128,21 +134,26 @@ static void test_batches_do_not_matter(void **state) {
   many.run.batch = 7;
   run(&one, false, &result);
   run(&many, false, &result);
+  static const struct {
+    const char *model, *feature;
+    int floats;
+  } features[] = {
+      {"vae", "latent.mean", 8}, {"transformer", "block_out.mean", 60}, {"transformer", "attn_frames", 27}};
   ebb_store a, b;
   assert_true(ebb_store_open(&a, one.run.out, &err) && ebb_store_open(&b, many.run.out, &err));
   for (int64_t v = 0; v < a.video_count; v++)
-    for (int step = 0; step < 2; step++) {
-      float *x = features_of(&a, "transformer", "attn_frames", step, v);
-      float *y = features_of(&b, "transformer", "attn_frames", step, v);
-      assert_memory_equal(x, y, 3 * 3 * 3 * sizeof *x);
-      free(x);
-      free(y);
-    }
+    for (int f = 0; f < 3; f++)
+      for (int step = 0; step < (f == 0 ? 1 : 2); step++) {
+        float *x = features_of(&a, features[f].model, features[f].feature, step, v);
+        float *y = features_of(&b, features[f].model, features[f].feature, step, v);
+        assert_memory_equal(x, y, (size_t)features[f].floats * sizeof *x);
+        free(x);
+        free(y);
+      }
   ebb_store_close(&a);
   ebb_store_close(&b);
 }
 
-/* A broken frame fails its video, which is recorded; the neighbours in its batch keep their numbers. */
 static void test_a_broken_video_is_recorded_and_skipped(void **state) {
   (void)state;
   ebb_config k = config_for("broken"), whole = config_for("whole");
@@ -365,9 +376,12 @@ static void test_errors_say_what_is_wrong(void **state) {
   k.data.height = k.data.width = 40; /* latents of 5 x 5, patches of 2 x 2 */
   expect_error(&k, "patch");
   k = config_for("error");
+  strcpy(k.run.device, "cpu");
   strcpy(k.model.dtype, "bfloat16");
+  strcpy(k.model.vae_dtype, "float32");
   expect_error(&k, "model.dtype: found bfloat16, but cpu computes in float32 alone");
   k = config_for("error");
+  strcpy(k.run.device, "cpu");
   strcpy(k.model.vae_dtype, "bfloat16");
   expect_error(&k, "model.vae_dtype: found bfloat16");
   k = config_for("error");
@@ -381,17 +395,24 @@ static void test_errors_say_what_is_wrong(void **state) {
   assert_non_null(strstr(err.text, "index.json"));
 }
 
+#define EVERYWHERE                                                                                           \
+  cmocka_unit_test(test_a_run_fills_the_store), cmocka_unit_test(test_batches_do_not_matter),                \
+      cmocka_unit_test(test_a_broken_video_is_recorded_and_skipped),                                         \
+      cmocka_unit_test(test_a_dry_run_leaves_nothing),                                                       \
+      cmocka_unit_test(test_a_video_that_fails_numerically_is_recorded),                                     \
+      cmocka_unit_test(test_the_plan_is_what_is_used), cmocka_unit_test(test_guidance_stores_both_branches), \
+      cmocka_unit_test(test_errors_say_what_is_wrong)
+
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_a_run_fills_the_store),
-      cmocka_unit_test(test_batches_do_not_matter),
-      cmocka_unit_test(test_a_broken_video_is_recorded_and_skipped),
-      cmocka_unit_test(test_a_dry_run_leaves_nothing),
-      cmocka_unit_test(test_a_video_that_fails_numerically_is_recorded),
-      cmocka_unit_test(test_the_plan_is_what_is_used),
-      cmocka_unit_test(test_what_does_not_fit_is_refused),
-      cmocka_unit_test(test_guidance_stores_both_branches),
-      cmocka_unit_test(test_errors_say_what_is_wrong),
-  };
-  return cmocka_run_group_tests_name("job", tests, make_data, remove_data);
+  const struct CMUnitTest on_cpu[] = {EVERYWHERE, cmocka_unit_test(test_what_does_not_fit_is_refused)};
+  const struct CMUnitTest on_gpu[] = {EVERYWHERE};
+  int failed = cmocka_run_group_tests_name("job", on_cpu, make_data, remove_data);
+  if (!cuda_is_there()) {
+    print_message("skipped on a GPU: no CUDA device\n");
+    return failed;
+  }
+  device = "cuda";
+  failed += cmocka_run_group_tests_name("job on a GPU", on_gpu, make_data, remove_data);
+  dtype = "bfloat16";
+  return failed + cmocka_run_group_tests_name("job on a GPU in bfloat16", on_gpu, make_data, remove_data);
 }
