@@ -88,7 +88,7 @@ encode() {
 step() {
   say step 24 "$bin/bench" step --arch wan2.1-1.3b --dtype bfloat16
   say step-long 24 "$bin/bench" step --arch wan2.1-1.3b --dtype bfloat16 --batch 1 --frames 81 --size 480x832
-  say vae-bfloat16 24 "$bin/bench" step --vae --arch wan2.1-1.3b --dtype bfloat16
+  say vae-bfloat16 24 "$bin/bench" step --vae --arch wan2.1-1.3b --vae-dtype bfloat16
   say vae-float32 24 "$bin/bench" step --vae --arch wan2.1-1.3b
 }
 ops() {
