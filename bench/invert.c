@@ -319,7 +319,8 @@ int bench_invert(int argc, char **argv) {
       {"captures", EBB_OPTION_INT, &captures, "N", "speed: steps that are captured (11)", 0, 128, NULL},
       {"latents", EBB_OPTION_TEXT, &latents, "FILE",
        "errors: safetensors with `latents` [B,C,T,H,W] (encoded clips)", 0, 0, NULL},
-      {"every-step", EBB_OPTION_FLAG, &every_step, NULL, "errors: at every state on the way too", 0, 0, NULL},
+      {"every-step", EBB_OPTION_FLAG, &every_step, NULL, "errors: a second table, of every state on the way",
+       0, 0, NULL},
   };
   int count =
       OWN + bench_subject_list(
