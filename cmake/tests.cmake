@@ -54,7 +54,7 @@ if(TARGET bench) # that it runs; its numbers are no test
   set(ebb_bench_step step ${ebb_bench_small} --batch 1 --seconds 0)
   set(ebb_bench_encode step --vae --vae-dtype float32 ${ebb_bench_small} --seconds 0)
   set(ebb_bench_invert invert --every-step --steps 2 --solver euler,heun ${ebb_bench_small} --batch 1 --model models/tiny-wan --text 1)
-  set(ebb_bench_probe probe --device cpu --blocks 2 --steps 1 --seeds 2 --classes 2 --train 60 --test 20 --width 48)
+  set(ebb_bench_probe probe --solver newton,ridge,referee,released --device cpu --blocks 2 --steps 1 --seeds 2 --classes 2 --train 60 --test 20 --width 48)
   set(ebb_bench_load load ${ebb_bench_small} --batch 1 --model models/tiny-wan --text 1)
   foreach(what ops step encode invert probe load)
     add_test(NAME bench_${what} COMMAND bench ${ebb_bench_${what}} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
