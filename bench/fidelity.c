@@ -104,11 +104,11 @@ static bool run_loops(loop *l, ebb_error *err) {
   return ok;
 }
 
-static void print_number(bool csv, double value) {
+static void print_number(FILE *to, bool csv, double value) {
   if (csv)
-    isfinite(value) ? printf(",%.6g", value) : printf(",");
+    isfinite(value) ? fprintf(to, ",%.6g", value) : fprintf(to, ",");
   else
-    isfinite(value) ? printf(" %12.3e", value) : printf(" %12s", "-");
+    isfinite(value) ? fprintf(to, " %12.3e", value) : fprintf(to, " %12s", "-");
 }
 
 static void print_loop(const loop *l) {
@@ -116,20 +116,25 @@ static void print_loop(const loop *l) {
   int steps = l->there.steps;
   printf(csv ? "%s,%s,%d,%lld,%d" : "%-10s %-8s %6d %12lld %7d", l->solver, l->labels, steps,
          (long long)l->evaluations, l->failed);
-  print_number(csv, l->latent[0]);
-  print_number(csv, l->noise[steps]);
-  print_number(csv, worst(l->latent, steps + 1));
-  print_number(csv, worst(l->noise, steps + 1));
+  print_number(stdout, csv, l->latent[0]);
+  print_number(stdout, csv, l->noise[steps]);
+  print_number(stdout, csv, worst(l->latent, steps + 1));
+  print_number(stdout, csv, worst(l->noise, steps + 1));
   printf("\n");
-  if (l->of->every_step)
-    for (int i = 0; i <= steps; i++) {
-      printf(csv ? "step,%s,%s,%d,%d,%.8g" : "    %-6s %-8s %6d  state %4d sigma %.5f", l->solver, l->labels,
-             steps, i, l->there.sigma[i]);
-      print_number(csv, l->latent[i]);
-      print_number(csv, l->noise[i]);
-      printf("\n");
-    }
   fflush(stdout);
+}
+
+/* The second table: every state on the way, clean first. */
+static void print_states(const loop *l, FILE *to) {
+  bool csv = l->of->subject->sheet.csv;
+  int steps = l->there.steps;
+  for (int i = 0; i <= steps; i++) {
+    fprintf(to, csv ? "%s,%s,%d,%d,%.8g" : "%-10s %-8s %6d %6d %9.5f", l->solver, l->labels, steps, i,
+            l->there.sigma[i]);
+    print_number(to, csv, l->latent[i]);
+    print_number(to, csv, l->noise[i]);
+    fprintf(to, "\n");
+  }
 }
 
 /* ---- all combinations -------------------------------------------------------------------------------- */
@@ -144,8 +149,9 @@ static bool make_plans(loop *l, int steps, ebb_error *err) {
   return ok;
 }
 
+/* states_to: where the second table gathers until the first has ended; NULL: not asked for. */
 static bool run_combination(const bench_fidelity *f, ebb_model *m, const char *solver, const char *labels,
-                            int steps, ebb_error *err) {
+                            int steps, FILE *states_to, ebb_error *err) {
   bench_subject *s = f->subject;
   ebb_context *c = m->context;
   size_t states = (size_t)(steps + 1), mark = ebb_arena_mark(&c->weights);
@@ -161,6 +167,8 @@ static bool run_combination(const bench_fidelity *f, ebb_model *m, const char *s
        bench_condition(s, m, l.back.labels, l.back.moments, &l.cond_back, err) && run_loops(&l, err);
   if (ok && !c->counting)
     print_loop(&l);
+  if (ok && !c->counting && states_to)
+    print_states(&l, states_to);
   ebb_condition_free(&l.cond_there);
   ebb_condition_free(&l.cond_back);
   ebb_integration_free(&l.there);
@@ -181,16 +189,43 @@ static void print_head(const bench_fidelity *f) {
            "failed", "latent", "noise", "worst latent", "worst noise");
 }
 
-static bool work(void *user, ebb_error *err) {
-  const bench_fidelity *f = user;
-  ebb_model m = {0};
-  bool ok = bench_open_transformer(f->subject, &m, err);
-  if (ok && !f->subject->context.counting)
-    print_head(f);
+static void print_states_head(const bench_fidelity *f) {
+  if (f->subject->sheet.csv)
+    printf("\nsolver,labels,steps,state,sigma,latent,noise\n");
+  else
+    printf("\n%-10s %-8s %6s %6s %9s %12s %12s\n", "solver", "labels", "steps", "state", "sigma", "latent",
+           "noise");
+}
+
+static bool run_all(const bench_fidelity *f, ebb_model *m, FILE *states, ebb_error *err) {
+  bool ok = true;
   for (int i = 0; ok && i < f->solvers.count; i++)
     for (int j = 0; ok && j < f->labels.count; j++)
       for (int k = 0; ok && k < f->steps.count; k++)
-        ok = run_combination(f, &m, f->solvers.names[i], f->labels.names[j], atoi(f->steps.names[k]), err);
+        ok = run_combination(f, m, f->solvers.names[i], f->labels.names[j], atoi(f->steps.names[k]), states,
+                             err);
+  return ok;
+}
+
+static bool work(void *user, ebb_error *err) {
+  const bench_fidelity *f = user;
+  const bool counting = f->subject->context.counting;
+  ebb_model m = {0};
+  char *text = NULL;
+  size_t length = 0;
+  FILE *states = f->every_step && !counting ? open_memstream(&text, &length) : NULL;
+  bool ok = states || !f->every_step || counting || ebb_fail(err, "no memory for the table of states");
+  ok = ok && bench_open_transformer(f->subject, &m, err);
+  if (ok && !counting)
+    print_head(f);
+  ok = ok && run_all(f, &m, states, err);
+  if (states && (fclose(states) != 0 || !text) && ok)
+    ok = ebb_fail(err, "no memory for the table of states");
+  if (text && length > 0) { /* of what ended before a failure, too */
+    print_states_head(f);
+    fwrite(text, 1, length, stdout);
+  }
+  free(text);
   ebb_model_close(&m);
   return ok;
 }

@@ -133,7 +133,7 @@ static void print_speed(inversion *v, double total, ebb_counters n) {
   bench_sheet_row(&s->sheet, &(bench_row){"encode",
                                           "one clip, copies included",
                                           shape,
-                                          "float32",
+                                          ebb_dtype_name(s->vae_dtype),
                                           {median, v->encode_seconds[0], clips},
                                           0,
                                           0});
@@ -319,17 +319,15 @@ int bench_invert(int argc, char **argv) {
       {"captures", EBB_OPTION_INT, &captures, "N", "speed: steps that are captured (11)", 0, 128, NULL},
       {"latents", EBB_OPTION_TEXT, &latents, "FILE",
        "errors: safetensors with `latents` [B,C,T,H,W] (encoded clips)", 0, 0, NULL},
-      {"every-step", EBB_OPTION_FLAG, &every_step, NULL, "errors: at every state on the way too", 0, 0, NULL},
+      {"every-step", EBB_OPTION_FLAG, &every_step, NULL, "errors: a second table, of every state on the way",
+       0, 0, NULL},
   };
-  bench_subject_list(&o, options + OWN);
-  const ebb_command command = {"invert [--arch NAME | --model DIR] [options]",
-                               summary,
-                               options,
-                               (int)(sizeof options / sizeof *options),
-                               NULL,
-                               0,
-                               0,
-                               NULL};
+  int count =
+      OWN + bench_subject_list(
+                &o, "arch model transformer device dtype vae-dtype batch size frames text words seed csv",
+                options + OWN);
+  const ebb_command command = {
+      "invert [--arch NAME | --model DIR] [options]", summary, options, count, NULL, 0, 0, NULL};
   int code = ebb_command_parse(&command, argc, argv);
   if (code >= 0)
     return code;
@@ -337,9 +335,12 @@ int bench_invert(int argc, char **argv) {
   bool usage = !parse_lists(&v.fidelity, solvers, labels, steps, &err);
   v.captures = (int)captures;
   v.fidelity.every_step = every_step;
-  bool ok = !usage && bench_subject_open(&v.subject, &o, &usage, &err) && run(&v, part, latents, &err);
+  bench_subject *s = &v.subject;
+  bool ok = !usage && bench_subject_open(s, &o, &usage, &err) &&
+            bench_find_ceilings(&s->context, s->dtype, &s->sheet.ceilings, &err) &&
+            run(&v, part, latents, &err);
   free(v.clip);
   free(v.latents);
-  bench_subject_close(&v.subject);
+  bench_subject_close(s);
   return ok ? EBB_EXIT_OK : usage ? (bench_fail(&err), EBB_EXIT_USAGE) : bench_fail(&err);
 }

@@ -145,15 +145,9 @@ int bench_load(int argc, char **argv) {
   static load l;
   bench_subject_options o = bench_subject_defaults;
   ebb_option options[BENCH_SUBJECT_OPTIONS];
-  bench_subject_list(&o, options);
-  const ebb_command command = {"load --model DIR [options]",
-                               summary,
-                               options,
-                               (int)(sizeof options / sizeof *options),
-                               NULL,
-                               0,
-                               0,
-                               NULL};
+  int count =
+      bench_subject_list(&o, "model transformer device dtype batch size frames text words csv", options);
+  const ebb_command command = {"load --model DIR [options]", summary, options, count, NULL, 0, 0, NULL};
   int code = ebb_command_parse(&command, argc, argv);
   if (code >= 0)
     return code;
@@ -163,7 +157,7 @@ int bench_load(int argc, char **argv) {
   }
   ebb_error err = {{0}};
   bool usage = false;
-  bool ok = bench_subject_find(&l.subject, &o, &usage, &err) && run(&l, &err);
+  bool ok = bench_subject_open(&l.subject, &o, &usage, &err) && run(&l, &err);
   bench_subject_close(&l.subject);
   return ok ? EBB_EXIT_OK : usage ? (bench_fail(&err), EBB_EXIT_USAGE) : bench_fail(&err);
 }

@@ -15,7 +15,7 @@ static const struct {
     {"ops", "every operator: time, TFLOP/s, GB/s, and how far from this machine's ceilings", bench_ops},
     {"step", "one evaluation of the velocity, whole and by stage; or one encoding", bench_step},
     {"invert", "videos per hour; errors of inversion by solver, labels and steps", bench_invert},
-    {"probe", "thousands of logistic probes at once", bench_probe},
+    {"probe", "thousands of probes at once", bench_probe},
     {"load", "weights from disk to the device; from process start to the first evaluation", bench_load},
 };
 

@@ -120,7 +120,7 @@ static bool measure(step *s, const char *which, ebb_name_list points, ebb_error 
 }
 
 static bool profile(step *s, void (*call)(void *user, int i), const char *what, const char *shape,
-                    void (*name)(const ebb_op_seen *op, char text[64]), ebb_error *err) {
+                    ebb_dtype dtype, void (*name)(const ebb_op_seen *op, char text[64]), ebb_error *err) {
   enum { RUNS = 3 };
   bench_subject *b = &s->subject;
   static bench_profile p;
@@ -133,7 +133,7 @@ static bool profile(step *s, void (*call)(void *user, int i), const char *what, 
   bench_profile_stop(&p);
   if (!ebb_context_ok(&b->context, err))
     return false;
-  bench_profile_print(&p, &b->sheet, what, shape, ebb_dtype_name(b->dtype), RUNS);
+  bench_profile_print(&p, &b->sheet, what, shape, ebb_dtype_name(dtype), RUNS);
   return true;
 }
 
@@ -155,7 +155,7 @@ static bool velocity(void *user, ebb_error *err) {
          measure(s, "block means, attention maps",
                  (ebb_name_list){3, {"block_out", "attn_frames", "attn_entropy"}}, err) &&
          measure(s, "no capture, again", (ebb_name_list){0}, err) && /* how far apart two of the same are */
-         profile(s, evaluate, "stage", bench_latent_text(b, shape), velocity_stage, err);
+         profile(s, evaluate, "stage", bench_latent_text(b, shape), b->dtype, velocity_stage, err);
   }
   ebb_condition_free(&s->cond);
   ebb_model_close(&s->model);
@@ -189,9 +189,9 @@ static bool encoding(void *user, ebb_error *err) {
   snprintf(shape, sizeof shape, "1x3x%lldx%lldx%lld", (long long)b->options.frames, (long long)b->height,
            (long long)b->width);
   if (ok && !c->counting)
-    bench_sheet_row(&b->sheet, &(bench_row){"vae encode", "one clip", shape, ebb_dtype_name(b->dtype), time,
-                                            flops, bytes});
-  ok = ok && profile(s, encode, "vae op", shape, op_and_shape, err);
+    bench_sheet_row(&b->sheet, &(bench_row){"vae encode", "one clip", shape, ebb_dtype_name(b->vae_dtype),
+                                            time, flops, bytes});
+  ok = ok && profile(s, encode, "vae op", shape, b->vae_dtype, op_and_shape, err);
   ebb_vae_close(&s->vae);
   return ok;
 }
@@ -201,22 +201,36 @@ static bool encoding(void *user, ebb_error *err) {
 static const char *const summary =
     "Times one evaluation of the velocity on a batch: alone, with the token means of every block\n"
     "captured, and with the statistics of every self-attention as well; then, op by op, by stage.\n"
-    "Tokens a second, and the fraction of a large product's rate that the mathematics of the\n"
-    "evaluation reaches. With --vae, one encoding by op.";
+    "Tokens a second, and the fraction of the matmul ceiling that the mathematics of the evaluation\n"
+    "reaches. With --vae, one encoding by op (bench step --vae --help).";
+
+/* The two kinds of step have their own options. */
+static bool is_of_vae(int argc, char **argv) {
+  for (int i = 1; i < argc; i++)
+    if (strcmp(argv[i], "--vae") == 0)
+      return true;
+  return false;
+}
 
 int bench_step(int argc, char **argv) {
   bench_subject_options o = bench_subject_defaults;
-  int vae = 0;
+  int vae = is_of_vae(argc, argv);
   enum { OWN = 1 };
   ebb_option options[OWN + BENCH_SUBJECT_OPTIONS] = {
       {"vae", EBB_OPTION_FLAG, &vae, NULL, "the VAE's encoder on one clip, in place of the transformer", 0, 0,
        NULL},
   };
-  bench_subject_list(&o, options + OWN);
-  const ebb_command command = {"step [--arch NAME | --model DIR] [options]",
+  int count =
+      OWN + bench_subject_list(
+                &o,
+                vae ? "arch model device vae-dtype size frames seed seconds csv"
+                    : "arch model transformer device dtype batch size frames text words seed seconds csv",
+                options + OWN);
+  const ebb_command command = {vae ? "step --vae [--arch NAME | --model DIR] [options]"
+                                   : "step [--vae] [--arch NAME | --model DIR] [options]",
                                summary,
                                options,
-                               (int)(sizeof options / sizeof *options),
+                               count,
                                NULL,
                                0,
                                0,
@@ -226,12 +240,15 @@ int bench_step(int argc, char **argv) {
     return code;
   static step s;
   ebb_error err = {{0}};
-  bool usage = false, ok = bench_subject_open(&s.subject, &o, &usage, &err);
+  bench_subject *b = &s.subject;
+  bool usage = false, ok = bench_subject_open(b, &o, &usage, &err);
+  const ebb_dtype dtype = vae ? b->vae_dtype : b->dtype;
+  ok = ok && bench_find_ceilings(&b->context, dtype, &b->sheet.ceilings, &err);
   if (ok) {
-    bench_sheet_start(&s.subject.sheet, &s.subject.context);
-    bench_sheet_ceilings(&s.subject.sheet, s.subject.dtype);
-    ok = ebb_context_sized(&s.subject.context, vae ? encoding : velocity, &s, &err);
+    bench_sheet_start(&b->sheet, &b->context);
+    bench_sheet_ceilings(&b->sheet, dtype);
+    ok = ebb_context_sized(&b->context, vae ? encoding : velocity, &s, &err);
   }
-  bench_subject_close(&s.subject);
+  bench_subject_close(b);
   return ok ? EBB_EXIT_OK : usage ? (bench_fail(&err), EBB_EXIT_USAGE) : bench_fail(&err);
 }

@@ -7,7 +7,7 @@
 #include "loaders/file.h"
 
 const bench_subject_options bench_subject_defaults = {
-    .transformer = "transformer", .device = "auto", .dtype = "float32", .seconds = 2};
+    .transformer = "transformer", .device = "auto", .dtype = "float32", .vae_dtype = "float32", .seconds = 2};
 
 static const struct {
   const char *name, *folder, *size;
@@ -20,7 +20,15 @@ static const struct {
 
 /* ---- options ----------------------------------------------------------------------------------------- */
 
-void bench_subject_list(bench_subject_options *o, ebb_option to[BENCH_SUBJECT_OPTIONS]) {
+static bool is_among(const char *names, const char *name) {
+  size_t n = strlen(name);
+  for (const char *at = names; (at = strstr(at, name)) != NULL; at += n)
+    if ((at == names || at[-1] == ' ') && (at[n] == ' ' || at[n] == '\0'))
+      return true;
+  return false;
+}
+
+int bench_subject_list(bench_subject_options *o, const char *names, ebb_option to[BENCH_SUBJECT_OPTIONS]) {
   const char *archs = "tiny|wan2.1-1.3b|wan2.1-14b", *dtypes = "float32|bfloat16";
   const ebb_option options[BENCH_SUBJECT_OPTIONS] = {
       {"arch", EBB_OPTION_TEXT, &o->arch, "NAME", "tiny (CPU), wan2.1-1.3b (GPU), wan2.1-14b", 0, 0, archs},
@@ -28,6 +36,7 @@ void bench_subject_list(bench_subject_options *o, ebb_option to[BENCH_SUBJECT_OP
       {"transformer", EBB_OPTION_TEXT, &o->transformer, "NAME", "its sub-folder (transformer)", 0, 0, NULL},
       {"device", EBB_OPTION_TEXT, &o->device, "NAME", "auto, cpu, cuda, cuda:N (auto)", 0, 0, NULL},
       {"dtype", EBB_OPTION_TEXT, &o->dtype, "NAME", "of the transformer (float32)", 0, 0, dtypes},
+      {"vae-dtype", EBB_OPTION_TEXT, &o->vae_dtype, "NAME", "of the VAE (float32)", 0, 0, dtypes},
       {"batch", EBB_OPTION_INT, &o->batch, "N", "videos at once (16; 14b 1)", 1, 4096, NULL},
       {"size", EBB_OPTION_TEXT, &o->size, "HxW", "pixels (256x256; tiny 64x64)", 0, 0, NULL},
       {"frames", EBB_OPTION_INT, &o->frames, "N", "of a clip, 4k+1 (97; tiny 33)", 1, 100000, NULL},
@@ -37,7 +46,11 @@ void bench_subject_list(bench_subject_options *o, ebb_option to[BENCH_SUBJECT_OP
       {"seconds", EBB_OPTION_REAL, &o->seconds, "X", "time for each measurement (2)", 0, 0, NULL},
       {"csv", EBB_OPTION_FLAG, &o->csv, NULL, "comma-separated values", 0, 0, NULL},
   };
-  memcpy(to, options, sizeof options);
+  int count = 0;
+  for (int i = 0; i < BENCH_SUBJECT_OPTIONS; i++)
+    if (is_among(names, options[i].name))
+      to[count++] = options[i];
+  return count;
 }
 
 static void fill_in(bench_subject *s) {
@@ -90,7 +103,15 @@ static bool find_shape(bench_subject *s, ebb_error *err) {
   return ok;
 }
 
-bool bench_subject_find(bench_subject *s, const bench_subject_options *options, bool *usage, ebb_error *err) {
+/* "float32" or "bfloat16", which the device must know. */
+static bool find_dtype(const bench_subject *s, const char *option, const char *name, ebb_dtype *dtype,
+                       ebb_error *err) {
+  *dtype = strcmp(name, "bfloat16") == 0 ? EBB_BF16 : EBB_F32;
+  return *dtype == EBB_F32 || ebb_context_has_half(&s->context) ||
+         ebb_fail(err, "--%s bfloat16: %s computes in float32", option, ebb_context_device(&s->context));
+}
+
+bool bench_subject_open(bench_subject *s, const bench_subject_options *options, bool *usage, ebb_error *err) {
   *s = (bench_subject){.options = *options, .sheet = {.csv = options->csv}};
   *usage = options->arch && options->model;
   if (*usage)
@@ -101,15 +122,8 @@ bool bench_subject_find(bench_subject *s, const bench_subject_options *options, 
   *usage = !check(s, err);
   if (*usage)
     return false;
-  s->dtype = strcmp(s->options.dtype, "bfloat16") == 0 ? EBB_BF16 : EBB_F32;
-  if (s->dtype == EBB_BF16 && !ebb_context_has_half(&s->context))
-    return ebb_fail(err, "--dtype bfloat16: %s computes in float32", ebb_context_device(&s->context));
-  return find_shape(s, err);
-}
-
-bool bench_subject_open(bench_subject *s, const bench_subject_options *options, bool *usage, ebb_error *err) {
-  return bench_subject_find(s, options, usage, err) &&
-         bench_find_ceilings(&s->context, s->dtype, &s->sheet.ceilings, err);
+  return find_dtype(s, "dtype", options->dtype, &s->dtype, err) &&
+         find_dtype(s, "vae-dtype", options->vae_dtype, &s->vae_dtype, err) && find_shape(s, err);
 }
 
 void bench_subject_close(bench_subject *s) {
@@ -130,7 +144,8 @@ bool bench_open_transformer(bench_subject *s, ebb_model *m, ebb_error *err) {
 
 bool bench_open_vae(bench_subject *s, ebb_vae *vae, ebb_error *err) {
   char *folder = ebb_path_join(s->folder, "vae");
-  bool ok = ebb_vae_open(vae, &s->context, folder, s->dtype, s->random ? &s->options.seed : NULL, true, false, err);
+  bool ok = ebb_vae_open(vae, &s->context, folder, s->vae_dtype, s->random ? &s->options.seed : NULL, true,
+                         false, err);
   free(folder);
   return ok;
 }

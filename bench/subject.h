@@ -9,7 +9,8 @@
 typedef struct bench_subject_options {
   const char *arch;  /* "tiny", "wan2.1-1.3b", "wan2.1-14b": random weights; NULL: what suits the device */
   const char *model; /* a diffusers folder with weights, in place of arch */
-  const char *transformer, *device, *dtype, *size;
+  const char *transformer, *device, *size;
+  const char *dtype, *vae_dtype;                   /* of the transformer, of the VAE */
   int64_t batch, frames, text_tokens, words, seed; /* 0, NULL: the architecture's */
   double seconds;
   int csv;
@@ -17,24 +18,24 @@ typedef struct bench_subject_options {
 
 extern const bench_subject_options bench_subject_defaults;
 
-/* The options of a command that has a subject, into the end of its table. */
-enum { BENCH_SUBJECT_OPTIONS = 13 };
-void bench_subject_list(bench_subject_options *o, ebb_option to[BENCH_SUBJECT_OPTIONS]);
+/* The options that a command with a subject uses, by name ("arch model size"), into the end of its table; returns how
+ * many. One that it does not name is unknown to it: no option is without effect. */
+enum { BENCH_SUBJECT_OPTIONS = 14 };
+int bench_subject_list(bench_subject_options *o, const char *names, ebb_option to[BENCH_SUBJECT_OPTIONS]);
 
 typedef struct bench_subject {
   bench_subject_options options; /* with all defaults filled in */
   ebb_context context;
-  ebb_dtype dtype;
-  char folder[1024]; /* with transformer/, vae/ and scheduler/ */
+  ebb_dtype dtype, vae_dtype; /* of the transformer, of the VAE */
+  char folder[1024];          /* with transformer/, vae/ and scheduler/ */
   bool random;
   int64_t height, width; /* pixels */
   ebb_latent_shape shape;
   bench_sheet sheet;
 } bench_subject;
 
-/* Opens the context, finds the folder and the shape of a latent. *usage: it is the command line that is wrong. */
-bool bench_subject_find(bench_subject *s, const bench_subject_options *options, bool *usage, ebb_error *err);
-/* The same, and the ceilings measured. */
+/* Opens the context, finds the folder and the shape of a latent. *usage: it is the command line that is wrong. Ceilings
+ * (bench_find_ceilings) are the caller's to measure, who knows the dtype of its products. */
 bool bench_subject_open(bench_subject *s, const bench_subject_options *options, bool *usage, ebb_error *err);
 void bench_subject_close(bench_subject *s);
 

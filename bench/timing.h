@@ -23,9 +23,11 @@ double bench_median(double *times, int count); /* sorts them */
 
 /* What this machine can do, measured in this run: the denominators of every fraction. */
 typedef struct bench_ceilings {
-  double matmul; /* FLOP/s of one large ebb_linear: 8192^3 on a device, 1024^3 on the CPU */
-  double copy;   /* bytes/s, read and written, of one large copy on the device */
-  int64_t side;  /* 8192 or 1024 */
+  /* FLOP/s of ebb_linear, a batch of one: 8192^3 on a GPU, where it is cuBLASLt with the algorithm of its own choice;
+   * 1024^3 on the CPU, where it is BLAS. No other library is asked. */
+  double matmul;
+  double copy;  /* bytes/s, read and written, of one large copy on the device */
+  int64_t side; /* 8192 or 1024 */
   bench_time matmul_time, copy_time;
   double copy_bytes; /* of one copy */
 } bench_ceilings;

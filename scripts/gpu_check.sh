@@ -6,10 +6,11 @@
 #   -o   for what they say (build/gpu_check)
 #   -p   a Python that has torch, diffusers and scikit-learn, for the parts velocity, encode and peers (python3)
 # Parts, all when none is named:
-#   tests      operators, fixtures, bytes of a run, probes
+#   tests      operators, fixtures, bytes of a run, probes; jobs, contexts, taps and forwards in this build
 #   sanitizer  compute-sanitizer's four tools on the operators' small cases and on a fixture of each kind
 #   demo       the demo's experiment on the CPU and on the GPU: the two tables
-#   velocity   a Wan 2.1 1.3B with random weights against diffusers, 6,400 and 32,760 tokens, both dtypes
+#   velocity   a Wan 2.1 1.3B with random weights against diffusers, both dtypes: 6,400 tokens against float64, 32,760
+#              against diffusers in float32
 #   encode     its VAE against diffusers
 #   step       one velocity and one encoding, by stage
 #   ops        every operator at full size
@@ -25,7 +26,7 @@ while getopts "b:o:p:h" option; do
   o) out=$OPTARG ;;
   p) python=$OPTARG ;;
   *)
-    sed -n '2,19s/^# \{0,1\}//p' "$0"
+    sed -n '2,20s/^# \{0,1\}//p' "$0"
     exit 2
     ;;
   esac
@@ -50,7 +51,7 @@ say() {
 
 tests() {
   local t
-  for t in test_ops_cuda test_run_cuda test_fixtures test_solve_cuda test_presets; do
+  for t in test_ops_cuda test_run_cuda test_fixtures test_solve_cuda test_presets test_job test_context test_tap test_wan; do
     say "$t" 12 "$bin/$t"
   done
 }
@@ -78,8 +79,9 @@ demo() {
 }
 
 velocity() {
-  say velocity 16 "$python" bench/peers/velocity_check.py --ebb "$bin/ebb" --arch wan2.1-1.3b --text 512 \
-    --work "$out/weights" --reference float32
+  local check=("$python" bench/peers/velocity_check.py --ebb "$bin/ebb" --arch wan2.1-1.3b --text 512 --work "$out/weights")
+  say velocity-6400 8 "${check[@]}" --shapes 25x32x32 --reference float64
+  say velocity-32760 8 "${check[@]}" --shapes 21x60x104 --reference float32
 }
 encode() {
   say encode 10 "$python" bench/peers/encode_check.py --ebb "$bin/ebb" --arch wan2.1-1.3b --work "$out/weights"
@@ -88,7 +90,7 @@ encode() {
 step() {
   say step 24 "$bin/bench" step --arch wan2.1-1.3b --dtype bfloat16
   say step-long 24 "$bin/bench" step --arch wan2.1-1.3b --dtype bfloat16 --batch 1 --frames 81 --size 480x832
-  say vae-bfloat16 24 "$bin/bench" step --vae --arch wan2.1-1.3b --dtype bfloat16
+  say vae-bfloat16 24 "$bin/bench" step --vae --arch wan2.1-1.3b --vae-dtype bfloat16
   say vae-float32 24 "$bin/bench" step --vae --arch wan2.1-1.3b
 }
 ops() {
@@ -100,7 +102,7 @@ load() {
   say load 12 "$bin/bench" load --model "$out/model" --dtype bfloat16
 }
 probe() {
-  say probe 12 "$bin/bench" probe
+  say probe 24 "$bin/bench" probe --solver newton,ridge,referee,released
 }
 invert() {
   say invert-speed 16 "$bin/bench" invert --part speed --arch wan2.1-1.3b --steps 100 --captures 11 --dtype bfloat16

@@ -4,13 +4,15 @@
     python bench/peers/together.py OUT/*.csv
 
 Rows of the same work (what, case, shape) stand together; several files of one side are repeats: the median of their
-medians, and how far apart they are. `to ebb` is their time over ebb's fastest of the same dtype, or of any."""
+medians, and how far apart they are. `to ebb` is their time over ebb's of the same dtype, where tf32 counts as float32; "-"
+where ebb has no row of that dtype."""
 import csv
 import statistics
 import sys
 from collections import defaultdict
 
 HEAD = "who,what,case,shape,dtype,"
+COUNTS_AS = {"tf32": "float32"}  # the products of float32 numbers, with fewer of their digits
 
 
 def read(paths):
@@ -50,12 +52,14 @@ def main(paths):
         for (who, dtype), rows in sides.items():
             seconds = [float(r["median_s"]) for r in rows]
             median = statistics.median(seconds)
-            base = ours.get(dtype) or (min(ours.values()) if ours else None)
+            base = ours.get(COUNTS_AS.get(dtype, dtype))
             ratio = median / base if base and who != "ebb" else None
             spread = (max(seconds) - min(seconds)) / median if len(seconds) > 1 else None
             print(f"{what:<16} {case:<36} {shape:<22} {who:<26} {dtype:<9} {median * 1e3:>11.4f} {show(spread, '7.1%'):>7} "
                   f"{show(number(rows, 'tflops'), '8.2f'):>8} {show(number(rows, 'gbytes_per_s'), '8.1f'):>8} "
                   f"{show(ratio, '6.2f') + ('x' if ratio else ''):>7}")
+    if any(who != "ebb" and dtype in COUNTS_AS for sides in work.values() for who, dtype in sides):
+        print("tf32 is compared with ebb's float32, whose errors are smaller (encode_check.py)")
     for n in notes:
         print(n)
 
