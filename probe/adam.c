@@ -204,38 +204,15 @@ static bool solve_piece(void *user, int64_t first, int64_t count, ebb_error *err
   return ok;
 }
 
-static bool same_rows(int64_t count, const int32_t *a, int64_t other, const int32_t *b) {
-  return count == other && (a == b || count == 0 || !memcmp(a, b, (size_t)count * sizeof *a));
-}
-
-static bool same_design(const ebb_problem *a, const ebb_problem *b) {
-  return a->x == b->x && a->n == b->n && a->d == b->d && a->stream == b->stream &&
-         same_rows(a->train_count, a->train, b->train_count, b->train) &&
-         same_rows(a->validation_count, a->validation, b->validation_count, b->validation) &&
-         same_rows(a->test_count, a->test, b->test_count, b->test);
-}
-
 bool ebb_adam_batch(ebb_context *c, int64_t count, const ebb_problem *problems, const ebb_training *training,
                     ebb_adam_fit *fits, ebb_error *err) {
-  const ebb_problem **design = malloc(((size_t)count + 1) * sizeof *design);
-  int64_t *first = malloc(((size_t)count + 1) * sizeof *first), designs = 0;
-  bool ok = design && first;
-  if (!ok)
-    ebb_fail(err, "not enough memory to train %lld probes", (long long)count);
-  for (int64_t i = 0; ok && i < count; i++)
-    if (i == 0 || !same_design(&problems[i - 1], &problems[i])) {
-      design[designs] = &problems[i];
-      first[designs++] = i;
-    }
-  if (ok)
-    first[designs] = count;
-  for (int64_t at = 0, end = 0; ok && at < designs; at = end) { /* of one shape */
-    for (end = at + 1; end < designs && design[end]->d == design[at]->d && design[end]->n == design[at]->n;)
-      end++;
-    adam_job job = {c, training, design + at, first + at, problems, fits};
+  ebb_designs designs;
+  bool ok = ebb_designs_make(&designs, count, problems, err);
+  for (int64_t at = 0, end = 0; ok && at < designs.count; at = end) {
+    end = ebb_designs_of_shape(&designs, at);
+    adam_job job = {c, training, designs.problem + at, designs.first + at, problems, fits};
     ok = ebb_batch_pieces(c, end - at, solve_piece, &job, err);
   }
-  free(design);
-  free(first);
+  ebb_designs_free(&designs);
   return ok;
 }

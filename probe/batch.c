@@ -6,6 +6,50 @@
 /* Of the device's free memory, what the arena may take; the rest is for the libraries and their workspaces. */
 #define SHARE 0.85
 
+/* ---- designs ---- */
+
+static bool same_rows(int64_t count, const int32_t *a, int64_t other, const int32_t *b) {
+  return count == other && (a == b || count == 0 || !memcmp(a, b, (size_t)count * sizeof *a));
+}
+
+/* The same rows of the same numbers, in the same order. */
+static bool same_design(const ebb_problem *a, const ebb_problem *b) {
+  return a->x == b->x && a->n == b->n && a->d == b->d && a->stream == b->stream &&
+         same_rows(a->train_count, a->train, b->train_count, b->train) &&
+         same_rows(a->validation_count, a->validation, b->validation_count, b->validation) &&
+         same_rows(a->test_count, a->test, b->test_count, b->test);
+}
+
+bool ebb_designs_make(ebb_designs *designs, int64_t count, const ebb_problem *problems, ebb_error *err) {
+  *designs = (ebb_designs){.problem = malloc(((size_t)count + 1) * sizeof *designs->problem),
+                           .first = malloc(((size_t)count + 1) * sizeof *designs->first)};
+  if (!designs->problem || !designs->first)
+    return ebb_fail(err, "not enough memory for a list of %lld probes", (long long)count);
+  for (int64_t i = 0; i < count; i++)
+    if (i == 0 || !same_design(&problems[i - 1], &problems[i])) {
+      designs->problem[designs->count] = &problems[i];
+      designs->first[designs->count++] = i;
+    }
+  designs->first[designs->count] = count;
+  return true;
+}
+
+void ebb_designs_free(ebb_designs *designs) {
+  free(designs->problem);
+  free(designs->first);
+  *designs = (ebb_designs){0};
+}
+
+int64_t ebb_designs_of_shape(const ebb_designs *designs, int64_t at) {
+  const ebb_problem *one = designs->problem[at];
+  int64_t end = at + 1;
+  while (end < designs->count && designs->problem[end]->d == one->d && designs->problem[end]->n == one->n)
+    end++;
+  return end;
+}
+
+/* ---- batches ---- */
+
 /* Rows that the largest inner fold has. */
 static int64_t largest_fold(const ebb_problem *p, int64_t *count) {
   if (p->inner_folds == 0)

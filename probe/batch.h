@@ -11,6 +11,18 @@ static inline bool ebb_on_device(const ebb_context *c) {
   return c->activations.place == EBB_DEVICE;
 }
 
+/* Problems cut into designs. */
+typedef struct ebb_designs {
+  int64_t count;
+  const ebb_problem **problem; /* [count] the first of each design */
+  int64_t *first;              /* [count+1] its problems: consecutive, one label set each */
+} ebb_designs;
+/* Errors: memory. */
+bool ebb_designs_make(ebb_designs *designs, int64_t count, const ebb_problem *problems, ebb_error *err);
+void ebb_designs_free(ebb_designs *designs);
+/* One past the last of the designs from `at` on that have its d and n. */
+int64_t ebb_designs_of_shape(const ebb_designs *designs, int64_t at);
+
 /* Designs [0, count) of one d and one number of rows `all`. */
 typedef struct ebb_batch {
   ebb_context *c;
@@ -37,8 +49,8 @@ void ebb_batch_upload(ebb_batch *b);
 bool ebb_batch_units(const ebb_batch *b, double *unit, ebb_error *err);
 
 /* Calls solve(user, first, count) with consecutive pieces of [0, count) that fit the memory the context has
- * free, twice each: counting, then with an arena of that size, which stays for the next call. A solve may
- * not look at results while c->counting. */
+ * free, or of one that does not: counting, as often as it takes to find a piece that fits, then with an arena
+ * of that size, which stays for the next call. A solve may not look at results while c->counting. */
 typedef bool ebb_batch_solve(void *user, int64_t first, int64_t count, ebb_error *err);
 bool ebb_batch_pieces(ebb_context *c, int64_t count, ebb_batch_solve *solve, void *user, ebb_error *err);
 

@@ -5,7 +5,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* The curvature that the preconditioner takes the margins to have at the optimum: 1/4 is that of a margin of 0,
  * less penalty means larger margins. Measured on planted features of 96 x 5 to 1000 x 1536: the fewest products
@@ -160,43 +159,23 @@ static bool solve_piece(void *user, int64_t first, int64_t count, ebb_error *err
   return ok;
 }
 
-/* Same rows of the same numbers. */
-static bool same_design(const ebb_problem *a, const ebb_problem *b) {
-  return a->x == b->x && a->n == b->n && a->d == b->d && a->train_count == b->train_count &&
-         a->test_count == b->test_count &&
-         (a->train == b->train || !memcmp(a->train, b->train, (size_t)a->train_count * sizeof *a->train)) &&
-         (a->test == b->test || !memcmp(a->test, b->test, (size_t)a->test_count * sizeof *a->test));
-}
-
 bool ebb_logistic_device(ebb_context *c, int64_t count, const ebb_problem *problems,
                          const ebb_parameters *parameters, ebb_logistic_fit *fits, double *worst,
                          ebb_error *err) {
-  const ebb_problem **design = malloc(((size_t)count + 1) * sizeof *design);
-  int64_t *first = malloc(((size_t)count + 1) * sizeof *first), designs = 0;
-  bool ok = design && first;
-  if (!ok)
-    ebb_fail(err, "not enough memory for %lld logistic regressions", (long long)count);
-  for (int64_t i = 0; ok && i < count; i++)
-    if (i == 0 || !same_design(&problems[i - 1], &problems[i])) {
-      design[designs] = &problems[i];
-      first[designs++] = i;
-    }
-  if (ok)
-    first[designs] = count;
+  ebb_designs designs;
+  bool ok = ebb_designs_make(&designs, count, problems, err);
   *worst = 0;
-  for (int64_t at = 0, end = 0; ok && at < designs; at = end) { /* of one shape */
-    for (end = at + 1; end < designs && design[end]->d == design[at]->d && design[end]->n == design[at]->n;)
-      end++;
+  for (int64_t at = 0, end = 0; ok && at < designs.count; at = end) {
+    end = ebb_designs_of_shape(&designs, at);
     logistic_device l = {.c = c,
                          .parameters = parameters,
-                         .design = design + at,
-                         .first = first + at,
+                         .design = designs.problem + at,
+                         .first = designs.first + at,
                          .problems = problems,
                          .fits = fits};
     ok = ebb_batch_pieces(c, end - at, solve_piece, &l, err);
     *worst = l.worst <= *worst ? *worst : l.worst;
   }
-  free(design);
-  free(first);
+  ebb_designs_free(&designs);
   return ok;
 }
