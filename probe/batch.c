@@ -182,8 +182,14 @@ bool ebb_batch_pieces(ebb_context *c, int64_t count, ebb_batch_solve *solve, voi
     int64_t most = one > 0 && room / one > 1 ? (int64_t)(room / one) : 1, left = count - first;
     int64_t pieces = (left + most - 1) / most; /* as even as can be */
     piece = (left + pieces - 1) / pieces;
-    if (!count_piece(c, solve, user, first, piece, &need, err) ||
-        (need > c->activations.size && !ebb_context_reserve(c, EBB_ACTIVATIONS, need, err)))
+    if (!count_piece(c, solve, user, first, piece, &need, err))
+      return false;
+    while (need > room && piece > 1) { /* later designs may be larger, and all have the room of the largest */
+      piece /= 2;
+      if (!count_piece(c, solve, user, first, piece, &need, err))
+        return false;
+    }
+    if (need > c->activations.size && !ebb_context_reserve(c, EBB_ACTIVATIONS, need, err))
       return false;
     size_t mark = ebb_arena_mark(&c->activations);
     bool ok = solve(user, first, piece, err);

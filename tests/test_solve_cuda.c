@@ -1,6 +1,8 @@
 /* The device's way of solving probes (probe/solvers.h) against the host's solvers: on the CPU's definitions of
  * its operators everywhere, and on a GPU where there is one. */
+#include "kernels/backend.h"
 #include "kernels/random.h"
+#include "probe/batch.h"
 #include "probe/solvers.h"
 
 #include <math.h>
@@ -198,6 +200,59 @@ static void what_is_not_finite_is_told(ebb_context *c) {
   assert_false(ok && worst <= 1e-6);
 }
 
+/* ---- pieces of a small memory ------------------------------------------------------------------------ */
+
+enum { LITTLE = 1 << 20 };
+
+/* A CPU that has LITTLE memory. */
+static void tell_little(ebb_context *c, size_t *free_bytes, size_t *total_bytes) {
+  *total_bytes = LITTLE;
+  *free_bytes = LITTLE - c->activations.size;
+}
+
+typedef struct pieces {
+  ebb_context *c;
+  const int64_t *need; /* [designs] bytes of one; in a piece all have those of the largest */
+  int64_t solved;
+  size_t most; /* bytes of a piece */
+} pieces;
+
+static bool take_piece(void *user, int64_t first, int64_t count, ebb_error *err) {
+  (void)err;
+  pieces *p = user;
+  int64_t most = 0;
+  for (int64_t i = first; i < first + count; i++)
+    most = p->need[i] > most ? p->need[i] : most;
+  EBB_NEW(p->c, EBB_ACTIVATIONS, EBB_F64, "room", count, most / 8);
+  if (p->c->counting)
+    return true;
+  assert_int_equal(first, p->solved);
+  p->solved += count;
+  p->most = (size_t)(count * most) > p->most ? (size_t)(count * most) : p->most;
+  return true;
+}
+
+/* The first design says little about the next. */
+static void pieces_fit_whatever_comes_next(void **state) {
+  (void)state;
+  int64_t need[40];
+  for (int i = 0; i < 40; i++)
+    need[i] = i == 0 ? 1 << 10 : i < 20 ? LITTLE / 4 : i < 39 ? LITTLE / 16 : LITTLE / 2;
+  ebb_backend small = ebb_cpu_backend;
+  small.memory = tell_little;
+  ebb_context c;
+  ebb_error err = {""};
+  assert_true(ebb_context_open(&c, "cpu", NULL));
+  c.backend = &small;
+  pieces p = {.c = &c, .need = need};
+  if (!ebb_batch_pieces(&c, 40, take_piece, &p, &err))
+    fail_msg("%s", err.text);
+  assert_int_equal(p.solved, 40);
+  assert_true(p.most <= LITTLE && p.most > LITTLE / 4);
+  assert_true(c.activations.size <= LITTLE);
+  ebb_context_close(&c);
+}
+
 /* ---- each on the CPU's definitions, and on a device -------------------------------------------------- */
 
 #define BOTH(name)                                                                                           \
@@ -237,8 +292,9 @@ static int end(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      TESTS(ridge_is_the_same), TESTS(logistic_is_the_same),       TESTS(batches_do_not_matter),
-      TESTS(nothing_varies),    TESTS(what_is_not_finite_is_told),
+      TESTS(ridge_is_the_same),          TESTS(logistic_is_the_same),
+      TESTS(batches_do_not_matter),      TESTS(nothing_varies),
+      TESTS(what_is_not_finite_is_told), cmocka_unit_test(pieces_fit_whatever_comes_next),
   };
   return cmocka_run_group_tests(tests, begin, end);
 }
