@@ -153,8 +153,9 @@ static bool raw_weights(const logistic *l, double *weights) {
   return true;
 }
 
+/* worst: the largest relative gradient over penalties; NaN: of one it, or the margins, are not finite. */
 static bool solve(const ebb_problem *p, const ebb_parameters *parameters, ebb_logistic_fit *fit,
-                  double *worst) {
+                  ebb_worst *worst) {
   logistic l;
   bool ok = prepare(&l, p, parameters->form);
   if (ok) {
@@ -166,11 +167,15 @@ static bool solve(const ebb_problem *p, const ebb_parameters *parameters, ebb_lo
     for (int i = 0; ok && i < parameters->penalty_count; i++) {
       l.lambda = 0.25 * parameters->penalties[i] * l.s.unit;
       double reached = minimise(&l, scale, parameters);
-      *worst = reached <= *worst ? *worst : reached;
+      for (int64_t t = 0; t < test; t++) {
+        double margin = l.w[rank] + cblas_ddot((int)rank, l.s.u_test + t * rank, 1, l.w, 1);
+        reached = isfinite(margin) ? reached : NAN;
+        if (fit->margins)
+          fit->margins[i * test + t] = margin;
+      }
+      ebb_worst_of(worst, reached, 0);
       if (fit->gradient)
         fit->gradient[i] = reached;
-      for (int64_t t = 0; fit->margins && t < test; t++)
-        fit->margins[i * test + t] = l.w[rank] + cblas_ddot((int)rank, l.s.u_test + t * rank, 1, l.w, 1);
       if (fit->weights)
         ok = raw_weights(&l, fit->weights + i * (p->d + 1));
     }
@@ -180,26 +185,31 @@ static bool solve(const ebb_problem *p, const ebb_parameters *parameters, ebb_lo
 }
 
 static bool on_host(int64_t count, const ebb_problem *problems, const ebb_parameters *parameters,
-                    ebb_logistic_fit *fits, double *reached, ebb_error *err) {
-  bool ok = true;
-  double worst = 0;
-#pragma omp parallel for schedule(dynamic) reduction(max : worst)
-  for (int64_t i = 0; i < count; i++)
-    if (!solve(&problems[i], parameters, &fits[i], &worst)) {
-#pragma omp atomic write
-      ok = false;
-    }
-  *reached = worst;
-  return ok ||
+                    ebb_logistic_fit *fits, ebb_worst *worst, ebb_error *err) {
+  ebb_worst *each = calloc((size_t)count + 1, sizeof *each); /* .problem < 0: not solved */
+  int64_t unsolved = each ? -1 : 0;
+#pragma omp parallel for schedule(dynamic)
+  for (int64_t i = 0; i < (each ? count : 0); i++)
+    if (!solve(&problems[i], parameters, &fits[i], &each[i]))
+      each[i].problem = -1;
+  *worst = (ebb_worst){0};
+  for (int64_t i = 0; each && i < count; i++) {
+    ebb_worst_of(worst, each[i].gradient, i);
+    if (each[i].problem < 0 && unsolved < 0)
+      unsolved = i;
+  }
+  free(each);
+  return unsolved < 0 ||
          ebb_fail(err,
-                  "not enough memory for %lld logistic regressions, or numbers that are not finite among "
-                  "their features",
-                  (long long)count);
+                  "logistic regression %lld of %lld [%lld, %lld]: not enough memory, or numbers "
+                  "that are not finite among its features",
+                  (long long)unsolved + 1, (long long)count, (long long)problems[unsolved].train_count,
+                  (long long)problems[unsolved].d);
 }
 
 bool ebb_logistic_batch(ebb_context *c, int64_t count, const ebb_problem *problems,
                         const ebb_parameters *parameters, ebb_logistic_fit *fits, ebb_error *err) {
-  double worst = 0;
+  ebb_worst worst;
   bool device = ebb_on_device(c);
   for (int64_t i = 0; i < count && !device; i++)
     c->counters.flops +=
@@ -207,8 +217,16 @@ bool ebb_logistic_batch(ebb_context *c, int64_t count, const ebb_problem *proble
   if (!(device ? ebb_logistic_device(c, count, problems, parameters, fits, &worst, err)
                : on_host(count, problems, parameters, fits, &worst, err)))
     return false;
-  if (!(worst <= parameters->tolerance))
-    return ebb_fail(err, "logistic regression stopped at a relative gradient of %.1e; %.1e was asked for",
-                    worst, parameters->tolerance);
-  return true;
+  if (worst.gradient <= parameters->tolerance || count == 0)
+    return true;
+  const ebb_problem *p = &problems[worst.problem];
+  ebb_fail(err, "logistic regression %lld of %lld [%lld, %lld] ", (long long)worst.problem + 1,
+           (long long)count, (long long)p->train_count, (long long)p->d);
+  if (isnan(worst.gradient))
+    return ebb_fail_also(err,
+                         "has a gradient or margins that are not finite: some of its features are not, or "
+                         "too large");
+  return ebb_fail_also(err,
+                       "stopped at a relative gradient of %.1e after at most %d steps; %.1e was asked for",
+                       worst.gradient, parameters->iterations, parameters->tolerance);
 }

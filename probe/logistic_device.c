@@ -25,7 +25,7 @@ typedef struct logistic_device {
   const int64_t *first;             /* [designs+1] its problems: consecutive, one label set each */
   const ebb_problem *problems;
   ebb_logistic_fit *fits;
-  double worst; /* relative gradient reached */
+  ebb_worst *worst;
 } logistic_device;
 
 /* What a piece has on the host: labels, and results of one penalty. */
@@ -79,11 +79,16 @@ static void hand_out(logistic_device *l, const piece *p, int64_t first, int pena
     for (int64_t at = l->first[first + i]; at < l->first[first + i + 1]; at++) {
       int64_t set = i * p->sets + at - l->first[first + i], test = l->problems[at].test_count;
       ebb_logistic_fit *fit = &l->fits[at];
-      l->worst = p->reached[set] <= l->worst ? l->worst : p->reached[set];
+      double reached = p->reached[set];
+      for (int64_t t = 0; t < test; t++) {
+        double margin = p->f[set * n_t + t] + p->b[set];
+        reached = isfinite(margin) ? reached : NAN;
+        if (fit->margins)
+          fit->margins[penalty * test + t] = margin;
+      }
+      ebb_worst_of(l->worst, reached, at);
       if (fit->gradient)
-        fit->gradient[penalty] = p->reached[set];
-      for (int64_t t = 0; fit->margins && t < test; t++)
-        fit->margins[penalty * test + t] = p->f[set * n_t + t] + p->b[set];
+        fit->gradient[penalty] = reached;
       if (!fit->weights)
         continue;
       double *weights = fit->weights + penalty * (d + 1);
@@ -160,11 +165,11 @@ static bool solve_piece(void *user, int64_t first, int64_t count, ebb_error *err
 }
 
 bool ebb_logistic_device(ebb_context *c, int64_t count, const ebb_problem *problems,
-                         const ebb_parameters *parameters, ebb_logistic_fit *fits, double *worst,
+                         const ebb_parameters *parameters, ebb_logistic_fit *fits, ebb_worst *worst,
                          ebb_error *err) {
   ebb_designs designs;
   bool ok = ebb_designs_make(&designs, count, problems, err);
-  *worst = 0;
+  *worst = (ebb_worst){0};
   for (int64_t at = 0, end = 0; ok && at < designs.count; at = end) {
     end = ebb_designs_of_shape(&designs, at);
     logistic_device l = {.c = c,
@@ -172,9 +177,9 @@ bool ebb_logistic_device(ebb_context *c, int64_t count, const ebb_problem *probl
                          .design = designs.problem + at,
                          .first = designs.first + at,
                          .problems = problems,
-                         .fits = fits};
+                         .fits = fits,
+                         .worst = worst};
     ok = ebb_batch_pieces(c, end - at, solve_piece, &l, err);
-    *worst = l.worst <= *worst ? *worst : l.worst;
   }
   ebb_designs_free(&designs);
   return ok;

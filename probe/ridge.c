@@ -177,7 +177,7 @@ static void choose(ridge *r, int penalty, double *score) {
   }
 }
 
-/* Test rows, every label set at its own penalty. */
+/* Test rows, every label set at its own penalty; false: memory, or margins that are not finite. */
 static bool judge(ridge *r, const double *lambdas, ebb_ridge_fit *fit) {
   int64_t test = r->s.test, m = r->m, rank = r->s.rank;
   double *margin = malloc(((size_t)test * (size_t)m + 1) * sizeof *margin);
@@ -204,10 +204,14 @@ static bool judge(ridge *r, const double *lambdas, ebb_ridge_fit *fit) {
     if (fit->best)
       fit->best[c] = r->chosen[c];
   }
-  for (int64_t i = 0; fit->margins && i < test; i++)
-    fit->margins[i] = margin[i * m];
+  bool finite = true;
+  for (int64_t i = 0; i < test; i++) {
+    finite = finite && isfinite(margin[i * m]);
+    if (fit->margins)
+      fit->margins[i] = margin[i * m];
+  }
   free(margin);
-  return true;
+  return finite;
 }
 
 static bool solve(const ebb_problem *p, const ebb_parameters *parameters, ebb_ridge_fit *fit,

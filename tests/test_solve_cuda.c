@@ -139,17 +139,17 @@ static void logistic_is_the_same(ebb_context *c) {
     }
     ebb_parameters exact = ebb_parameters_default;
     exact.tolerance = 1e-10;
-    double worst = 1;
+    ebb_worst worst;
     ebb_error err = {""};
     assert_true(ebb_logistic_batch(&host, count, problems, &exact, a.fit, NULL));
     if (!ebb_logistic_device(c, count, problems, &ebb_parameters_default, b.fit, &worst, &err))
       fail_msg("%s", err.text);
-    assert_true(worst <= 1e-6);
+    assert_true(worst.gradient <= 1e-6);
     for (int64_t p = 0; p < count; p++) {
       near(b.margins[p], a.margins[p], PENALTIES * problems[p].test_count, 1e-5);
       near(b.weights[p], a.weights[p], PENALTIES * (problems[p].d + 1), 1e-5);
       for (int i = 0; i < PENALTIES; i++)
-        assert_true(b.gradient[p][i] <= worst);
+        assert_true(b.gradient[p][i] <= worst.gradient);
     }
   }
 }
@@ -177,7 +177,8 @@ static void nothing_varies(ebb_context *c) {
   make(&w, 5);
   for (int i = 0; i < 2 * ROWS * 5; i++)
     w.x[i] = (float)(i % 5) * 0.1f;
-  double margins[PENALTIES * ROWS], worst = 1;
+  double margins[PENALTIES * ROWS];
+  ebb_worst worst;
   ebb_logistic_fit fit = {.margins = margins};
   assert_true(ebb_logistic_device(c, 1, w.problem, &ebb_parameters_default, &fit, &worst, NULL));
   for (int64_t i = 0; i < w.problem[0].test_count; i++)
@@ -190,14 +191,43 @@ static void what_is_not_finite_is_told(ebb_context *c) {
   static world w;
   make(&w, 30);
   w.x[5] = NAN;
-  double margins[PENALTIES * ROWS], worst = 0;
+  double margins[PENALTIES * ROWS];
+  ebb_worst worst;
   ebb_error err = {""};
   ebb_ridge_fit ridge = {.margins = margins};
   ebb_logistic_fit logistic = {.margins = margins};
   assert_false(ebb_ridge_device(c, 1, w.problem + 1, &ebb_parameters_default, &ridge, &err));
   assert_non_null(strstr(err.text, "not finite"));
   bool ok = ebb_logistic_device(c, 1, w.problem + 1, &ebb_parameters_default, &logistic, &worst, NULL);
-  assert_false(ok && worst <= 1e-6);
+  assert_false(ok && worst.gradient <= 1e-6);
+}
+
+/* A fit that is not finite between two that are is told, and which it is. */
+static void good_neighbours_hide_nothing(ebb_context *c) {
+  static world w;
+  static double margins[3][PENALTIES * ROWS];
+  make(&w, 30);
+  ebb_problem problems[3] = {w.problem[4], w.problem[0], w.problem[5]}; /* of the second, the first table */
+  ebb_logistic_fit fits[3] = {{.margins = margins[0]}, {.margins = margins[1]}, {.margins = margins[2]}};
+  ebb_ridge_fit ridges[3] = {{.score = NULL}};
+  for (int i = 0; i < 3; i++)
+    problems[i].columns = 1;
+  for (int test = 0; test < 2; test++) {
+    int32_t row = test ? w.test[0][0] : w.train[0][0];
+    float was = w.x[row * 30 + 5];
+    w.x[row * 30 + 5] = NAN;
+    ebb_worst worst;
+    ebb_error err = {""};
+    assert_true(ebb_logistic_device(c, 3, problems, &ebb_parameters_default, fits, &worst, NULL));
+    assert_true(isnan(worst.gradient));
+    assert_int_equal(worst.problem, 1);
+    assert_false(ebb_logistic_batch(c, 3, problems, &ebb_parameters_default, fits, &err));
+    assert_non_null(strstr(err.text, "logistic regression 2 of 3 [48, 30]"));
+    assert_non_null(strstr(err.text, "not finite"));
+    assert_false(ebb_ridge_batch(c, 3, problems, &ebb_parameters_default, ridges, &err));
+    assert_non_null(strstr(err.text, "not finite"));
+    w.x[row * 30 + 5] = was;
+  }
 }
 
 /* ---- pieces of a small memory ------------------------------------------------------------------------ */
@@ -273,6 +303,7 @@ BOTH(logistic_is_the_same)
 BOTH(batches_do_not_matter)
 BOTH(nothing_varies)
 BOTH(what_is_not_finite_is_told)
+BOTH(good_neighbours_hide_nothing)
 
 static int begin(void **state) {
   (void)state;
@@ -292,9 +323,13 @@ static int end(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      TESTS(ridge_is_the_same),          TESTS(logistic_is_the_same),
-      TESTS(batches_do_not_matter),      TESTS(nothing_varies),
-      TESTS(what_is_not_finite_is_told), cmocka_unit_test(pieces_fit_whatever_comes_next),
+      TESTS(ridge_is_the_same),
+      TESTS(logistic_is_the_same),
+      TESTS(batches_do_not_matter),
+      TESTS(nothing_varies),
+      TESTS(what_is_not_finite_is_told),
+      TESTS(good_neighbours_hide_nothing),
+      cmocka_unit_test(pieces_fit_whatever_comes_next),
   };
   return cmocka_run_group_tests(tests, begin, end);
 }
