@@ -441,18 +441,34 @@ template <int K> static __global__ __launch_bounds__(NEWTON_THREADS, 2) void new
 
 /* ---- launchers --------------------------------------------------------------------------------------- */
 
-static int together(int64_t sets) {
-  return sets >= 3 ? 4 : (int)sets;
+/* Shared memory of a block with k label sets: x and the room of sums. */
+static size_t shared_bytes(int64_t k, int64_t side) {
+  return (size_t)(k * side + WARPS * 4 * k) * sizeof(double);
+}
+
+static int64_t side_of(int64_t n) {
+  return cuda_ceil(n, 64) * 64;
+}
+
+/* Label sets of one block: as many as its shared memory takes, at least one. */
+static int together(ebb_context *c, int64_t sets, int64_t n) {
+  int k = sets >= 3 ? 4 : (int)sets;
+  while (k > 1 && shared_bytes(k, side_of(n)) > cuda_of(c)->shared)
+    k /= 2;
+  return k;
+}
+
+int64_t cuda_logistic_newton_rows(ebb_context *c) {
+  return ((int64_t)(cuda_of(c)->shared / sizeof(double)) - WARPS * 4) / 64 * 64;
 }
 
 size_t cuda_logistic_newton_scratch(ebb_context *c, ebb_tensor a) {
-  (void)c;
-  int64_t sets = a.shape[1], k = together(sets);
-  return (size_t)(a.shape[0] * cuda_ceil(sets, k) * k * VECTORS * a.shape[2]) * sizeof(double);
+  int64_t sets = a.shape[1], n = a.shape[2], k = together(c, sets, n);
+  return (size_t)(a.shape[0] * cuda_ceil(sets, k) * k * VECTORS * n) * sizeof(double);
 }
 
 template <int K> static void newton(ebb_context *c, newton_args args, int64_t designs) {
-  size_t bytes = (size_t)(K * args.side + WARPS * 4 * K) * sizeof(double);
+  size_t bytes = shared_bytes(K, args.side);
   if (!cuda_shared(c, "logistic_newton", newton_kernel<K>, bytes))
     return;
   newton_kernel<K>
@@ -465,13 +481,13 @@ void cuda_logistic_newton(ebb_context *c, ebb_tensor a, ebb_tensor b, ebb_tensor
                           ebb_tensor g, ebb_tensor inverse, ebb_tensor y, ebb_tensor lambda, ebb_tensor mu,
                           ebb_tensor least, ebb_newton how, void *scratch) {
   int64_t n = a.shape[2], sets = a.shape[1];
-  int k = together(sets), side = (int)cuda_ceil(n, 64) * 64;
-  if (n % 2 != 0 || (k * side + WARPS * 4 * k) * sizeof(double) > 200 * 1024) {
+  if (n % 2 != 0 || n > cuda_logistic_newton_rows(c)) {
     ebb_context_fail(
-        c, "logistic_newton: %lld rows of %lld label sets; expected an even number of rows, at most %d",
-        (long long)n, (long long)sets, 200 * 1024 / 8 / k - 64);
+        c, "logistic_newton: %lld rows; expected an even number, at most %lld by the shared memory of %s",
+        (long long)n, (long long)cuda_logistic_newton_rows(c), c->device);
     return;
   }
+  int k = together(c, sets, n);
   newton_args args = {cuda_at<double>(a),
                       cuda_at<double>(b),
                       cuda_at<double>(reached),
@@ -485,7 +501,7 @@ void cuda_logistic_newton(ebb_context *c, ebb_tensor a, ebb_tensor b, ebb_tensor
                       (double *)scratch,
                       (int)n,
                       (int)sets,
-                      side,
+                      (int)side_of(n),
                       how};
   if (k == 4)
     newton<4>(c, args, a.shape[0]);
