@@ -1,10 +1,15 @@
 #include "probe/batch.h"
 
+#include <cblas.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* Of the device's free memory, what the arena may take; the rest is for the libraries and their workspaces. */
 #define SHARE 0.85
+
+/* An inverse of the dual costs n^3 on the device, the primal n d^2 on a host of a hundredth of its rate. By
+ * these counts; the border was not timed. */
+#define MUCH_SMALLER 16
 
 /* ---- designs ---- */
 
@@ -160,6 +165,45 @@ bool ebb_batch_units(const ebb_batch *b, double *unit, ebb_error *err) {
   return true;
 }
 
+/* ---- where a problem is solved ---- */
+
+static size_t room_of(ebb_context *c) {
+  size_t free_bytes = 0, total = 0;
+  ebb_context_memory(c, &free_bytes, &total);
+  return (size_t)(SHARE * (double)(free_bytes + c->activations.size));
+}
+
+static bool for_device(ebb_context *c, const ebb_problem *p, ebb_form form, int64_t rows, bool by_fold,
+                       size_t room) {
+  ebb_batch one = {.c = c, .count = 1, .problem = &p};
+  if (form == EBB_FORM_PRIMAL || (form == EBB_FORM_AUTO && p->d * MUCH_SMALLER <= p->train_count) ||
+      !shapes(&one, by_fold))
+    return false;
+  double n = (double)one.n, t = (double)one.t, d = (double)one.d, K = (double)p->columns;
+  /* Gram matrix, inverse with two panels and a block, fold blocks; z; vectors; x */
+  double bytes =
+      8 * (n * (2 * n + (double)one.k + 256) + 128 * 128 + (n + t) * d + K * (5 * n + d + t) + 16 * n) +
+      4 * (double)one.all * d;
+  return one.n <= rows && bytes <= (double)room;
+}
+
+int64_t ebb_batch_together(ebb_context *c, int64_t count, const ebb_problem *problems, ebb_form form,
+                           int64_t rows, bool by_fold, bool *device) {
+  *device = false;
+  if (!ebb_on_device(c))
+    return count;
+  size_t room = room_of(c);
+  *device = for_device(c, &problems[0], form, rows, by_fold, room);
+  int64_t end = 1;
+  while (end < count && for_device(c, &problems[end], form, rows, by_fold, room) == *device)
+    end++;
+  if (!*device)
+    openblas_set_num_threads(1); /* a host context does: threads are outside the products */
+  return end;
+}
+
+/* ---- pieces ---- */
+
 /* Bytes of the activation arena that a piece needs. */
 static bool count_piece(ebb_context *c, ebb_batch_solve *solve, void *user, int64_t first, int64_t count,
                         size_t *bytes, ebb_error *err) {
@@ -173,12 +217,11 @@ static bool count_piece(ebb_context *c, ebb_batch_solve *solve, void *user, int6
 }
 
 bool ebb_batch_pieces(ebb_context *c, int64_t count, ebb_batch_solve *solve, void *user, ebb_error *err) {
-  size_t one = 0, need = 0, free_bytes = 0, total = 0;
+  size_t one = 0, need = 0;
   for (int64_t first = 0, piece = 0; first < count; first += piece) {
     if (!count_piece(c, solve, user, first, 1, &one, err))
       return false;
-    ebb_context_memory(c, &free_bytes, &total);
-    size_t room = (size_t)(SHARE * (double)(free_bytes + c->activations.size));
+    size_t room = room_of(c);
     int64_t most = one > 0 && room / one > 1 ? (int64_t)(room / one) : 1, left = count - first;
     int64_t pieces = (left + most - 1) / most; /* as even as can be */
     piece = (left + pieces - 1) / pieces;

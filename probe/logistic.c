@@ -153,7 +153,8 @@ static bool raw_weights(const logistic *l, double *weights) {
   return true;
 }
 
-/* worst: the largest relative gradient over penalties; NaN: of one it, or the margins, are not finite. */
+/* worst: the largest relative gradient over penalties; NaN: of one it, or the margins, are not finite. false:
+ * no memory, or training rows that are not finite. */
 static bool solve(const ebb_problem *p, const ebb_parameters *parameters, ebb_logistic_fit *fit,
                   ebb_worst *worst) {
   logistic l;
@@ -184,48 +185,46 @@ static bool solve(const ebb_problem *p, const ebb_parameters *parameters, ebb_lo
   return ok;
 }
 
-static bool on_host(int64_t count, const ebb_problem *problems, const ebb_parameters *parameters,
-                    ebb_logistic_fit *fits, ebb_worst *worst, ebb_error *err) {
-  ebb_worst *each = calloc((size_t)count + 1, sizeof *each); /* .problem < 0: not solved */
-  int64_t unsolved = each ? -1 : 0;
+static bool on_host(ebb_context *c, int64_t count, const ebb_problem *problems,
+                    const ebb_parameters *parameters, ebb_logistic_fit *fits, ebb_worst *worst,
+                    ebb_error *err) {
+  ebb_worst *each = calloc((size_t)count + 1, sizeof *each);
+  if (!each)
+    return ebb_fail(err, "not enough memory for %lld logistic regressions", (long long)count);
 #pragma omp parallel for schedule(dynamic)
-  for (int64_t i = 0; i < (each ? count : 0); i++)
+  for (int64_t i = 0; i < count; i++)
     if (!solve(&problems[i], parameters, &fits[i], &each[i]))
-      each[i].problem = -1;
+      each[i].gradient = NAN;
   *worst = (ebb_worst){0};
-  for (int64_t i = 0; each && i < count; i++) {
+  for (int64_t i = 0; i < count; i++) {
     ebb_worst_of(worst, each[i].gradient, i);
-    if (each[i].problem < 0 && unsolved < 0)
-      unsolved = i;
+    c->counters.flops +=
+        2.0 * (double)problems[i].train_count * (double)problems[i].train_count * (double)problems[i].d;
   }
   free(each);
-  return unsolved < 0 ||
-         ebb_fail(err,
-                  "logistic regression %lld of %lld [%lld, %lld]: not enough memory, or numbers "
-                  "that are not finite among its features",
-                  (long long)unsolved + 1, (long long)count, (long long)problems[unsolved].train_count,
-                  (long long)problems[unsolved].d);
+  return true;
 }
 
 bool ebb_logistic_batch(ebb_context *c, int64_t count, const ebb_problem *problems,
                         const ebb_parameters *parameters, ebb_logistic_fit *fits, ebb_error *err) {
-  ebb_worst worst;
-  bool device = ebb_on_device(c);
-  for (int64_t i = 0; i < count && !device; i++)
-    c->counters.flops +=
-        2.0 * (double)problems[i].train_count * (double)problems[i].train_count * (double)problems[i].d;
-  if (!(device ? ebb_logistic_device(c, count, problems, parameters, fits, &worst, err)
-               : on_host(count, problems, parameters, fits, &worst, err)))
-    return false;
+  ebb_worst worst = {0};
+  for (int64_t first = 0, some = 0; first < count; first += some) {
+    bool device;
+    ebb_worst here;
+    some = ebb_batch_together(c, count - first, problems + first, parameters->form,
+                              ebb_logistic_newton_rows(c), false, &device);
+    if (!(device ? ebb_logistic_device(c, some, problems + first, parameters, fits + first, &here, err)
+                 : on_host(c, some, problems + first, parameters, fits + first, &here, err)))
+      return false;
+    ebb_worst_of(&worst, here.gradient, first + here.problem);
+  }
   if (worst.gradient <= parameters->tolerance || count == 0)
     return true;
   const ebb_problem *p = &problems[worst.problem];
   ebb_fail(err, "logistic regression %lld of %lld [%lld, %lld] ", (long long)worst.problem + 1,
            (long long)count, (long long)p->train_count, (long long)p->d);
   if (isnan(worst.gradient))
-    return ebb_fail_also(err,
-                         "has a gradient or margins that are not finite: some of its features are not, or "
-                         "too large");
+    return ebb_fail_also(err, "has no fit: features that are not finite or too large, or not enough memory");
   return ebb_fail_also(err,
                        "stopped at a relative gradient of %.1e after at most %d steps; %.1e was asked for",
                        worst.gradient, parameters->iterations, parameters->tolerance);

@@ -283,6 +283,73 @@ static void pieces_fit_whatever_comes_next(void **state) {
   ebb_context_close(&c);
 }
 
+/* ---- what the host takes over ------------------------------------------------------------------------ */
+
+static int64_t few_rows(ebb_context *c) {
+  (void)c;
+  return 47;
+}
+
+/* Of 7 problems: how many the first place takes, and whether that is the device. */
+static void takes(ebb_context *c, const world *w, ebb_form form, int64_t rows, int64_t count,
+                  bool by_device) {
+  bool there;
+  assert_int_equal(ebb_batch_together(c, PROBLEMS, w->problem, form, rows, false, &there), count);
+  assert_int_equal(there, by_device);
+}
+
+/* A device made of the CPU's definitions. */
+static void what_a_device_leaves_to_the_host(void **state) {
+  (void)state;
+  static world w;
+  ebb_backend fake = ebb_cpu_backend;
+  ebb_context c;
+  bool there;
+  assert_true(ebb_context_open(&c, "cpu", NULL));
+  make(&w, 30);
+  takes(&c, &w, EBB_FORM_DUAL, INT64_MAX, PROBLEMS, false);
+  fake.place = EBB_DEVICE;
+  fake.logistic_newton_rows = few_rows;
+  c.backend = &fake;
+  c.activations.place = c.weights.place = EBB_DEVICE;
+  takes(&c, &w, EBB_FORM_AUTO, INT64_MAX, PROBLEMS, true);
+  takes(&c, &w, EBB_FORM_PRIMAL, INT64_MAX, PROBLEMS, false);
+  takes(&c, &w, EBB_FORM_AUTO, 47, PROBLEMS, false);
+  takes(&c, &w, EBB_FORM_AUTO, 48, 2, true); /* the third has 49 rows */
+  w.problem[4].d = 3;                        /* 48 training rows: 1/16 */
+  takes(&c, &w, EBB_FORM_AUTO, INT64_MAX, 4, true);
+  takes(&c, &w, EBB_FORM_DUAL, INT64_MAX, PROBLEMS, true);
+  fake.memory = tell_little;
+  takes(&c, &w, EBB_FORM_DUAL, INT64_MAX, PROBLEMS, true);
+  w.problem[0].d = 4000;
+  takes(&c, &w, EBB_FORM_AUTO, INT64_MAX, 1, false);
+  fake.memory = ebb_cpu_backend.memory;
+
+  /* Batches in both places: the limit of 47 rows, all by the host; and ridge, by the device but for one. */
+  static double margins[2][PROBLEMS][PENALTIES * ROWS];
+  make(&w, 3);
+  ebb_ridge_fit ridge[2][PROBLEMS];
+  for (int k = 0; k < 2; k++)
+    for (int i = 0; i < PROBLEMS; i++)
+      ridge[k][i] = (ebb_ridge_fit){.margins = margins[k][i]};
+  w.problem[6].train_count = 47; /* more than 3 * 16 no longer */
+  assert_int_equal(ebb_batch_together(&c, PROBLEMS, w.problem, EBB_FORM_AUTO, INT64_MAX, true, &there), 6);
+  assert_false(there);
+  assert_true(ebb_ridge_batch(&host, PROBLEMS, w.problem, &ebb_parameters_default, ridge[0], NULL));
+  assert_true(ebb_ridge_batch(&c, PROBLEMS, w.problem, &ebb_parameters_default, ridge[1], NULL));
+  for (int i = 0; i < PROBLEMS; i++)
+    near(margins[1][i], margins[0][i], w.problem[i].test_count, 1e-7);
+  assert_memory_equal(margins[1][0], margins[0][0], sizeof margins[0][0]);
+  ebb_logistic_fit fit[2][PROBLEMS];
+  for (int k = 0; k < 2; k++)
+    for (int i = 0; i < PROBLEMS; i++)
+      fit[k][i] = (ebb_logistic_fit){.margins = margins[k][i]};
+  assert_true(ebb_logistic_batch(&host, PROBLEMS, w.problem, &ebb_parameters_default, fit[0], NULL));
+  assert_true(ebb_logistic_batch(&c, PROBLEMS, w.problem, &ebb_parameters_default, fit[1], NULL));
+  assert_memory_equal(margins[1], margins[0], sizeof margins[0]);
+  ebb_context_close(&c);
+}
+
 /* ---- each on the CPU's definitions, and on a device -------------------------------------------------- */
 
 #define BOTH(name)                                                                                           \
@@ -330,6 +397,7 @@ int main(void) {
       TESTS(what_is_not_finite_is_told),
       TESTS(good_neighbours_hide_nothing),
       cmocka_unit_test(pieces_fit_whatever_comes_next),
+      cmocka_unit_test(what_a_device_leaves_to_the_host),
   };
   return cmocka_run_group_tests(tests, begin, end);
 }
