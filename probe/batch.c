@@ -97,6 +97,8 @@ static bool shapes(ebb_batch *b, bool by_fold) {
     b->n = p->train_count > b->n ? p->train_count : b->n;
     b->t = p->test_count > b->t ? p->test_count : b->t;
     b->k = k > b->k ? k : b->k;
+    if (b->one_fold)
+      b->one_fold[i] = k == p->train_count;
     b->tables += i == 0 || p->x != b->problem[i - 1]->x;
   }
   free(count);
@@ -107,7 +109,8 @@ static bool shapes(ebb_batch *b, bool by_fold) {
 bool ebb_batch_make(ebb_batch *b, ebb_context *c, int64_t count, const ebb_problem *const *problem,
                     bool by_fold, ebb_error *err) {
   *b = (ebb_batch){.c = c, .count = count, .problem = problem};
-  bool ok = shapes(b, by_fold);
+  b->one_fold = calloc((size_t)count + 1, sizeof *b->one_fold);
+  bool ok = b->one_fold && shapes(b, by_fold);
   size_t entries = (size_t)(count * (b->n + b->t)) + (size_t)b->n;
   b->rows = ok ? malloc(entries * sizeof *b->rows) : NULL;
   if (!b->rows)
@@ -130,6 +133,7 @@ bool ebb_batch_make(ebb_batch *b, ebb_context *c, int64_t count, const ebb_probl
 
 void ebb_batch_free(ebb_batch *b) {
   free(b->rows);
+  free(b->one_fold);
   *b = (ebb_batch){0};
 }
 

@@ -39,7 +39,8 @@ typedef struct ebb_batch {
   int64_t n, t, d, all;              /* most training rows with padding, most test rows (at least 1) */
   int64_t folds, k;                  /* training rows lie by inner fold, k for each; 0: as they come */
   int64_t tables;                    /* different x */
-  int64_t *rows, *test;              /* [count,n], [count,t] of the tables laid end to end, -1: padding */
+  bool *one_fold;       /* [count] one inner fold has all training rows: nothing is left to judge it by */
+  int64_t *rows, *test; /* [count,n], [count,t] of the tables laid end to end, -1: padding */
   ebb_tensor x, row, test_row, mean, inverse; /* x [tables * all, d] */
 } ebb_batch;
 

@@ -55,8 +55,9 @@ extern const ebb_parameters ebb_parameters_default; /* rho 10 .. 1e-4 by decades
 /* Every array is the caller's and may be NULL when not wanted. */
 typedef struct ebb_ridge_fit {
   double *inner_margins; /* [penalties,train_count] first label set: each inner fold judged by the fit on the
-                            others */
-  double *score;         /* [penalties] first label set: correlation of inner_margins with the labels */
+                            others; not written where score is -1 */
+  double *score;         /* [penalties] first label set: correlation of inner_margins with the labels; -1: the
+                            penalty was too small for the arithmetic, or there are no others */
   double *reached;       /* [columns] the highest score over penalties for each label set */
   int32_t *best;         /* [columns] penalty with the highest score for each label set */
   double *margins;       /* [test_count] first label set at its best penalty */

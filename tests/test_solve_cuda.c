@@ -171,6 +171,28 @@ static void batches_do_not_matter(ebb_context *c) {
   }
 }
 
+/* Where one inner fold has all training rows, no penalty can be judged: the first one serves. */
+static void one_inner_fold_judges_nothing(ebb_context *c) {
+  static world w;
+  static ridge_results a, b;
+  make(&w, 30);
+  memset(w.inner[1], 0, sizeof w.inner[1]);
+  point_ridge(&a);
+  point_ridge(&b);
+  assert_true(ebb_ridge_batch(&host, 3, w.problem, &ebb_parameters_default, a.fit, NULL));
+  assert_true(ebb_ridge_device(c, 3, w.problem, &ebb_parameters_default, b.fit, NULL));
+  for (int p = 0; p < 3; p++) {
+    near(b.inner[p], a.inner[p], PENALTIES * w.problem[p].train_count, 1e-7);
+    near(b.score[p], a.score[p], PENALTIES, 1e-8);
+    near(b.reached[p], a.reached[p], SETS, 1e-8);
+    near(b.margins[p], a.margins[p], w.problem[p].test_count, 1e-7);
+    assert_memory_equal(b.best[p], a.best[p], sizeof a.best[p]);
+    assert_memory_equal(b.hits[p], a.hits[p], sizeof a.hits[p]);
+  }
+  for (int i = 0; i < PENALTIES; i++)
+    assert_true(b.score[1][i] == -1);
+}
+
 static void nothing_varies(ebb_context *c) {
   static world w;
   static ridge_results r;
@@ -368,6 +390,7 @@ static void what_a_device_leaves_to_the_host(void **state) {
 BOTH(ridge_is_the_same)
 BOTH(logistic_is_the_same)
 BOTH(batches_do_not_matter)
+BOTH(one_inner_fold_judges_nothing)
 BOTH(nothing_varies)
 BOTH(what_is_not_finite_is_told)
 BOTH(good_neighbours_hide_nothing)
@@ -396,6 +419,7 @@ int main(void) {
       TESTS(nothing_varies),
       TESTS(what_is_not_finite_is_told),
       TESTS(good_neighbours_hide_nothing),
+      TESTS(one_inner_fold_judges_nothing),
       cmocka_unit_test(pieces_fit_whatever_comes_next),
       cmocka_unit_test(what_a_device_leaves_to_the_host),
   };
