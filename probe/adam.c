@@ -41,12 +41,12 @@ static void shuffle(int64_t *order, int64_t n, int64_t count, const ebb_training
   }
 }
 
-static void start(float *w, int64_t d, const ebb_training *t, uint64_t stream) {
+static void start(float *w, int64_t d, const ebb_training *t, uint64_t number) {
   double bound = t->start / sqrt((double)d);
   for (int64_t j = 0; j <= d; j++) {
     double v = 0; /* of the second logit minus the first */
     for (int o = 0; o < t->outputs; o++) {
-      double u = 2 * ebb_random_uniform(t->seed, START_STREAM + stream, (uint64_t)(2 * j + o)) - 1;
+      double u = 2 * ebb_random_uniform(t->seed, START_STREAM + number, (uint64_t)(2 * j + o)) - 1;
       v = bound * u - v;
     }
     w[j] = (float)v;
@@ -123,7 +123,7 @@ static void fill(piece *p, const adam_job *j, int64_t first) {
       int64_t probe = i * p->sets + at - j->first[first + i];
       for (int64_t r = 0; r < p->rows; r++)
         p->y[probe * p->rows + r] = row[r] >= 0 ? j->problems[at].labels[row[r] - table] : 0;
-      start(p->w + probe * (b->d + 1), b->d, j->training, one->stream);
+      start(p->w + probe * (b->d + 1), b->d, j->training, j->problems[at].start);
     }
   }
 }

@@ -90,7 +90,8 @@ static bool train_cells(study *s, int first, int count, float *x, double *tested
                                   .test = p->test,
                                   .validation_count = p->validation_count,
                                   .validation = p->validation,
-                                  .stream = (uint64_t)part};
+                                  .stream = (uint64_t)part,
+                                  .start = (uint64_t)part << 32 | (uint64_t)(first + i)};
       fit[at].margins = margin + at * n;
     }
   }

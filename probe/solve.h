@@ -33,7 +33,7 @@ typedef struct ebb_problem {
   const int32_t *inner;     /* [train_count] 0..inner_folds-1 */
   int64_t validation_count; /* Adam only: rows that say which epoch counts; 0: the last does */
   const int32_t *validation;
-  uint64_t stream; /* Adam only: with the seed, the start and the order of rows */
+  uint64_t stream, start; /* Adam only: with the seed, the order of rows; the weights it begins with */
 } ebb_problem;
 
 typedef enum ebb_form {

@@ -30,7 +30,8 @@ static ebb_problem make(double noise) {
                    .train = train,
                    .validation = validation,
                    .test = test,
-                   .stream = 3};
+                   .stream = 3,
+                   .start = 3};
   for (int32_t i = 0; i < ROWS; i++) {
     double signal = noise * planted_normal(1, 99, (uint64_t)i);
     for (int j = 0; j < WIDTH; j++) {
@@ -166,6 +167,26 @@ static void early_stopping_keeps_the_best(void **state) {
   t.patience = 60;
   solve(1, &p, &t, &other);
   assert_true(other.accuracy >= fit.accuracy);
+}
+
+/* Two cells of a seed: one order of batches, other weights to begin with. */
+static void starts_have_a_number_of_their_own(void **state) {
+  (void)state;
+  ebb_problem p = make(1), both[2] = {p, p};
+  both[1].start = 4;
+  ebb_training t = {.rate = 1e-9, .batch = 16, .epochs = 1, .outputs = 2, .start = 1, .seed = 7};
+  double weights[3][WIDTH + 1];
+  ebb_adam_fit fit[2] = {{.weights = weights[0]}, {.weights = weights[1]}}, alone = {.weights = weights[2]};
+  solve(2, both, &t, fit);
+  for (int j = 0; j <= WIDTH; j++)
+    assert_true(weights[0][j] != weights[1][j]);
+  p.start = 4;
+  solve(1, &p, &t, &alone);
+  assert_memory_equal(weights[1], weights[2], sizeof weights[1]);
+  t.start = 0; /* what is left is the order */
+  t.rate = 1e-2;
+  solve(2, both, &t, fit);
+  assert_memory_equal(weights[0], weights[1], sizeof weights[0]);
 }
 
 /* The same bytes for any number of threads, and alone or among others. */
@@ -318,6 +339,7 @@ int main(void) {
       cmocka_unit_test(reaches_the_optimum),
       cmocka_unit_test(two_outputs_are_one_difference),
       cmocka_unit_test(early_stopping_keeps_the_best),
+      cmocka_unit_test(starts_have_a_number_of_their_own),
       cmocka_unit_test(neither_threads_nor_neighbours_matter),
       cmocka_unit_test(a_device_says_the_same),
       cmocka_unit_test(planted_truth_and_its_defects),
