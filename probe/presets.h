@@ -21,6 +21,7 @@
 #ifndef EBB_PROBE_PRESETS_H
 #define EBB_PROBE_PRESETS_H
 
+#include "loaders/config.h"
 #include "probe/solve.h"
 
 typedef struct ebb_preset {
@@ -31,6 +32,10 @@ typedef struct ebb_preset {
   const char *method;        /* for results.json */
   const char *const *defect; /* lines for the table, then NULL */
 } ebb_preset;
+
+/* A preset splits at random: probe.folds, probe.inner_folds and probe.permutations say nothing to it. Puts
+ * them back to their defaults, and in `names` those that were not, as "probe.folds, ..."; "" for strict. */
+void ebb_preset_settings(ebb_config *config, char *names, size_t size);
 
 const ebb_preset *ebb_preset_find(const char *name); /* NULL for strict and what is unknown */
 

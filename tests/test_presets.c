@@ -270,6 +270,20 @@ static const ebb_row *row_of(const ebb_results *r, const char *category, const c
   return NULL;
 }
 
+/* results.json: no folds, no permutations, and the settings in its provenance without those asked for. */
+static void says_only_what_was_used(const char *probe) {
+  char *path = ebb_path_join(probe, "results.json");
+  json_t *o = json_load_file(path, 0, NULL);
+  assert_non_null(o);
+  assert_true(json_is_null(json_object_get(o, "folds")) && json_is_null(json_object_get(o, "permutations")));
+  const char *config = json_string_value(json_object_get(json_object_get(o, "provenance"), "config"));
+  assert_non_null(config);
+  assert_non_null(strstr(config, " folds: 5\n"));
+  assert_non_null(strstr(config, " permutations: 0\n"));
+  json_decref(o);
+  free(path);
+}
+
 static void planted_truth_and_its_defects(void **state) {
   (void)state;
   const planted p = {.categories = 2,
@@ -287,6 +301,8 @@ static void planted_truth_and_its_defects(void **state) {
   const int64_t tested[2] = {12, 24}; /* groups of a seed */
   for (int i = 0; i < 2; i++) {
     ebb_config k = settings(names[i]);
+    k.probe.permutations = i ? 7 : 0;
+    k.probe.folds = i ? 9 : 5;
     char *text = NULL;
     size_t bytes = 0;
     ebb_error err = {""};
@@ -311,6 +327,11 @@ static void planted_truth_and_its_defects(void **state) {
     assert_non_null(strstr(text, i ? "preset released" : "preset referee"));
     assert_non_null(strstr(text, "known defects"));
     assert_int_equal(strstr(text, "the test videos") != NULL, i);
+    assert_int_equal(strstr(text, "\nnot used by this preset: probe.folds, probe.permutations\n") != NULL, i);
+    assert_int_equal(strstr(text, "not used") != NULL, i);
+    assert_string_equal(r.not_used, i ? "probe.folds, probe.permutations" : "");
+    assert_int_equal(r.permutations, 0);
+    says_only_what_was_used(probe);
     for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
       if (strlen(line) > 100)
         fail_msg("a line of %zu characters: %s", strlen(line), line);
