@@ -14,8 +14,8 @@ static inline bool ebb_on_device(const ebb_context *c) {
 /* How many of the problems, from the first on, are solved in one place: *device says whether on the context's
  * device, in the dual, or by the host's solvers. Those take what `form` wants in the primal; what has a much
  * smaller primal (d at most 1/16 of the training rows; not with EBB_FORM_DUAL); and what the device cannot
- * take: more than `rows` training rows, or a dual larger than its free memory. Without a device: all by the host.
- * by_fold: as in ebb_batch_make. */
+ * take: more than `rows` training rows, or a dual larger than its free memory. Without a device: all by the
+ * host. by_fold: as in ebb_batch_make. */
 int64_t ebb_batch_together(ebb_context *c, int64_t count, const ebb_problem *problems, ebb_form form,
                            int64_t rows, bool by_fold, bool *device);
 

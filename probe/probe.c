@@ -7,8 +7,8 @@
 
 #include <stdlib.h>
 
-/* What the run says of itself, and the settings it was probed with: those that a preset has no use for are left at
- * their defaults. */
+/* What the run says of itself, and the settings it was probed with: those that a preset has no use for are left
+ * at their defaults. */
 static json_t *provenance(const ebb_store *store, const ebb_config *config) {
   json_t *run = json_object_get(store->index, "provenance"), *o = json_object();
   char *text = NULL, *path = ebb_path_join(store->dir, "index.json"), hash[65] = "";

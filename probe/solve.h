@@ -13,8 +13,8 @@
  * covariance when d <= train and from the train x train Gram matrix otherwise; all penalties, label sets and
  * inner folds share that one decomposition. Results do not depend on the thread count.
  *
- * A device solves ridge and logistic regressions in the dual, whatever their shape. What it should not or cannot
- * take is solved by the host, in the same call: form EBB_FORM_PRIMAL, d at most 1/16 of the training rows
+ * A device solves ridge and logistic regressions in the dual, whatever their shape. What it should not or
+ * cannot take is solved by the host, in the same call: form EBB_FORM_PRIMAL, d at most 1/16 of the training rows
  * (EBB_FORM_AUTO), a dual larger than the device's free memory, more training rows than its shared memory takes
  * (logistic only: ebb_logistic_newton_rows, some 12000 to 29000). */
 #ifndef EBB_PROBE_SOLVE_H
