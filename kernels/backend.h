@@ -45,6 +45,7 @@ typedef struct ebb_backend {
   size_t (*convolution_scratch)(ebb_context *c, ebb_convolution which, ebb_tensor y, ebb_tensor x,
                                 ebb_tensor norm, ebb_tensor w, ebb_tensor residual);
   size_t (*spd_inverse_scratch)(ebb_context *c, ebb_tensor a);
+  int64_t (*logistic_newton_rows)(ebb_context *c); /* the most that it takes; NULL: any number */
   size_t (*logistic_newton_scratch)(ebb_context *c, ebb_tensor a);
   size_t (*logistic_adam_scratch)(ebb_context *c, ebb_tensor w, ebb_tensor z);
 

@@ -714,6 +714,10 @@ void ebb_logistic_newton(ebb_context *c, ebb_tensor a, ebb_tensor b, ebb_tensor 
   ebb_arena_release(&c->activations, mark);
 }
 
+int64_t ebb_logistic_newton_rows(ebb_context *c) {
+  return c->backend->logistic_newton_rows ? c->backend->logistic_newton_rows(c) : INT64_MAX;
+}
+
 void ebb_fold_blocks(ebb_context *c, ebb_tensor s, ebb_tensor p, ebb_tensor rows, ebb_tensor lambda) {
   const arg args[] = {{"s", s, OUT}, {"p", p, 0}, {"rows", rows, INTEGER}, {"lambda", lambda, 0}};
   const call k = CALL(c, "fold_blocks", args);

@@ -199,6 +199,9 @@ typedef struct ebb_newton {
 void ebb_logistic_newton(ebb_context *c, ebb_tensor a, ebb_tensor b, ebb_tensor reached, ebb_tensor sweeps,
                          ebb_tensor g, ebb_tensor inverse, ebb_tensor y, ebb_tensor lambda, ebb_tensor mu,
                          ebb_tensor least, ebb_newton newton);
+/* The most rows n that it takes: a device keeps vectors of n in fast memory of a fixed size. n is even
+ * there. */
+int64_t ebb_logistic_newton_rows(ebb_context *c);
 
 /* Ridge regression from p = (z z' + lambda I)^-1: dual weights a = p (y - mean). Rows of a fold stand
  * together, k = n/F of them with padding. Leaving fold F out, the residuals are s^-1 a_F with

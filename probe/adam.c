@@ -41,12 +41,12 @@ static void shuffle(int64_t *order, int64_t n, int64_t count, const ebb_training
   }
 }
 
-static void start(float *w, int64_t d, const ebb_training *t, uint64_t stream) {
+static void start(float *w, int64_t d, const ebb_training *t, uint64_t number) {
   double bound = t->start / sqrt((double)d);
   for (int64_t j = 0; j <= d; j++) {
     double v = 0; /* of the second logit minus the first */
     for (int o = 0; o < t->outputs; o++) {
-      double u = 2 * ebb_random_uniform(t->seed, START_STREAM + stream, (uint64_t)(2 * j + o)) - 1;
+      double u = 2 * ebb_random_uniform(t->seed, START_STREAM + number, (uint64_t)(2 * j + o)) - 1;
       v = bound * u - v;
     }
     w[j] = (float)v;
@@ -123,7 +123,7 @@ static void fill(piece *p, const adam_job *j, int64_t first) {
       int64_t probe = i * p->sets + at - j->first[first + i];
       for (int64_t r = 0; r < p->rows; r++)
         p->y[probe * p->rows + r] = row[r] >= 0 ? j->problems[at].labels[row[r] - table] : 0;
-      start(p->w + probe * (b->d + 1), b->d, j->training, one->stream);
+      start(p->w + probe * (b->d + 1), b->d, j->training, j->problems[at].start);
     }
   }
 }
@@ -204,38 +204,15 @@ static bool solve_piece(void *user, int64_t first, int64_t count, ebb_error *err
   return ok;
 }
 
-static bool same_rows(int64_t count, const int32_t *a, int64_t other, const int32_t *b) {
-  return count == other && (a == b || count == 0 || !memcmp(a, b, (size_t)count * sizeof *a));
-}
-
-static bool same_design(const ebb_problem *a, const ebb_problem *b) {
-  return a->x == b->x && a->n == b->n && a->d == b->d && a->stream == b->stream &&
-         same_rows(a->train_count, a->train, b->train_count, b->train) &&
-         same_rows(a->validation_count, a->validation, b->validation_count, b->validation) &&
-         same_rows(a->test_count, a->test, b->test_count, b->test);
-}
-
 bool ebb_adam_batch(ebb_context *c, int64_t count, const ebb_problem *problems, const ebb_training *training,
                     ebb_adam_fit *fits, ebb_error *err) {
-  const ebb_problem **design = malloc(((size_t)count + 1) * sizeof *design);
-  int64_t *first = malloc(((size_t)count + 1) * sizeof *first), designs = 0;
-  bool ok = design && first;
-  if (!ok)
-    ebb_fail(err, "not enough memory to train %lld probes", (long long)count);
-  for (int64_t i = 0; ok && i < count; i++)
-    if (i == 0 || !same_design(&problems[i - 1], &problems[i])) {
-      design[designs] = &problems[i];
-      first[designs++] = i;
-    }
-  if (ok)
-    first[designs] = count;
-  for (int64_t at = 0, end = 0; ok && at < designs; at = end) { /* of one shape */
-    for (end = at + 1; end < designs && design[end]->d == design[at]->d && design[end]->n == design[at]->n;)
-      end++;
-    adam_job job = {c, training, design + at, first + at, problems, fits};
+  ebb_designs designs;
+  bool ok = ebb_designs_make(&designs, count, problems, err);
+  for (int64_t at = 0, end = 0; ok && at < designs.count; at = end) {
+    end = ebb_designs_of_shape(&designs, at);
+    adam_job job = {c, training, designs.problem + at, designs.first + at, problems, fits};
     ok = ebb_batch_pieces(c, end - at, solve_piece, &job, err);
   }
-  free(design);
-  free(first);
+  ebb_designs_free(&designs);
   return ok;
 }

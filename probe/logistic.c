@@ -153,8 +153,10 @@ static bool raw_weights(const logistic *l, double *weights) {
   return true;
 }
 
+/* worst: the largest relative gradient over penalties; NaN: of one it, or the margins, are not finite. false:
+ * no memory, or training rows that are not finite. */
 static bool solve(const ebb_problem *p, const ebb_parameters *parameters, ebb_logistic_fit *fit,
-                  double *worst) {
+                  ebb_worst *worst) {
   logistic l;
   bool ok = prepare(&l, p, parameters->form);
   if (ok) {
@@ -166,11 +168,15 @@ static bool solve(const ebb_problem *p, const ebb_parameters *parameters, ebb_lo
     for (int i = 0; ok && i < parameters->penalty_count; i++) {
       l.lambda = 0.25 * parameters->penalties[i] * l.s.unit;
       double reached = minimise(&l, scale, parameters);
-      *worst = reached <= *worst ? *worst : reached;
+      for (int64_t t = 0; t < test; t++) {
+        double margin = l.w[rank] + cblas_ddot((int)rank, l.s.u_test + t * rank, 1, l.w, 1);
+        reached = isfinite(margin) ? reached : NAN;
+        if (fit->margins)
+          fit->margins[i * test + t] = margin;
+      }
+      ebb_worst_of(worst, reached, 0);
       if (fit->gradient)
         fit->gradient[i] = reached;
-      for (int64_t t = 0; fit->margins && t < test; t++)
-        fit->margins[i * test + t] = l.w[rank] + cblas_ddot((int)rank, l.s.u_test + t * rank, 1, l.w, 1);
       if (fit->weights)
         ok = raw_weights(&l, fit->weights + i * (p->d + 1));
     }
@@ -179,36 +185,47 @@ static bool solve(const ebb_problem *p, const ebb_parameters *parameters, ebb_lo
   return ok;
 }
 
-static bool on_host(int64_t count, const ebb_problem *problems, const ebb_parameters *parameters,
-                    ebb_logistic_fit *fits, double *reached, ebb_error *err) {
-  bool ok = true;
-  double worst = 0;
-#pragma omp parallel for schedule(dynamic) reduction(max : worst)
+static bool on_host(ebb_context *c, int64_t count, const ebb_problem *problems,
+                    const ebb_parameters *parameters, ebb_logistic_fit *fits, ebb_worst *worst,
+                    ebb_error *err) {
+  ebb_worst *each = calloc((size_t)count + 1, sizeof *each);
+  if (!each)
+    return ebb_fail(err, "not enough memory for %lld logistic regressions", (long long)count);
+#pragma omp parallel for schedule(dynamic)
   for (int64_t i = 0; i < count; i++)
-    if (!solve(&problems[i], parameters, &fits[i], &worst)) {
-#pragma omp atomic write
-      ok = false;
-    }
-  *reached = worst;
-  return ok ||
-         ebb_fail(err,
-                  "not enough memory for %lld logistic regressions, or numbers that are not finite among "
-                  "their features",
-                  (long long)count);
+    if (!solve(&problems[i], parameters, &fits[i], &each[i]))
+      each[i].gradient = NAN;
+  *worst = (ebb_worst){0};
+  for (int64_t i = 0; i < count; i++) {
+    ebb_worst_of(worst, each[i].gradient, i);
+    c->counters.flops +=
+        2.0 * (double)problems[i].train_count * (double)problems[i].train_count * (double)problems[i].d;
+  }
+  free(each);
+  return true;
 }
 
 bool ebb_logistic_batch(ebb_context *c, int64_t count, const ebb_problem *problems,
                         const ebb_parameters *parameters, ebb_logistic_fit *fits, ebb_error *err) {
-  double worst = 0;
-  bool device = ebb_on_device(c);
-  for (int64_t i = 0; i < count && !device; i++)
-    c->counters.flops +=
-        2.0 * (double)problems[i].train_count * (double)problems[i].train_count * (double)problems[i].d;
-  if (!(device ? ebb_logistic_device(c, count, problems, parameters, fits, &worst, err)
-               : on_host(count, problems, parameters, fits, &worst, err)))
-    return false;
-  if (!(worst <= parameters->tolerance))
-    return ebb_fail(err, "logistic regression stopped at a relative gradient of %.1e; %.1e was asked for",
-                    worst, parameters->tolerance);
-  return true;
+  ebb_worst worst = {0};
+  for (int64_t first = 0, some = 0; first < count; first += some) {
+    bool device;
+    ebb_worst here;
+    some = ebb_batch_together(c, count - first, problems + first, parameters->form,
+                              ebb_logistic_newton_rows(c), false, &device);
+    if (!(device ? ebb_logistic_device(c, some, problems + first, parameters, fits + first, &here, err)
+                 : on_host(c, some, problems + first, parameters, fits + first, &here, err)))
+      return false;
+    ebb_worst_of(&worst, here.gradient, first + here.problem);
+  }
+  if (worst.gradient <= parameters->tolerance || count == 0)
+    return true;
+  const ebb_problem *p = &problems[worst.problem];
+  ebb_fail(err, "logistic regression %lld of %lld [%lld, %lld] ", (long long)worst.problem + 1,
+           (long long)count, (long long)p->train_count, (long long)p->d);
+  if (isnan(worst.gradient))
+    return ebb_fail_also(err, "has no fit: features that are not finite or too large, or not enough memory");
+  return ebb_fail_also(err,
+                       "stopped at a relative gradient of %.1e after at most %d steps; %.1e was asked for",
+                       worst.gradient, parameters->iterations, parameters->tolerance);
 }

@@ -5,7 +5,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* The curvature that the preconditioner takes the margins to have at the optimum: 1/4 is that of a margin of 0,
  * less penalty means larger margins. Measured on planted features of 96 x 5 to 1000 x 1536: the fewest products
@@ -26,7 +25,7 @@ typedef struct logistic_device {
   const int64_t *first;             /* [designs+1] its problems: consecutive, one label set each */
   const ebb_problem *problems;
   ebb_logistic_fit *fits;
-  double worst; /* relative gradient reached */
+  ebb_worst *worst;
 } logistic_device;
 
 /* What a piece has on the host: labels, and results of one penalty. */
@@ -80,11 +79,16 @@ static void hand_out(logistic_device *l, const piece *p, int64_t first, int pena
     for (int64_t at = l->first[first + i]; at < l->first[first + i + 1]; at++) {
       int64_t set = i * p->sets + at - l->first[first + i], test = l->problems[at].test_count;
       ebb_logistic_fit *fit = &l->fits[at];
-      l->worst = p->reached[set] <= l->worst ? l->worst : p->reached[set];
+      double reached = p->reached[set];
+      for (int64_t t = 0; t < test; t++) {
+        double margin = p->f[set * n_t + t] + p->b[set];
+        reached = isfinite(margin) ? reached : NAN;
+        if (fit->margins)
+          fit->margins[penalty * test + t] = margin;
+      }
+      ebb_worst_of(l->worst, reached, at);
       if (fit->gradient)
-        fit->gradient[penalty] = p->reached[set];
-      for (int64_t t = 0; fit->margins && t < test; t++)
-        fit->margins[penalty * test + t] = p->f[set * n_t + t] + p->b[set];
+        fit->gradient[penalty] = reached;
       if (!fit->weights)
         continue;
       double *weights = fit->weights + penalty * (d + 1);
@@ -160,43 +164,23 @@ static bool solve_piece(void *user, int64_t first, int64_t count, ebb_error *err
   return ok;
 }
 
-/* Same rows of the same numbers. */
-static bool same_design(const ebb_problem *a, const ebb_problem *b) {
-  return a->x == b->x && a->n == b->n && a->d == b->d && a->train_count == b->train_count &&
-         a->test_count == b->test_count &&
-         (a->train == b->train || !memcmp(a->train, b->train, (size_t)a->train_count * sizeof *a->train)) &&
-         (a->test == b->test || !memcmp(a->test, b->test, (size_t)a->test_count * sizeof *a->test));
-}
-
 bool ebb_logistic_device(ebb_context *c, int64_t count, const ebb_problem *problems,
-                         const ebb_parameters *parameters, ebb_logistic_fit *fits, double *worst,
+                         const ebb_parameters *parameters, ebb_logistic_fit *fits, ebb_worst *worst,
                          ebb_error *err) {
-  const ebb_problem **design = malloc(((size_t)count + 1) * sizeof *design);
-  int64_t *first = malloc(((size_t)count + 1) * sizeof *first), designs = 0;
-  bool ok = design && first;
-  if (!ok)
-    ebb_fail(err, "not enough memory for %lld logistic regressions", (long long)count);
-  for (int64_t i = 0; ok && i < count; i++)
-    if (i == 0 || !same_design(&problems[i - 1], &problems[i])) {
-      design[designs] = &problems[i];
-      first[designs++] = i;
-    }
-  if (ok)
-    first[designs] = count;
-  *worst = 0;
-  for (int64_t at = 0, end = 0; ok && at < designs; at = end) { /* of one shape */
-    for (end = at + 1; end < designs && design[end]->d == design[at]->d && design[end]->n == design[at]->n;)
-      end++;
+  ebb_designs designs;
+  bool ok = ebb_designs_make(&designs, count, problems, err);
+  *worst = (ebb_worst){0};
+  for (int64_t at = 0, end = 0; ok && at < designs.count; at = end) {
+    end = ebb_designs_of_shape(&designs, at);
     logistic_device l = {.c = c,
                          .parameters = parameters,
-                         .design = design + at,
-                         .first = first + at,
+                         .design = designs.problem + at,
+                         .first = designs.first + at,
                          .problems = problems,
-                         .fits = fits};
+                         .fits = fits,
+                         .worst = worst};
     ok = ebb_batch_pieces(c, end - at, solve_piece, &l, err);
-    *worst = l.worst <= *worst ? *worst : l.worst;
   }
-  free(design);
-  free(first);
+  ebb_designs_free(&designs);
   return ok;
 }

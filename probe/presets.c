@@ -53,6 +53,28 @@ const ebb_preset *ebb_preset_find(const char *name) {
   return NULL;
 }
 
+void ebb_preset_settings(ebb_config *config, char *names, size_t size) {
+  ebb_config defaults;
+  names[0] = '\0';
+  if (!ebb_preset_find(config->probe.preset))
+    return;
+  ebb_config_defaults(&defaults);
+  const struct {
+    const char *name;
+    int64_t *value, usual;
+  } settings[] = {
+      {"probe.folds", &config->probe.folds, defaults.probe.folds},
+      {"probe.inner_folds", &config->probe.inner_folds, defaults.probe.inner_folds},
+      {"probe.permutations", &config->probe.permutations, defaults.probe.permutations},
+  };
+  for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+    size_t at = strlen(names);
+    if (*settings[i].value != settings[i].usual)
+      snprintf(names + at, size - at, "%s%s", at ? ", " : "", settings[i].name);
+    *settings[i].value = settings[i].usual;
+  }
+}
+
 /* Share of the videos of one part on the right side of 0; ties one half. */
 static double accuracy_of(const study *s, const ebb_part *part, const double *margin) {
   double right = 0;
@@ -90,7 +112,8 @@ static bool train_cells(study *s, int first, int count, float *x, double *tested
                                   .test = p->test,
                                   .validation_count = p->validation_count,
                                   .validation = p->validation,
-                                  .stream = (uint64_t)part};
+                                  .stream = (uint64_t)part,
+                                  .start = (uint64_t)part << 32 | (uint64_t)(first + i)};
       fit[at].margins = margin + at * n;
     }
   }

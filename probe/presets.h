@@ -1,7 +1,8 @@
 /* Protocols of others, to compare with: `referee`, what a referee of the paper asked for, and `released`, what
  * the authors' code does (REFERENCE 3.8, 4.3). Both train linear layers with Adam, once for each of
- * probe.repeats seeds, on a random split of the groups (theirs by video where ours is by group), and report
- * the best cell of each seed. What is known to be wrong with them is printed with their results.
+ * probe.repeats seeds, on a random split of the groups, and report the best cell of each seed. Cells of a seed
+ * share the split and the order of batches and begin with weights of their own. What is known to be wrong with
+ * the presets is printed with their results.
  *
  *              train / validation / test   batch   stops                          chooses the cell on
  *   referee    80 / 10 / 10 %              64      accuracy on validation, 5      validation videos
@@ -9,11 +10,18 @@
  *
  * referee: L2 0.01, one logit. Its text leaves two things open: features are standardised on training rows
  * (without that, one L2 means another amount of shrinkage in every block), and weights start at zero (on a few
- * hundred videos a random start is still in the way when the patience ends). released: no L2, two logits from
- * a random start, features as they are. */
+ * hundred videos a random start is still in the way when the patience ends). Its split is by video. released: no
+ * L2, two logits from a random start, features as they are.
+ *
+ * What remains different from the authors' code: it trains the blocks of one step together by the mean of
+ * their losses, which divides every gradient by the number of blocks (Adam's steps do not see that but for its
+ * eps of 1e-8) and begins every step's run with the same weights; ours are one fit for each block and step. The
+ * best of a seed is over blocks of one step there, over blocks and steps here. Splits, batches and starts are
+ * of the same distributions, not PyTorch's numbers. */
 #ifndef EBB_PROBE_PRESETS_H
 #define EBB_PROBE_PRESETS_H
 
+#include "loaders/config.h"
 #include "probe/solve.h"
 
 typedef struct ebb_preset {
@@ -24,6 +32,10 @@ typedef struct ebb_preset {
   const char *method;        /* for results.json */
   const char *const *defect; /* lines for the table, then NULL */
 } ebb_preset;
+
+/* A preset splits at random: probe.folds, probe.inner_folds and probe.permutations say nothing to it. Puts
+ * them back to their defaults, and in `names` those that were not, as "probe.folds, ..."; "" for strict. */
+void ebb_preset_settings(ebb_config *config, char *names, size_t size);
 
 const ebb_preset *ebb_preset_find(const char *name); /* NULL for strict and what is unknown */
 

@@ -2,18 +2,23 @@
 
 #include "loaders/file.h"
 #include "probe/plot.h"
+#include "probe/presets.h"
 #include "probe/report.h"
 
 #include <stdlib.h>
 
-/* What the run says of itself, and the settings it was probed with. */
+/* What the run says of itself, and the settings it was probed with: those that a preset has no use for are left
+ * at their defaults. */
 static json_t *provenance(const ebb_store *store, const ebb_config *config) {
   json_t *run = json_object_get(store->index, "provenance"), *o = json_object();
   char *text = NULL, *path = ebb_path_join(store->dir, "index.json"), hash[65] = "";
   size_t bytes = 0;
   FILE *memory = open_memstream(&text, &bytes);
+  ebb_config used = *config;
+  char not_used[64];
+  ebb_preset_settings(&used, not_used, sizeof not_used);
   if (memory) {
-    ebb_config_write(config, memory);
+    ebb_config_write(&used, memory);
     fclose(memory);
     json_object_set_new(o, "config", json_string(text));
   }

@@ -91,10 +91,15 @@ static json_t *row_json(const ebb_row *r) {
 
 static json_t *results_json(const ebb_results *r) {
   const ebb_preset *preset = ebb_preset_find(r->preset);
-  json_t *o = json_pack("{s:s,s:s,s:s,s:i,s:i,s:i,s:I,s:I,s:I}", "name", r->name, "preset", r->preset,
-                        "method", preset ? preset->method : METHOD, "folds", r->folds, "repeats", r->repeats,
-                        "inner_folds", r->inner_folds, "bootstrap", (json_int_t)r->bootstrap, "permutations",
-                        (json_int_t)r->permutations, "seed", (json_int_t)r->seed);
+  json_t *folds = preset ? json_null() : json_integer(r->folds),
+         *inner = preset ? json_null() : json_integer(r->inner_folds),
+         *permutations = preset ? json_null() : json_integer(r->permutations);
+  json_t *o = json_pack("{s:s,s:s,s:s,s:o,s:i,s:o,s:I,s:o,s:I}", "name", r->name, "preset", r->preset,
+                        "method", preset ? preset->method : METHOD, "folds", folds, "repeats", r->repeats,
+                        "inner_folds", inner, "bootstrap", (json_int_t)r->bootstrap, "permutations",
+                        permutations, "seed", (json_int_t)r->seed);
+  if (r->not_used[0])
+    json_object_set_new(o, "not_used", json_string(r->not_used));
   json_t *rows = json_array(), *differences = json_array();
   for (int i = 0; i < r->row_count; i++)
     json_array_append_new(rows, row_json(&r->rows[i]));
@@ -219,6 +224,21 @@ static void row_in(reader *r, const json_t *o, ebb_row *row) {
   row->p = number_of(json_object_get(o, "p"));
 }
 
+/* Probes from before there were presets say none: strict. A preset has no folds and no permutations. */
+static void protocol_in(reader *r, const json_t *o, ebb_results *results) {
+  strcpy(results->preset, "strict");
+  if (json_object_get(o, "preset"))
+    text_in(r, o, "preset", results->preset, sizeof results->preset);
+  if (json_object_get(o, "not_used"))
+    text_in(r, o, "not_used", results->not_used, sizeof results->not_used);
+  bool preset = ebb_preset_find(results->preset);
+  results->repeats = (int)integer_in(r, o, "repeats", 1 << 20);
+  results->bootstrap = integer_in(r, o, "bootstrap", INT64_MAX);
+  results->folds = preset ? 1 : (int)integer_in(r, o, "folds", 1 << 20);
+  results->inner_folds = preset ? 1 : (int)integer_in(r, o, "inner_folds", 1 << 20);
+  results->permutations = preset ? 0 : integer_in(r, o, "permutations", INT64_MAX);
+}
+
 bool ebb_results_read(ebb_results *results, const char *dir, ebb_error *err) {
   *results = (ebb_results){0};
   char *path = ebb_path_join(dir, "results.json");
@@ -227,12 +247,7 @@ bool ebb_results_read(ebb_results *results, const char *dir, ebb_error *err) {
   if (o) {
     const json_t *rows = json_object_get(o, "rows"), *differences = json_object_get(o, "differences");
     text_in(&r, o, "name", results->name, sizeof results->name);
-    text_in(&r, o, "preset", results->preset, sizeof results->preset);
-    results->folds = (int)integer_in(&r, o, "folds", 1 << 20);
-    results->repeats = (int)integer_in(&r, o, "repeats", 1 << 20);
-    results->inner_folds = (int)integer_in(&r, o, "inner_folds", 1 << 20);
-    results->bootstrap = integer_in(&r, o, "bootstrap", INT64_MAX);
-    results->permutations = integer_in(&r, o, "permutations", INT64_MAX);
+    protocol_in(&r, o, results);
     results->seed = json_integer_value(json_object_get(o, "seed"));
     results->rows = ebb_must(calloc(json_array_size(rows) + 1, sizeof *results->rows));
     results->differences = ebb_must(calloc(json_array_size(differences) + 1, sizeof *results->differences));

@@ -54,6 +54,7 @@ typedef struct ebb_results {
   char preset[16]; /* strict, referee, released */
   int folds, repeats, inner_folds;
   int64_t bootstrap, permutations, seed;
+  char not_used[64]; /* settings that were not the defaults and that the preset has no use for; "": none */
   int row_count, difference_count;
   ebb_row *rows;
   ebb_difference *differences;

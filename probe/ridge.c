@@ -177,7 +177,7 @@ static void choose(ridge *r, int penalty, double *score) {
   }
 }
 
-/* Test rows, every label set at its own penalty. */
+/* Test rows, every label set at its own penalty; false: memory, or margins that are not finite. */
 static bool judge(ridge *r, const double *lambdas, ebb_ridge_fit *fit) {
   int64_t test = r->s.test, m = r->m, rank = r->s.rank;
   double *margin = malloc(((size_t)test * (size_t)m + 1) * sizeof *margin);
@@ -204,10 +204,14 @@ static bool judge(ridge *r, const double *lambdas, ebb_ridge_fit *fit) {
     if (fit->best)
       fit->best[c] = r->chosen[c];
   }
-  for (int64_t i = 0; fit->margins && i < test; i++)
-    fit->margins[i] = margin[i * m];
+  bool finite = true;
+  for (int64_t i = 0; i < test; i++) {
+    finite = finite && isfinite(margin[i * m]);
+    if (fit->margins)
+      fit->margins[i] = margin[i * m];
+  }
   free(margin);
-  return true;
+  return finite;
 }
 
 static bool solve(const ebb_problem *p, const ebb_parameters *parameters, ebb_ridge_fit *fit,
@@ -232,10 +236,8 @@ static bool solve(const ebb_problem *p, const ebb_parameters *parameters, ebb_ri
   return ok;
 }
 
-bool ebb_ridge_batch(ebb_context *c, int64_t count, const ebb_problem *problems,
-                     const ebb_parameters *parameters, ebb_ridge_fit *fits, ebb_error *err) {
-  if (ebb_on_device(c))
-    return ebb_ridge_device(c, count, problems, parameters, fits, err);
+static bool on_host(ebb_context *c, int64_t count, const ebb_problem *problems,
+                    const ebb_parameters *parameters, ebb_ridge_fit *fits, ebb_error *err) {
   bool ok = true;
 #pragma omp parallel for schedule(dynamic)
   for (int64_t i = 0; i < count; i++) {
@@ -256,4 +258,16 @@ bool ebb_ridge_batch(ebb_context *c, int64_t count, const ebb_problem *problems,
              err,
              "not enough memory for %lld ridge problems, or numbers that are not finite among their features",
              (long long)count);
+}
+
+bool ebb_ridge_batch(ebb_context *c, int64_t count, const ebb_problem *problems,
+                     const ebb_parameters *parameters, ebb_ridge_fit *fits, ebb_error *err) {
+  for (int64_t first = 0, some = 0; first < count; first += some) {
+    bool device;
+    some = ebb_batch_together(c, count - first, problems + first, parameters->form, INT64_MAX, true, &device);
+    if (!(device ? ebb_ridge_device(c, some, problems + first, parameters, fits + first, err)
+                 : on_host(c, some, problems + first, parameters, fits + first, err)))
+      return false;
+  }
+  return true;
 }

@@ -1,7 +1,7 @@
 /* Ridge regressions on a device: for each penalty p = (z z' + lambda I)^-1 of every design. Dual weights are a
- * = p (y - mean), and leaving an inner fold out needs the inverse of a block of p alone. An inverse costs
- * about as many operations as there are in eight Cholesky factors, nearly all of them in products, where an
- * eigendecomposition of a matrix of this size runs at a hundredth of the device's rate. */
+ * = p (y - mean), and leaving an inner fold out needs the inverse of a block of p alone. One inverse for each
+ * penalty, nearly all of its operations in cuBLAS's products; an eigendecomposition would serve all penalties,
+ * but needs cuSOLVER and has not been timed. */
 #include "probe/batch.h"
 #include "probe/solvers.h"
 
@@ -106,7 +106,7 @@ static bool hand_out_penalty(const ridge_device *r, const piece *p, int64_t firs
     double score = p->score[i * p->sets];
     if (fit->score)
       fit->score[penalty] = isnan(score) ? -1 : score; /* the penalty was too small for the arithmetic */
-    if (!fit->inner_margins)
+    if (!fit->inner_margins || isnan(score))
       continue;
     ebb_batch_slots(b, problem, slot);
     for (int64_t k = 0; k < problem->train_count; k++)
@@ -167,6 +167,9 @@ static bool solve_piece(void *user, int64_t first, int64_t count, ebb_error *err
     ebb_matmul(c, t.a, t.p, false, t.y, false);
     if (i == 0) /* what is kept when no penalty does */
       ebb_matmul(c, t.kept, t.p, false, t.y, false);
+    for (int64_t k = 0; k < count; k++) /* a singular block: no score, whatever rounding makes of it */
+      p.lambda[k] = b->one_fold[k] ? NAN : p.lambda[k];
+    ebb_upload(c, t.lambda, p.lambda);
     ebb_fold_blocks(c, t.s, t.p, b->row, t.lambda);
     ebb_tensor s = EBB_VIEW(t.s, count * b->folds, b->k, b->k), e = EBB_VIEW(t.e, count * b->folds, b->k, K);
     ebb_spd_inverse(c, s);

@@ -105,7 +105,9 @@ static bool rotate(ebb_scores *s, ebb_form form) {
   if (ok) { /* column-major lower is row-major upper */
     cblas_dsyrk(CblasRowMajor, CblasUpper, primal ? CblasTrans : CblasNoTrans, (int)side,
                 (int)(primal ? s->train : s->d), 1, s->z, (int)s->d, 0, a, (int)side);
-    ok = eigen((int)side, a, w);
+    for (int64_t k = 0; k < side; k++) /* where z is not finite, neither is a sum of its squares */
+      ok = ok && isfinite(a[k * (side + 1)]);
+    ok = ok && eigen((int)side, a, w);
   }
   if (ok) {
     int64_t first = first_kept(side, w);

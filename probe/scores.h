@@ -18,7 +18,7 @@ typedef struct ebb_scores {
 } ebb_scores;
 
 /* order [train_count] is the order of training rows wanted, as positions in p->train; NULL: as they come.
- * false: out of memory or the decomposition failed; *scores is then empty. */
+ * false: out of memory, or training rows that are not finite; *scores is then empty. */
 bool ebb_scores_make(ebb_scores *scores, const ebb_problem *p, const int64_t *order, ebb_form form);
 void ebb_scores_free(ebb_scores *scores);
 

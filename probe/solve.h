@@ -11,7 +11,12 @@
  *
  * Both rotate z to its principal axes once, [train, rank] scores with rank <= min(train, d), from the d x d
  * covariance when d <= train and from the train x train Gram matrix otherwise; all penalties, label sets and
- * inner folds share that one decomposition. Results do not depend on the thread count. */
+ * inner folds share that one decomposition. Results do not depend on the thread count.
+ *
+ * A device solves ridge and logistic regressions in the dual, whatever their shape. What it should not or
+ * cannot take is solved by the host, in the same call: form EBB_FORM_PRIMAL, d at most 1/16 of the training rows
+ * (EBB_FORM_AUTO), a dual larger than the device's free memory, more training rows than its shared memory takes
+ * (logistic only: ebb_logistic_newton_rows, some 12000 to 29000). */
 #ifndef EBB_PROBE_SOLVE_H
 #define EBB_PROBE_SOLVE_H
 
@@ -28,14 +33,14 @@ typedef struct ebb_problem {
   const int32_t *inner;     /* [train_count] 0..inner_folds-1 */
   int64_t validation_count; /* Adam only: rows that say which epoch counts; 0: the last does */
   const int32_t *validation;
-  uint64_t stream; /* Adam only: with the seed, the start and the order of rows */
+  uint64_t stream, start; /* Adam only: with the seed, the order of rows; the weights it begins with */
 } ebb_problem;
 
 typedef enum ebb_form {
   EBB_FORM_AUTO,
   EBB_FORM_PRIMAL,
   EBB_FORM_DUAL
-} ebb_form; /* the narrower; forced in tests */
+} ebb_form; /* the narrower, and on a device as said above; forced in tests */
 
 typedef struct ebb_parameters {
   int penalty_count;
@@ -50,8 +55,9 @@ extern const ebb_parameters ebb_parameters_default; /* rho 10 .. 1e-4 by decades
 /* Every array is the caller's and may be NULL when not wanted. */
 typedef struct ebb_ridge_fit {
   double *inner_margins; /* [penalties,train_count] first label set: each inner fold judged by the fit on the
-                            others */
-  double *score;         /* [penalties] first label set: correlation of inner_margins with the labels */
+                            others; not written where score is -1 */
+  double *score;         /* [penalties] first label set: correlation of inner_margins with the labels; -1: the
+                            penalty was too small for the arithmetic, or there are no others */
   double *reached;       /* [columns] the highest score over penalties for each label set */
   int32_t *best;         /* [columns] penalty with the highest score for each label set */
   double *margins;       /* [test_count] first label set at its best penalty */

@@ -329,6 +329,8 @@ bool ebb_study_run(const ebb_store *store, const ebb_config *config, ebb_context
     return false;
   const ebb_preset *preset = ebb_preset_find(config->probe.preset);
   if (preset) { /* a random split a repeat, no labels permuted */
+    ebb_config used = *config;
+    ebb_preset_settings(&used, results->not_used, sizeof results->not_used);
     results->folds = results->inner_folds = 1;
     results->permutations = 0;
   }

@@ -114,6 +114,8 @@ static void print_preset(const ebb_results *results, const ebb_preset *preset, F
           preset->choose_on_test ? "the test" : "validation");
   for (const char *const *line = preset->defect; *line; line++)
     fprintf(out, "%s\n", *line);
+  if (results->not_used[0])
+    fprintf(out, "not used by this preset: %s\n", results->not_used);
 }
 
 static void print_footer(const ebb_results *results, FILE *out) {

@@ -30,7 +30,8 @@ static ebb_problem make(double noise) {
                    .train = train,
                    .validation = validation,
                    .test = test,
-                   .stream = 3};
+                   .stream = 3,
+                   .start = 3};
   for (int32_t i = 0; i < ROWS; i++) {
     double signal = noise * planted_normal(1, 99, (uint64_t)i);
     for (int j = 0; j < WIDTH; j++) {
@@ -168,6 +169,26 @@ static void early_stopping_keeps_the_best(void **state) {
   assert_true(other.accuracy >= fit.accuracy);
 }
 
+/* Two cells of a seed: one order of batches, other weights to begin with. */
+static void starts_have_a_number_of_their_own(void **state) {
+  (void)state;
+  ebb_problem p = make(1), both[2] = {p, p};
+  both[1].start = 4;
+  ebb_training t = {.rate = 1e-9, .batch = 16, .epochs = 1, .outputs = 2, .start = 1, .seed = 7};
+  double weights[3][WIDTH + 1];
+  ebb_adam_fit fit[2] = {{.weights = weights[0]}, {.weights = weights[1]}}, alone = {.weights = weights[2]};
+  solve(2, both, &t, fit);
+  for (int j = 0; j <= WIDTH; j++)
+    assert_true(weights[0][j] != weights[1][j]);
+  p.start = 4;
+  solve(1, &p, &t, &alone);
+  assert_memory_equal(weights[1], weights[2], sizeof weights[1]);
+  t.start = 0; /* what is left is the order */
+  t.rate = 1e-2;
+  solve(2, both, &t, fit);
+  assert_memory_equal(weights[0], weights[1], sizeof weights[0]);
+}
+
 /* The same bytes for any number of threads, and alone or among others. */
 static void neither_threads_nor_neighbours_matter(void **state) {
   (void)state;
@@ -249,6 +270,20 @@ static const ebb_row *row_of(const ebb_results *r, const char *category, const c
   return NULL;
 }
 
+/* results.json: no folds, no permutations, and the settings in its provenance without those asked for. */
+static void says_only_what_was_used(const char *probe) {
+  char *path = ebb_path_join(probe, "results.json");
+  json_t *o = json_load_file(path, 0, NULL);
+  assert_non_null(o);
+  assert_true(json_is_null(json_object_get(o, "folds")) && json_is_null(json_object_get(o, "permutations")));
+  const char *config = json_string_value(json_object_get(json_object_get(o, "provenance"), "config"));
+  assert_non_null(config);
+  assert_non_null(strstr(config, " folds: 5\n"));
+  assert_non_null(strstr(config, " permutations: 0\n"));
+  json_decref(o);
+  free(path);
+}
+
 static void planted_truth_and_its_defects(void **state) {
   (void)state;
   const planted p = {.categories = 2,
@@ -266,6 +301,8 @@ static void planted_truth_and_its_defects(void **state) {
   const int64_t tested[2] = {12, 24}; /* groups of a seed */
   for (int i = 0; i < 2; i++) {
     ebb_config k = settings(names[i]);
+    k.probe.permutations = i ? 7 : 0;
+    k.probe.folds = i ? 9 : 5;
     char *text = NULL;
     size_t bytes = 0;
     ebb_error err = {""};
@@ -290,6 +327,11 @@ static void planted_truth_and_its_defects(void **state) {
     assert_non_null(strstr(text, i ? "preset released" : "preset referee"));
     assert_non_null(strstr(text, "known defects"));
     assert_int_equal(strstr(text, "the test videos") != NULL, i);
+    assert_int_equal(strstr(text, "\nnot used by this preset: probe.folds, probe.permutations\n") != NULL, i);
+    assert_int_equal(strstr(text, "not used") != NULL, i);
+    assert_string_equal(r.not_used, i ? "probe.folds, probe.permutations" : "");
+    assert_int_equal(r.permutations, 0);
+    says_only_what_was_used(probe);
     for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
       if (strlen(line) > 100)
         fail_msg("a line of %zu characters: %s", strlen(line), line);
@@ -318,6 +360,7 @@ int main(void) {
       cmocka_unit_test(reaches_the_optimum),
       cmocka_unit_test(two_outputs_are_one_difference),
       cmocka_unit_test(early_stopping_keeps_the_best),
+      cmocka_unit_test(starts_have_a_number_of_their_own),
       cmocka_unit_test(neither_threads_nor_neighbours_matter),
       cmocka_unit_test(a_device_says_the_same),
       cmocka_unit_test(planted_truth_and_its_defects),

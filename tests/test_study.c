@@ -186,6 +186,16 @@ static bool same_file(const char *a, const char *b, const char *name) {
   return same;
 }
 
+/* results.json as it was before there were presets. */
+static void forget_preset(const char *probe) {
+  char *path = ebb_path_join(probe, "results.json");
+  json_t *o = json_load_file(path, 0, NULL);
+  assert_int_equal(json_object_del(o, "preset"), 0);
+  assert_int_equal(json_dump_file(o, path, JSON_REAL_PRECISION(10)), 0);
+  json_decref(o);
+  free(path);
+}
+
 static void files_are_written_and_read_back(void **state) {
   (void)state;
   const planted p = {.categories = 2,
@@ -229,6 +239,13 @@ static void files_are_written_and_read_back(void **state) {
   assert_string_equal(first, second);
   for (int i = 4; i < 6; i++)
     assert_true(same_file(probe, keep, names[i]));
+  forget_preset(probe);
+  free(second);
+  table = open_memstream(&second, &b);
+  if (!ebb_report_run(dir, table, &err))
+    fail_msg("%s", err.text);
+  fclose(table);
+  assert_string_equal(first, second);
   for (char *line = strtok(second, "\n"); line; line = strtok(NULL, "\n"))
     assert_true(strlen(line) <= 100);
   free(first);

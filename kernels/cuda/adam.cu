@@ -220,7 +220,7 @@ void cuda_logistic_adam(ebb_context *c, ebb_tensor w, ebb_tensor epochs, ebb_ten
                         ebb_adam how, void *scratch) {
   int64_t d = z.shape[2];
   int sets = (int)w.shape[1], k = together(sets);
-  size_t most = 200 * 1024;
+  size_t most = cuda_of(c)->shared - 1024; /* the rest is for what kernels declare themselves */
   while (k > 1 && (size_t)k * (size_t)(d + 1 + how.batch) * sizeof(float) > most)
     k /= 2;
   size_t bytes = (size_t)k * (size_t)(d + 1 + how.batch) * sizeof(float);

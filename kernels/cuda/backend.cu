@@ -123,6 +123,7 @@ static bool open_backend(ebb_context *c, int device, ebb_error *err) {
   }
   s->processors = about.multiProcessorCount;
   s->capability = 10 * about.major + about.minor;
+  s->shared = about.sharedMemPerBlockOptin;
   snprintf(c->device, sizeof c->device, "cuda:%d (%.40s, sm_%d)", device, about.name, s->capability);
   if (s->capability < 80) {
     ebb_fail(err,
@@ -321,6 +322,7 @@ const ebb_backend ebb_cuda_backend = {
     .pool_scratch = cuda_pool_scratch,
     .convolution_scratch = cuda_convolution_scratch,
     .spd_inverse_scratch = cuda_spd_inverse_scratch,
+    .logistic_newton_rows = cuda_logistic_newton_rows,
     .logistic_newton_scratch = cuda_logistic_newton_scratch,
     .logistic_adam_scratch = cuda_logistic_adam_scratch,
     .linear = cuda_linear,

@@ -26,6 +26,7 @@ typedef struct cuda_state {
   int device;
   int processors;      /* streaming multiprocessors */
   int capability;      /* 80, 90 */
+  size_t shared;       /* bytes of shared memory that one block may have: 99 to 227 KiB */
   cudaStream_t stream; /* all ops */
   cudaStream_t copies; /* downloads beside them */
   cudaEvent_t ready, landed;
@@ -181,6 +182,7 @@ void cuda_spd_inverse(ebb_context *c, ebb_tensor a, void *scratch);
 void cuda_column_scale(ebb_context *c, ebb_tensor mean, ebb_tensor inverse, ebb_tensor x, ebb_tensor rows);
 void cuda_standardise(ebb_context *c, ebb_tensor z, ebb_tensor x, ebb_tensor rows, ebb_tensor mean,
                       ebb_tensor inverse);
+int64_t cuda_logistic_newton_rows(ebb_context *c);
 size_t cuda_logistic_newton_scratch(ebb_context *c, ebb_tensor a);
 void cuda_logistic_newton(ebb_context *c, ebb_tensor a, ebb_tensor b, ebb_tensor reached, ebb_tensor sweeps,
                           ebb_tensor g, ebb_tensor inverse, ebb_tensor y, ebb_tensor lambda, ebb_tensor mu,

@@ -1,14 +1,14 @@
-/* Logistic regression in the dual, many at once: one block of threads takes a design with up to four label sets from beginning
- * to end, so that no decision goes through the host and a design that is done makes room for the next. What
- * it costs is reading the design's Gram matrix and inverse again and again. Sums run in an order that only n
- * fixes. */
+/* Logistic regression in the dual, many at once: one block of threads takes a design with up to four label
+ * sets from beginning to end, so that no decision goes through the host and a design that is done makes room
+ * for the next. What it costs is reading the design's Gram matrix and inverse again and again. Sums run in an
+ * order that only n fixes. */
 #include "kernels/cuda/cuda.h"
 
 enum {
   NEWTON_THREADS = 256,
   WARPS = NEWTON_THREADS / 32,
   TOGETHER = 4, /* label sets of one block, and rows that a warp multiplies at once */
-  VECTORS = 10, /* of scratch: see newton_kernel */
+  VECTORS = 10, /* of scratch: see dual */
   STEPS_CG = 200,
   HALVINGS = 40
 };
@@ -95,284 +95,380 @@ static __device__ __forceinline__ double log_loss(double a) {
   return a > 0 ? log1p(exp(-a)) : -a + log1p(exp(a));
 }
 
+/* What a block of threads works on: K label sets of a design. Each thread keeps to its own rows i = thread,
+ * thread + NEWTON_THREADS, ... between products. Functions of it are inlined: its arrays are registers. */
+template <int K> struct dual {
+  int n, side, sets, products;
+  int64_t b, first;         /* the design, and the first of its label sets here */
+  double lambda, mu, count; /* count: rows that are no padding */
+  const double *g, *inverse, *y[K];
+  double *a[K], *x, *room;                              /* x [K,side], shared: what is multiplied */
+  double *q, *rg, *h, *t, *r, *z, *p, *gp, *delta, *gd; /* [K,n] */
+  double bias[K], scale[K], value[K], reached[K], moved[K];
+  bool done[K];
+};
+
+template <int K>
+static __device__ __forceinline__ void take_up(dual<K> &d, const newton_args &args, double *shared) {
+  int n = d.n = args.n, sets = d.sets = args.sets;
+  int64_t b = d.b = blockIdx.x;
+  d.side = args.side;
+  d.first = (int64_t)blockIdx.y * K;
+  d.products = 0;
+  d.x = shared;
+  d.room = shared + K * d.side;
+  d.q = args.scratch + (b * gridDim.y + blockIdx.y) * VECTORS * K * n;
+  d.rg = d.q + K * n;
+  d.h = d.rg + K * n;
+  d.t = d.h + K * n;
+  d.r = d.t + K * n;
+  d.z = d.r + K * n;
+  d.p = d.z + K * n;
+  d.gp = d.p + K * n;
+  d.delta = d.gp + K * n;
+  d.gd = d.delta + K * n;
+  d.g = args.g + b * n * (int64_t)n;
+  d.inverse = args.inverse + b * n * (int64_t)n;
+  d.lambda = args.lambda[b];
+  d.mu = args.mu[b];
+#pragma unroll
+  for (int k = 0; k < K; k++) {
+    int64_t set = d.first + k < sets ? d.first + k : sets - 1; /* one too many reads the last and is done */
+    d.y[k] = args.y + (b * sets + set) * n;
+    d.a[k] = args.a + (b * sets + set) * n;
+    d.bias[k] = args.b[b * sets + set];
+    d.moved[k] = 0;
+    d.done[k] = false;
+  }
+  for (int i = threadIdx.x; i < K * d.side; i += NEWTON_THREADS)
+    d.x[i] = 0;
+  __syncthreads();
+}
+
+/* out = matrix x */
+template <int K>
+static __device__ __forceinline__ void product(dual<K> &d, double *out, const double *matrix) {
+  multiply<K>(out, matrix, d.x, d.n, d.side);
+  d.products++;
+}
+
+/* The gradient at zero: what the others are relative to. */
+template <int K> static __device__ __forceinline__ void find_scale(dual<K> &d, double least) {
+  double count[1] = {0};
+  for (int i = threadIdx.x; i < d.n; i += NEWTON_THREADS) {
+    count[0] += d.y[0][i] != 0;
+#pragma unroll
+    for (int k = 0; k < K; k++)
+      d.x[k * d.side + i] = 0.5 * d.y[k][i];
+  }
+  block_sum(count, d.room);
+  d.count = count[0];
+  product(d, d.t, d.g);
+  double at_zero[2 * K] = {0};
+  for (int i = threadIdx.x; i < d.n; i += NEWTON_THREADS)
+#pragma unroll
+    for (int k = 0; k < K; k++) {
+      at_zero[k] += d.x[k * d.side + i] * d.t[k * d.n + i];
+      at_zero[K + k] += d.x[k * d.side + i];
+    }
+  block_sum(at_zero, d.room);
+#pragma unroll
+  for (int k = 0; k < K; k++)
+    d.scale[k] = fmax(sqrt(fmax(0.0, at_zero[k]) + at_zero[K + k] * at_zero[K + k]), least);
+}
+
+/* q = g a */
+template <int K> static __device__ __forceinline__ void multiply_anew(dual<K> &d) {
+  for (int i = threadIdx.x; i < d.n; i += NEWTON_THREADS)
+#pragma unroll
+    for (int k = 0; k < K; k++)
+      d.x[k * d.side + i] = d.a[k][i];
+  product(d, d.q, d.g);
+}
+
+/* Margins, residual, objective; the gradient. Sums at [4,K]: objective, slope of b, |slope of w|^2, residual.
+ * x is left the residual. */
+template <int K>
+static __device__ __forceinline__ void find_slope(dual<K> &d, double (&at)[4 * K], double tolerance) {
+  int n = d.n;
+  for (int i = threadIdx.x; i < n; i += NEWTON_THREADS)
+#pragma unroll
+    for (int k = 0; k < K; k++) {
+      double yi = d.y[k][i], ai = d.a[k][i], m = yi * (d.q[k * n + i] + d.bias[k]), wrong = 1 / (1 + exp(m));
+      double pull = yi * wrong, residual = yi != 0 ? pull - d.lambda * ai : 0;
+      d.rg[k * n + i] = residual;
+      d.h[k * n + i] = yi != 0 ? wrong * (1 - wrong) : 0;
+      d.x[k * d.side + i] = residual;
+      at[k] += yi != 0 ? log_loss(m) + 0.5 * d.lambda * ai * d.q[k * n + i] : 0;
+      at[K + k] += pull;
+      at[3 * K + k] += residual;
+    }
+  product(d, d.t, d.g);
+  for (int i = threadIdx.x; i < n; i += NEWTON_THREADS)
+#pragma unroll
+    for (int k = 0; k < K; k++)
+      at[2 * K + k] += d.rg[k * n + i] * d.t[k * n + i];
+  block_sum(at, d.room);
+#pragma unroll
+  for (int k = 0; k < K; k++) {
+    d.value[k] = at[k];
+    d.reached[k] = sqrt(fmax(0.0, at[2 * K + k]) + at[K + k] * at[K + k]) / d.scale[k];
+    d.done[k] = (d.reached[k] <= tolerance && d.moved[k] <= 1e-4) || d.first + k >= d.sets;
+  }
+}
+
+/* The conjugate gradients' numbers, one for each label set: r'z now, and where it is small enough; r, p and
+ * delta of b. */
+template <int K> struct gradients {
+  double rz[K], enough[K], rb[K], pb[K], db[K];
+  bool active[K];
+};
+
+template <int K>
+static __device__ __forceinline__ void begin_gradients(dual<K> &d, gradients<K> &cg,
+                                                       const double (&at)[4 * K]) {
+#pragma unroll
+  for (int k = 0; k < K; k++) {
+    double forcing = fmin(0.1, fmax(sqrt(d.reached[k]), 1e-4));
+    cg.enough[k] = forcing * forcing;
+    cg.rb[k] = at[K + k];
+    cg.rz[k] = cg.pb[k] = cg.db[k] = 0;
+    cg.active[k] = !d.done[k];
+  }
+  for (int i = threadIdx.x; i < d.n; i += NEWTON_THREADS)
+#pragma unroll
+    for (int k = 0; k < K; k++) {
+      int e = k * d.n + i;
+      d.r[e] = d.x[k * d.side + i] = d.done[k] || d.y[k][i] == 0 ? 0 : d.rg[e] - at[3 * K + k] / d.count;
+      d.p[e] = d.gp[e] = d.delta[e] = d.gd[e] = 0;
+    }
+}
+
+/* z, and beta of the next direction; false: all are small enough. */
+template <int K>
+static __device__ __forceinline__ bool precondition(dual<K> &d, gradients<K> &cg, double (&beta)[K],
+                                                    bool first) {
+  product(d, d.z, d.inverse);
+  double next[K] = {0};
+  for (int i = threadIdx.x; i < d.n; i += NEWTON_THREADS)
+#pragma unroll
+    for (int k = 0; k < K; k++)
+      next[k] += d.r[k * d.n + i] * (d.r[k * d.n + i] - d.mu * d.z[k * d.n + i]);
+  block_sum(next, d.room);
+  bool any = false;
+#pragma unroll
+  for (int k = 0; k < K; k++) {
+    next[k] += cg.rb[k] * cg.rb[k] / d.count;
+    cg.enough[k] *= first ? next[k] : 1;
+    cg.active[k] = cg.active[k] && (first ? next[k] > 0 : next[k] > cg.enough[k]);
+    beta[k] = !first && cg.active[k] ? next[k] / cg.rz[k] : 0;
+    cg.rz[k] = next[k];
+    cg.pb[k] = cg.rb[k] / d.count + beta[k] * cg.pb[k];
+    any = any || cg.active[k];
+  }
+  return any;
+}
+
+/* The next direction p, the step along it, and what that leaves of r (x too). */
+template <int K>
+static __device__ __forceinline__ void go_along(dual<K> &d, gradients<K> &cg, const double (&beta)[K]) {
+  int n = d.n;
+  double php[3 * K] = {0}; /* p'hp; what it takes from b's residual, and from the sum of the rows' */
+  for (int i = threadIdx.x; i < n; i += NEWTON_THREADS)
+#pragma unroll
+    for (int k = 0; k < K; k++) {
+      int e = k * n + i;
+      double pi = d.z[e] + beta[k] * d.p[e], gpi = d.r[e] - d.mu * d.z[e] + beta[k] * d.gp[e];
+      double bent = d.h[e] * (gpi + cg.pb[k]);
+      d.p[e] = pi;
+      d.gp[e] = gpi;
+      php[k] += d.lambda * pi * gpi + bent * (gpi + cg.pb[k]);
+      php[K + k] += bent;
+      php[2 * K + k] += d.lambda * pi + bent;
+    }
+  block_sum(php, d.room);
+  double length[K];
+#pragma unroll
+  for (int k = 0; k < K; k++) {
+    cg.active[k] = cg.active[k] && php[k] > 0;
+    length[k] = cg.active[k] ? cg.rz[k] / php[k] : 0;
+    cg.db[k] += length[k] * cg.pb[k];
+    cg.rb[k] -= length[k] * php[K + k];
+  }
+  for (int i = threadIdx.x; i < n; i += NEWTON_THREADS)
+#pragma unroll
+    for (int k = 0; k < K; k++) {
+      int e = k * n + i;
+      double pi = d.p[e], gpi = d.gp[e],
+             change = d.lambda * pi + d.h[e] * (gpi + cg.pb[k]) - php[2 * K + k] / d.count;
+      double left = d.r[e] - (d.y[k][i] != 0 ? length[k] * change : 0);
+      d.delta[e] += length[k] * pi;
+      d.gd[e] += length[k] * gpi;
+      d.r[e] = d.x[k * d.side + i] = left;
+    }
+}
+
+/* The longest of 1, 1/2, ... that descends enough: the objective along the step needs no product. */
+template <int K>
+static __device__ __forceinline__ void search(const dual<K> &d, const double (&db)[K],
+                                              const double (&at)[4 * K], double (&length)[K]) {
+  int n = d.n;
+  double sums[4 * K] = {0};
+  for (int i = threadIdx.x; i < n; i += NEWTON_THREADS)
+#pragma unroll
+    for (int k = 0; k < K; k++) {
+      int e = k * n + i;
+      double ai = d.a[k][i];
+      sums[k] += d.rg[e] * d.gd[e];
+      sums[K + k] += ai * d.q[e];
+      sums[2 * K + k] += ai * d.gd[e];
+      sums[3 * K + k] += d.delta[e] * d.gd[e];
+    }
+  block_sum(sums, d.room);
+  bool accepted[K];
+#pragma unroll
+  for (int k = 0; k < K; k++) {
+    length[k] = 1;
+    accepted[k] = d.done[k];
+  }
+  for (int halving = 0; halving < HALVINGS; halving++) {
+    double trial[K] = {0};
+    for (int i = threadIdx.x; i < n; i += NEWTON_THREADS)
+#pragma unroll
+      for (int k = 0; k < K; k++)
+        if (!accepted[k] && d.y[k][i] != 0)
+          trial[k] +=
+              log_loss(d.y[k][i] * (d.q[k * n + i] + d.bias[k] + length[k] * (d.gd[k * n + i] + db[k])));
+    block_sum(trial, d.room);
+    bool any = false;
+#pragma unroll
+    for (int k = 0; k < K; k++) {
+      double descent = sums[k] + db[k] * at[K + k];
+      double bend = sums[K + k] + length[k] * (2 * sums[2 * K + k] + length[k] * sums[3 * K + k]);
+      double next = trial[k] + 0.5 * d.lambda * bend;
+      if (!accepted[k] && next <= d.value[k] - 1e-4 * length[k] * descent + 1e-13 * fabs(d.value[k]))
+        accepted[k] = true;
+      else if (!accepted[k])
+        length[k] *= 0.5;
+      any = any || !accepted[k];
+    }
+    if (!any)
+      break;
+  }
+}
+
+/* a, b and q after the step; the largest move of a margin. */
+template <int K>
+static __device__ __forceinline__ void take_step(dual<K> &d, const double (&db)[K],
+                                                 const double (&length)[K]) {
+  int n = d.n;
+  double far[K] = {0};
+  for (int i = threadIdx.x; i < n; i += NEWTON_THREADS)
+#pragma unroll
+    for (int k = 0; k < K; k++)
+      if (!d.done[k] && d.y[k][i] != 0) {
+        double move = length[k] * d.gd[k * n + i];
+        d.a[k][i] += length[k] * d.delta[k * n + i];
+        d.q[k * n + i] += move;
+        far[k] = fmax(far[k], fabs(move + length[k] * db[k]));
+      }
+#pragma unroll
+  for (int k = 0; k < K; k++) {
+    for (int offset = 16; offset > 0; offset >>= 1)
+      far[k] = fmax(far[k], __shfl_xor_sync(0xffffffffu, far[k], offset));
+    d.bias[k] += d.done[k] ? 0 : length[k] * db[k];
+  }
+  __syncthreads();
+  if (threadIdx.x % 32 == 0)
+#pragma unroll
+    for (int k = 0; k < K; k++)
+      d.room[threadIdx.x / 32 * K + k] = far[k];
+  __syncthreads();
+#pragma unroll
+  for (int k = 0; k < K; k++)
+    for (int w = 0; w < WARPS; w++)
+      d.moved[k] = w == 0 ? d.room[k] : fmax(d.moved[k], d.room[w * K + k]);
+}
+
 /* Newton in w and b, where a vector of w's space is z' times the one kept here: its products with others need
- * g. Each thread keeps to its own rows i = thread, thread + NEWTON_THREADS, ... between products. Vectors
- * [K,n]: q = g a, residual rg = y sigma(-y f) - lambda a (z' rg is the descent), curvature h, t what a product
- * leaves; of the conjugate gradients for the step: residual r, z = (g + mu)^-1 r, direction p with gp = g p,
- * step delta with gd = g delta. As g z = r - mu z, the inverse is the only matrix that is read there.
+ * g. Vectors [K,n]: q = g a, residual rg = y sigma(-y f) - lambda a (z' rg is the descent), curvature h, t what
+ * a product leaves; of the conjugate gradients for the step: residual r, z = (g + mu)^-1 r, direction p with
+ * gp = g p, step delta with gd = g delta. As g z = r - mu z, the inverse is the only matrix that is read there.
  * r is kept to sum 0: g (1,..,1)' = 0, so that nothing would hold that part of it. */
 template <int K> static __global__ __launch_bounds__(NEWTON_THREADS, 2) void newton_kernel(newton_args args) {
   extern __shared__ double shared[];
-  int n = args.n, side = args.side, t0 = threadIdx.x, sets = args.sets;
-  int64_t b = blockIdx.x, first = (int64_t)blockIdx.y * K;
-  double *x = shared, *room = shared + K * side;
-  double *vectors = args.scratch + (b * gridDim.y + blockIdx.y) * VECTORS * K * n;
-  double *q = vectors, *rg = q + K * n, *h = rg + K * n, *tt = h + K * n, *r = tt + K * n, *z = r + K * n,
-         *p = z + K * n, *gp = p + K * n, *delta = gp + K * n, *gd = delta + K * n;
-  const double *g = args.g + b * n * (int64_t)n, *inverse = args.inverse + b * n * (int64_t)n;
-  double lambda = args.lambda[b], mu = args.mu[b];
-  const double *y[K];
-  double *a[K], bias[K], scale[K], value[K], reached[K], moved[K];
-  bool done[K];
-  int products = 0;
-#pragma unroll
-  for (int k = 0; k < K; k++) {
-    int64_t set = first + k < sets ? first + k : sets - 1; /* one too many reads the last and is done */
-    y[k] = args.y + (b * sets + set) * n;
-    a[k] = args.a + (b * sets + set) * n;
-    bias[k] = args.b[b * sets + set];
-    moved[k] = 0;
-    done[k] = false;
-  }
-  for (int i = t0; i < K * side; i += NEWTON_THREADS)
-    x[i] = 0;
-  __syncthreads();
-
-  /* The gradient at zero, and q. */
-  double count[1] = {0};
-  for (int i = t0; i < n; i += NEWTON_THREADS) {
-    count[0] += y[0][i] != 0;
-#pragma unroll
-    for (int k = 0; k < K; k++)
-      x[k * side + i] = 0.5 * y[k][i];
-  }
-  block_sum(count, room);
-  multiply<K>(tt, g, x, n, side);
-  double at_zero[2 * K] = {0};
-  for (int i = t0; i < n; i += NEWTON_THREADS)
-#pragma unroll
-    for (int k = 0; k < K; k++) {
-      at_zero[k] += x[k * side + i] * tt[k * n + i];
-      at_zero[K + k] += x[k * side + i];
-    }
-  block_sum(at_zero, room);
-#pragma unroll
-  for (int k = 0; k < K; k++)
-    scale[k] = fmax(sqrt(fmax(0.0, at_zero[k]) + at_zero[K + k] * at_zero[K + k]), args.least[b]);
-  for (int i = t0; i < n; i += NEWTON_THREADS)
-#pragma unroll
-    for (int k = 0; k < K; k++)
-      x[k * side + i] = a[k][i];
-  multiply<K>(q, g, x, n, side);
-  products = 2;
+  dual<K> d;
+  take_up(d, args, shared);
+  find_scale(d, args.least[d.b]);
+  multiply_anew(d);
   bool fresh = true;
-
   for (int step = 0;; step++) {
-    /* Margins, residual, objective; the gradient. */
-    double at[4 * K] = {0};
-    for (int i = t0; i < n; i += NEWTON_THREADS)
+    double at[4 * K] = {0}, length[K];
+    find_slope(d, at, args.newton.tolerance);
+    bool all = true, last = step >= args.newton.steps;
 #pragma unroll
-      for (int k = 0; k < K; k++) {
-        double yi = y[k][i], ai = a[k][i], m = yi * (q[k * n + i] + bias[k]), wrong = 1 / (1 + exp(m));
-        double pull = yi * wrong, residual = yi != 0 ? pull - lambda * ai : 0;
-        rg[k * n + i] = residual;
-        h[k * n + i] = yi != 0 ? wrong * (1 - wrong) : 0;
-        x[k * side + i] = residual;
-        at[k] += yi != 0 ? log_loss(m) + 0.5 * lambda * ai * q[k * n + i] : 0;
-        at[K + k] += pull;
-        at[3 * K + k] += residual;
-      }
-    multiply<K>(tt, g, x, n, side);
-    products++;
-    for (int i = t0; i < n; i += NEWTON_THREADS)
-#pragma unroll
-      for (int k = 0; k < K; k++)
-        at[2 * K + k] += rg[k * n + i] * tt[k * n + i];
-    block_sum(at, room);
-    bool all = true;
-#pragma unroll
-    for (int k = 0; k < K; k++) {
-      value[k] = at[k];
-      reached[k] = sqrt(fmax(0.0, at[2 * K + k]) + at[K + k] * at[K + k]) / scale[k];
-      done[k] = (reached[k] <= args.newton.tolerance && moved[k] <= 1e-4) || first + k >= sets;
-      all = all && done[k];
-    }
-    bool last = step >= args.newton.steps;
+    for (int k = 0; k < K; k++)
+      all = all && d.done[k];
     if ((all || last) && fresh)
       break;
-    if (all || last) { /* q anew from a: what the steps have added up is checked before it is believed */
-      for (int i = t0; i < n; i += NEWTON_THREADS)
-#pragma unroll
-        for (int k = 0; k < K; k++)
-          x[k * side + i] = a[k][i];
-      multiply<K>(q, g, x, n, side);
-      products++;
+    if (all || last) { /* what the steps have added up is checked before it is believed */
+      multiply_anew(d);
       fresh = true;
       continue;
     }
-
-    /* Conjugate gradients. */
-    double rz[K], enough[K], rb[K], pb[K], db[K];
-    bool active[K];
-#pragma unroll
-    for (int k = 0; k < K; k++) {
-      double forcing = fmin(0.1, fmax(sqrt(reached[k]), 1e-4));
-      enough[k] = forcing * forcing;
-      rb[k] = at[K + k];
-      rz[k] = pb[k] = db[k] = 0;
-      active[k] = !done[k];
-    }
-    for (int i = t0; i < n; i += NEWTON_THREADS)
-#pragma unroll
-      for (int k = 0; k < K; k++) {
-        int e = k * n + i;
-        r[e] = x[k * side + i] = done[k] || y[k][i] == 0 ? 0 : rg[e] - at[3 * K + k] / count[0];
-        p[e] = gp[e] = delta[e] = gd[e] = 0;
-      }
-    for (int cg = 0; cg < STEPS_CG; cg++) {
-      multiply<K>(z, inverse, x, n, side);
-      products++;
-      double next[K] = {0};
-      for (int i = t0; i < n; i += NEWTON_THREADS)
-#pragma unroll
-        for (int k = 0; k < K; k++)
-          next[k] += r[k * n + i] * (r[k * n + i] - mu * z[k * n + i]);
-      block_sum(next, room);
+    gradients<K> cg;
+    begin_gradients(d, cg, at);
+    for (int i = 0; i < STEPS_CG; i++) {
       double beta[K];
-      bool any = false;
-#pragma unroll
-      for (int k = 0; k < K; k++) {
-        next[k] += rb[k] * rb[k] / count[0];
-        enough[k] *= cg == 0 ? next[k] : 1;
-        active[k] = active[k] && (cg == 0 ? next[k] > 0 : next[k] > enough[k]);
-        beta[k] = cg > 0 && active[k] ? next[k] / rz[k] : 0;
-        rz[k] = next[k];
-        pb[k] = rb[k] / count[0] + beta[k] * pb[k];
-        any = any || active[k];
-      }
-      if (!any)
+      if (!precondition(d, cg, beta, i == 0))
         break;
-      double php[3 * K] = {0};
-      for (int i = t0; i < n; i += NEWTON_THREADS)
-#pragma unroll
-        for (int k = 0; k < K; k++) {
-          int e = k * n + i;
-          double pi = z[e] + beta[k] * p[e], gpi = r[e] - mu * z[e] + beta[k] * gp[e];
-          double bent = h[e] * (gpi + pb[k]);
-          p[e] = pi;
-          gp[e] = gpi;
-          php[k] += lambda * pi * gpi + bent * (gpi + pb[k]);
-          php[K + k] += bent;
-          php[2 * K + k] += lambda * pi + bent;
-        }
-      block_sum(php, room);
-      double length[K];
-#pragma unroll
-      for (int k = 0; k < K; k++) {
-        active[k] = active[k] && php[k] > 0;
-        length[k] = active[k] ? rz[k] / php[k] : 0;
-        db[k] += length[k] * pb[k];
-        rb[k] -= length[k] * php[K + k];
-      }
-      for (int i = t0; i < n; i += NEWTON_THREADS)
-#pragma unroll
-        for (int k = 0; k < K; k++) {
-          int e = k * n + i;
-          double pi = p[e], gpi = gp[e],
-                 change = lambda * pi + h[e] * (gpi + pb[k]) - php[2 * K + k] / count[0];
-          double left = r[e] - (y[k][i] != 0 ? length[k] * change : 0);
-          delta[e] += length[k] * pi;
-          gd[e] += length[k] * gpi;
-          r[e] = x[k * side + i] = left;
-        }
+      go_along(d, cg, beta);
     }
-
-    /* Line search: the objective along the step needs no product. */
-    double sums[4 * K] = {0};
-    for (int i = t0; i < n; i += NEWTON_THREADS)
-#pragma unroll
-      for (int k = 0; k < K; k++) {
-        int e = k * n + i;
-        double ai = a[k][i];
-        sums[k] += rg[e] * gd[e];
-        sums[K + k] += ai * q[e];
-        sums[2 * K + k] += ai * gd[e];
-        sums[3 * K + k] += delta[e] * gd[e];
-      }
-    block_sum(sums, room);
-    double length[K];
-    bool accepted[K];
-#pragma unroll
-    for (int k = 0; k < K; k++) {
-      length[k] = 1;
-      accepted[k] = done[k];
-    }
-    for (int halving = 0; halving < HALVINGS; halving++) {
-      double trial[K] = {0};
-      for (int i = t0; i < n; i += NEWTON_THREADS)
-#pragma unroll
-        for (int k = 0; k < K; k++)
-          if (!accepted[k] && y[k][i] != 0)
-            trial[k] += log_loss(y[k][i] * (q[k * n + i] + bias[k] + length[k] * (gd[k * n + i] + db[k])));
-      block_sum(trial, room);
-      bool any = false;
-#pragma unroll
-      for (int k = 0; k < K; k++) {
-        double descent = sums[k] + db[k] * at[K + k];
-        double bend = sums[K + k] + length[k] * (2 * sums[2 * K + k] + length[k] * sums[3 * K + k]);
-        double next = trial[k] + 0.5 * lambda * bend;
-        if (!accepted[k] && next <= value[k] - 1e-4 * length[k] * descent + 1e-13 * fabs(value[k]))
-          accepted[k] = true;
-        else if (!accepted[k])
-          length[k] *= 0.5;
-        any = any || !accepted[k];
-      }
-      if (!any)
-        break;
-    }
-    double far[K] = {0};
-    for (int i = t0; i < n; i += NEWTON_THREADS)
-#pragma unroll
-      for (int k = 0; k < K; k++)
-        if (!done[k] && y[k][i] != 0) {
-          double move = length[k] * gd[k * n + i];
-          a[k][i] += length[k] * delta[k * n + i];
-          q[k * n + i] += move;
-          far[k] = fmax(far[k], fabs(move + length[k] * db[k]));
-        }
-#pragma unroll
-    for (int k = 0; k < K; k++) {
-      for (int offset = 16; offset > 0; offset >>= 1)
-        far[k] = fmax(far[k], __shfl_xor_sync(0xffffffffu, far[k], offset));
-      bias[k] += done[k] ? 0 : length[k] * db[k];
-    }
-    __syncthreads();
-    if (t0 % 32 == 0)
-#pragma unroll
-      for (int k = 0; k < K; k++)
-        room[t0 / 32 * K + k] = far[k];
-    __syncthreads();
-#pragma unroll
-    for (int k = 0; k < K; k++)
-      for (int w = 0; w < WARPS; w++)
-        moved[k] = w == 0 ? room[k] : fmax(moved[k], room[w * K + k]);
+    search(d, cg.db, at, length);
+    take_step(d, cg.db, length);
     fresh = false;
   }
-  if (t0 == 0)
+  if (threadIdx.x == 0)
 #pragma unroll
     for (int k = 0; k < K; k++)
-      if (first + k < sets) {
-        int64_t at = b * sets + first + k;
-        args.b[at] = bias[k];
-        args.reached[at] = reached[k];
-        args.sweeps[at] = products;
+      if (d.first + k < d.sets) {
+        int64_t at = d.b * d.sets + d.first + k;
+        args.b[at] = d.bias[k];
+        args.reached[at] = d.reached[k];
+        args.sweeps[at] = d.products;
       }
 }
 
 /* ---- launchers --------------------------------------------------------------------------------------- */
 
-static int together(int64_t sets) {
-  return sets >= 3 ? 4 : (int)sets;
+/* Shared memory of a block with k label sets: x and the room of sums. */
+static size_t shared_bytes(int64_t k, int64_t side) {
+  return (size_t)(k * side + WARPS * 4 * k) * sizeof(double);
+}
+
+static int64_t side_of(int64_t n) {
+  return cuda_ceil(n, 64) * 64;
+}
+
+/* Label sets of one block: as many as its shared memory takes, at least one. */
+static int together(ebb_context *c, int64_t sets, int64_t n) {
+  int k = sets >= 3 ? 4 : (int)sets;
+  while (k > 1 && shared_bytes(k, side_of(n)) > cuda_of(c)->shared)
+    k /= 2;
+  return k;
+}
+
+int64_t cuda_logistic_newton_rows(ebb_context *c) {
+  return ((int64_t)(cuda_of(c)->shared / sizeof(double)) - WARPS * 4) / 64 * 64;
 }
 
 size_t cuda_logistic_newton_scratch(ebb_context *c, ebb_tensor a) {
-  (void)c;
-  int64_t sets = a.shape[1], k = together(sets);
-  return (size_t)(a.shape[0] * cuda_ceil(sets, k) * k * VECTORS * a.shape[2]) * sizeof(double);
+  int64_t sets = a.shape[1], n = a.shape[2], k = together(c, sets, n);
+  return (size_t)(a.shape[0] * cuda_ceil(sets, k) * k * VECTORS * n) * sizeof(double);
 }
 
 template <int K> static void newton(ebb_context *c, newton_args args, int64_t designs) {
-  size_t bytes = (size_t)(K * args.side + WARPS * 4 * K) * sizeof(double);
+  size_t bytes = shared_bytes(K, args.side);
   if (!cuda_shared(c, "logistic_newton", newton_kernel<K>, bytes))
     return;
   newton_kernel<K>
@@ -385,13 +481,13 @@ void cuda_logistic_newton(ebb_context *c, ebb_tensor a, ebb_tensor b, ebb_tensor
                           ebb_tensor g, ebb_tensor inverse, ebb_tensor y, ebb_tensor lambda, ebb_tensor mu,
                           ebb_tensor least, ebb_newton how, void *scratch) {
   int64_t n = a.shape[2], sets = a.shape[1];
-  int k = together(sets), side = (int)cuda_ceil(n, 64) * 64;
-  if (n % 2 != 0 || (k * side + WARPS * 4 * k) * sizeof(double) > 200 * 1024) {
+  if (n % 2 != 0 || n > cuda_logistic_newton_rows(c)) {
     ebb_context_fail(
-        c, "logistic_newton: %lld rows of %lld label sets; expected an even number of rows, at most %d",
-        (long long)n, (long long)sets, 200 * 1024 / 8 / k - 64);
+        c, "logistic_newton: %lld rows; expected an even number, at most %lld by the shared memory of %s",
+        (long long)n, (long long)cuda_logistic_newton_rows(c), c->device);
     return;
   }
+  int k = together(c, sets, n);
   newton_args args = {cuda_at<double>(a),
                       cuda_at<double>(b),
                       cuda_at<double>(reached),
@@ -405,7 +501,7 @@ void cuda_logistic_newton(ebb_context *c, ebb_tensor a, ebb_tensor b, ebb_tensor
                       (double *)scratch,
                       (int)n,
                       (int)sets,
-                      side,
+                      (int)side_of(n),
                       how};
   if (k == 4)
     newton<4>(c, args, a.shape[0]);
