@@ -1,5 +1,6 @@
 /* Private to the study: what a protocol is given and what it fills. study.c makes rows, samples and intervals;
- * strict.c and presets.c say who is trained on, who is judged, and which cell speaks. */
+ * strict.c and presets.c say who is trained on, who is judged, and which cell speaks; protocol.c is what both
+ * of them need. */
 #ifndef EBB_PROBE_PROTOCOL_H
 #define EBB_PROBE_PROTOCOL_H
 
