@@ -15,6 +15,7 @@
 #define THREADS 256
 #define KEEP 3                          /* vectors of 8 channels that a lane of pack_rows holds */
 #define SMALL_WORK ((int64_t)1 << 22)   /* multiply-adds of a convolution that is not worth a plan */
+#define PLAIN_WORK ((int64_t)1 << 30)   /* of one that the plain kernel takes minutes for, and is not given */
 #define LONG_SUM 2048                   /* products of an output, from which they are three sums */
 #define SLAB_NUMBERS ((int64_t)1 << 28) /* of the operand, and of y, at most: 512 MiB of bfloat16 */
 #define GRID_MOST ((int64_t)1 << 20)
@@ -310,6 +311,7 @@ typedef struct conv {
   int64_t x_first, y_first; /* frames of the tensors' own before x and y */
   bool half, norm, residual;
   bool doubling; /* y is [2 To,Ho,Wo,Co/2]: finish() */
+  int64_t work;  /* multiply-adds */
 } conv;
 
 /* How it is done, and where in the scratch memory what lies. */
@@ -345,6 +347,7 @@ static conv conv_of(ebb_convolution which, ebb_tensor y, ebb_tensor x, ebb_tenso
     v.kt = 3, v.before_t = 2, v.T -= 1, v.To = v.T, v.Co *= 2, v.x_first = v.y_first = 1, v.doubling = true;
     break;
   }
+  v.work = v.To * v.Ho * v.Wo * v.Co * v.kt * v.kh * v.kw * v.Ci;
   return v;
 }
 
@@ -363,7 +366,7 @@ static layout layout_of(ebb_context *c, const char *op, const conv *v) {
   layout l = {{0}};
   conv_shape *s = &l.shape;
   const int64_t taps = v->kt * v->kh * v->kw;
-  const bool small = v->To * v->Ho * v->Wo * v->Co * taps * v->Ci < SMALL_WORK;
+  const bool small = v->work < SMALL_WORK;
   l.three = !v->half && !small && taps * v->Ci >= LONG_SUM;
   const int64_t Ci = multiple_of_8(v->half || small || l.three ? v->Ci : 3 * v->Ci);
   *s = (conv_shape){Ci,    0,     v->H,      v->W,    multiple_of_8(v->Co), 0,          v->Ho, v->Wo, v->kt,
@@ -464,13 +467,40 @@ static void convolve_sample(ebb_context *c, const char *op, const conv *v, const
   }
 }
 
+/* Whether the plain kernel convolves; false for *ok where nobody can. */
+static bool is_plain(ebb_context *c, const char *op, const conv *v, const layout *l, bool *ok) {
+  conv_plan *const plans[2] = {l->first, l->further};
+  bool none = v->work < SMALL_WORK;
+  *ok = true;
+  for (int i = 0; i < 2 && !none && *ok; i++) {
+    const conv_made made = plans[i] ? cuda_conv_wait(c, op, plans[i]) : CONV_FAILED;
+    none = made == CONV_NO_ENGINE;
+    *ok = made != CONV_FAILED;
+  }
+  if (none && v->work > PLAIN_WORK) {
+    const conv_shape *s = &l->shape;
+    ebb_context_fail(
+        c,
+        "%s: cuDNN on %s has no engine for [1, %lld, %lld, %lld, %lld] of %lld x %lld x %lld into "
+        "%lld channels, %.1e multiply-adds, which take minutes without; expected one: use another "
+        "release of cuDNN 9, or device \"cpu\"",
+        op, c->device, (long long)v->T, (long long)v->H, (long long)v->W, (long long)v->Ci, (long long)s->kt,
+        (long long)s->kh, (long long)s->kw, (long long)v->Co, (double)v->work);
+    *ok = false;
+  }
+  return none;
+}
+
 static void convolve(ebb_context *c, const char *op, ebb_convolution which, ebb_tensor y, ebb_tensor x,
                      ebb_tensor norm, ebb_tensor w, ebb_tensor b, ebb_tensor residual, void *scratch) {
   const conv v = conv_of(which, y, x, norm, w, residual);
   if (v.T < 1 || v.To < 1) /* one frame: there is nothing but the first */
     return;
   const layout l = layout_of(c, op, &v);
-  const bool plain = !l.first || !l.further || !cuda_conv_ready(l.first) || !cuda_conv_ready(l.further);
+  bool ok;
+  const bool plain = is_plain(c, op, &v, &l, &ok);
+  if (!ok)
+    return;
   const int64_t x_frame = v.H * v.W * v.Ci, y_frame = v.Ho * v.Wo * y.shape[4];
   for (int64_t i = 0; i < x.shape[0] && !c->error.text[0]; i++)
     CUDA_FOR_DTYPE(x, T, {

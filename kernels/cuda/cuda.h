@@ -19,7 +19,7 @@ extern "C" {
 
 typedef struct cuda_ring cuda_ring;       /* backend.cu: page-locked pieces on their way to the device */
 typedef struct cuda_products cuda_products; /* linear.cu: cuBLASLt's choices per shape */
-typedef struct cuda_convolutions cuda_convolutions; /* conv3d.cu: cuDNN's plans per shape */
+typedef struct cuda_convolutions cuda_convolutions; /* conv_plan.cu: cuDNN's plans per shape */
 typedef struct cuda_solvers cuda_solvers;           /* linalg.cu: cuBLAS's handle */
 
 typedef struct cuda_state {
