@@ -72,7 +72,7 @@ void ebb_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, 
   const arg args[] = {{"y", y, OUT | IN_PLACE | HALF}, {"x", x, HALF}, {"w", w, 0}};
   const call k = CALL(c, "channel_norm", args);
   if (start(&k, EBB_F32) && want_dtype_of(&k, 0, 1) && want_like(&k, 0, x) && WANT(&k, 2, ebb_last(x)) &&
-      count(&k, 4.0 * numel(x)))
+      want_aligned(&k) && count(&k, 4.0 * numel(x)))
     c->backend->channel_norm(c, y, x, w, act);
 }
 
@@ -113,7 +113,8 @@ void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *st
       !want(&a, Tk < 1 || M % Tk == 0, "the keys do not fall into whole frames: M is not a multiple of Tk") ||
       !want(&a, repeats >= 1, "the last key stands for fewer than one") ||
       !want(&a, repeats == 1 || (!ebb_present(wanted.mass) && !ebb_present(wanted.entropy)),
-            "statistics of a map whose last key stands for several"))
+            "statistics of a map whose last key stands for several") ||
+      !want_aligned(&a))
     return;
   size_t mark = ebb_arena_mark(&c->activations);
   void *scratch = NULL;
@@ -134,7 +135,7 @@ void ebb_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tenso
   if (WANT(&a, 2, shared(k, B), M, D) &&
       want(&a, heads >= 1 && D % heads == 0, "the width of q is not a multiple of the number of heads") &&
       want(&a, M <= EBB_FEW_KEYS, "more keys than few") && WANT(&a, 0, B, S, heads * M) &&
-      want(&a, repeats >= 1, "the last key stands for fewer than one") &&
+      want(&a, repeats >= 1, "the last key stands for fewer than one") && want_aligned(&a) &&
       count(&a, 2.0 * (double)B * (double)S * (double)M * (double)D))
     c->backend->attention_weights(c, p, q, k, heads, repeats);
 }
@@ -238,8 +239,8 @@ void ebb_unpatchify(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[
 
 /* ---- video convolutions ------------------------------------------------------------------------------ */
 
-/* args[i] must be a video whose frames, rows and columns together can be indexed by BLAS; all that may be half
- * must be of its dtype. */
+/* args[i] must be a video whose frames, rows and columns together can be indexed by BLAS; all that may be
+ * half must be of its dtype; all must be aligned. */
 static bool want_video(const call *k, int i) {
   if (!want_rank(k, i, 5, "[B, T, H, W, C]"))
     return false;
@@ -247,7 +248,8 @@ static bool want_video(const call *k, int i) {
     if (k->args[j].flags & HALF && !want_dtype_of(k, j, i))
       return false;
   const int64_t *n = k->args[i].t.shape;
-  return want(k, (double)n[1] * (double)n[2] * (double)n[3] <= INT32_MAX, "T*H*W exceeds 2147483647");
+  return want(k, (double)n[1] * (double)n[2] * (double)n[3] <= INT32_MAX, "T*H*W exceeds 2147483647") &&
+         want_aligned(k);
 }
 
 /* Takes the scratch memory of a convolution; the caller gives it back. */

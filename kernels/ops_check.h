@@ -1,5 +1,5 @@
-/* What ops.c and ops_probe.c check with: every op lists its tensors, states their shapes, and is counted. Private to
- * kernels/. */
+/* What ops.c and ops_probe.c check with: every op lists its tensors, states their shapes, and is counted.
+ * Private to kernels/. */
 #ifndef EBB_KERNELS_OPS_CHECK_H
 #define EBB_KERNELS_OPS_CHECK_H
 
@@ -118,6 +118,23 @@ static inline bool start(const call *k, ebb_dtype dtype) {
     }
   }
   return k->c->counting || check_overlaps(k);
+}
+
+/* On a device, data of all tensors at multiples of EBB_DATA_ALIGN bytes. */
+static inline bool want_aligned(const call *k) {
+  char what[160];
+  if (k->c->counting || k->c->backend->place != EBB_DEVICE)
+    return true;
+  for (int i = 0; i < k->n; i++) {
+    const arg *a = &k->args[i];
+    if (ebb_present(a->t) && (uintptr_t)a->t.data % EBB_DATA_ALIGN != 0) {
+      snprintf(what, sizeof what,
+               "%s starts %d bytes after a multiple of %d, expected at one: a tensor of its own, not a slice",
+               a->role, (int)((uintptr_t)a->t.data % EBB_DATA_ALIGN), EBB_DATA_ALIGN);
+      return refuse(k, what);
+    }
+  }
+  return true;
 }
 
 /* args[i] must have this shape; absent optional ones pass. */
