@@ -527,8 +527,9 @@ static bool on_tensor_cores(ebb_dtype dtype, int P) {
 }
 
 /* The shapes of a call, how many samples go in one launch, and the bytes of parts and rows. */
-static attention_problem problem_of(ebb_attention_stats stats, ebb_tensor q, ebb_tensor k, int heads,
-                                    int *samples, size_t *parts, size_t *rows) {
+static attention_problem problem_of(ebb_context *c, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
+                                    int heads, int *samples, size_t *parts, size_t *rows) {
+  const size_t limit = (size_t)cuda_of(c)->limits.map_bytes, most = limit > 0 ? limit : ROWS_LIMIT;
   attention_problem p = {};
   int64_t B = q.shape[0];
   p.S = (int)q.shape[1], p.M = (int)k.shape[1], p.D = (int)q.shape[2], p.heads = heads, p.P = p.D / heads;
@@ -548,7 +549,7 @@ static attention_problem problem_of(ebb_attention_stats stats, ebb_tensor q, ebb
   if (p.Tk > 0 && !(tensor_cores && p.Tk <= ROWS_SHARED)) {
     size_t one =
         (size_t)heads * (size_t)p.tiles * (size_t)p.Tk * (size_t)ATTENTION_PITCH(tile) * sizeof(float);
-    *samples = one < ROWS_LIMIT ? (int)(ROWS_LIMIT / one) : 1;
+    *samples = one < most ? (int)(most / one) : 1;
     *samples = *samples < B ? *samples : (int)B;
     *rows = one * (size_t)*samples;
   }
@@ -557,19 +558,19 @@ static attention_problem problem_of(ebb_attention_stats stats, ebb_tensor q, ebb
 
 size_t cuda_attention_scratch(ebb_context *c, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
                               int heads) {
-  (void)c;
   int samples;
   size_t parts, rows;
-  problem_of(stats, q, k, heads, &samples, &parts, &rows);
+  problem_of(c, stats, q, k, heads, &samples, &parts, &rows);
   return parts + rows;
 }
 
 /* Whether two blocks of cut_128 find room in a multiprocessor's shared memory, with statistics too. */
 static bool much_shared(ebb_context *c) {
-  int bytes = 0;
-  cuda_ok(c, "attention",
-          cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor, cuda_of(c)->device));
-  return bytes >= 228 << 10;
+  cuda_state *s = cuda_of(c);
+  if (s->shared_bytes == 0)
+    cuda_ok(c, "attention",
+            cudaDeviceGetAttribute(&s->shared_bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor, s->device));
+  return s->shared_bytes >= 228 << 10;
 }
 
 template <typename C, bool STATS>
@@ -617,7 +618,7 @@ void cuda_attention(ebb_context *c, ebb_tensor out, ebb_attention_stats stats, e
                     ebb_tensor v, int heads, int64_t repeats, void *scratch) {
   int samples, B = (int)q.shape[0];
   size_t parts, rows;
-  attention_problem p = problem_of(stats, q, k, heads, &samples, &parts, &rows);
+  attention_problem p = problem_of(c, stats, q, k, heads, &samples, &parts, &rows);
   bool tensor_cores = on_tensor_cores(q.dtype, p.P);
   p.extra = repeats > 1 ? log2f((float)repeats) / p.scale : 0.0f;
   p.parts = (float *)scratch;
