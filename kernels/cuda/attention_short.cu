@@ -1,7 +1,69 @@
-/* Attention to up to 32 keys in bfloat16 on tensor cores, heads of 64 or 128: the text of a video model. All keys and
- * values are held in registers, the queries streamed. */
+/* Attention to up to 32 keys in bfloat16 on tensor cores, heads of 64 or 128: the text of a video model. All
+ * keys and values are held in registers, the queries streamed. */
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/tensor_cores.cuh"
+
+/* Lanes g = lane/4, t = lane%4 of a warp, as mma() counts them. */
+
+/* Keys as operands: x, y of a group's first slice of 16, z, w of its second. */
+template <int NT, int GROUPS>
+static __device__ __forceinline__ void take_keys(uint4 (&keys)[NT][GROUPS], const attention_problem &p,
+                                                 const bf16 *k, int g, int t) {
+#pragma unroll
+  for (int j = 0; j < NT; j++)
+#pragma unroll
+    for (int c = 0; c < GROUPS; c++)
+      keys[j][c] = j * 8 + g < p.M ? *(const uint4 *)(k + (int64_t)(j * 8 + g) * p.D + c * 32 + 8 * t)
+                                   : make_uint4(0, 0, 0, 0);
+}
+
+/* Values as operands. Column g of tile j of a group is the group's column 8 (g/2) + 2j + g%2: the same lanes write
+ * 16 bytes. */
+template <int SLICES, int GROUPS>
+static __device__ __forceinline__ void take_values(uint32_t (&values)[SLICES][GROUPS][4][2],
+                                                   const attention_problem &p, const bf16 *v, int g, int t) {
+#pragma unroll
+  for (int x = 0; x < SLICES; x++)
+#pragma unroll
+    for (int c = 0; c < GROUPS; c++)
+#pragma unroll
+      for (int j = 0; j < 4; j++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+          int key = x * 16 + h * 8 + 2 * t;
+          const unsigned short *from =
+              (const unsigned short *)v + (int64_t)key * p.D + c * 32 + 8 * (g / 2) + 2 * j + g % 2;
+          uint32_t low = key < p.M ? from[0] : 0, high = key + 1 < p.M ? from[p.D] : 0;
+          values[x][c][j][h] = low | high << 16;
+        }
+}
+
+/* Scores become their exponentials; the inverse of the sum of rows g and g + 8. */
+template <int NT>
+static __device__ __forceinline__ void exponentiate(float (&s)[NT][4], float (&inverse)[2],
+                                                    const attention_problem &p, int t) {
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    float best = LOWEST, sum = 0.0f;
+#pragma unroll
+    for (int j = 0; j < NT; j++)
+#pragma unroll
+      for (int e = 2 * r; e < 2 * r + 2; e++) {
+        int past = j * 8 + 2 * t + e % 2 - (p.M - 1);
+        s[j][e] = past > 0 ? LOWEST : past == 0 ? s[j][e] + p.extra : s[j][e];
+        best = fmaxf(best, s[j][e]);
+      }
+    best = quad_max(best) * p.scale;
+#pragma unroll
+    for (int j = 0; j < NT; j++)
+#pragma unroll
+      for (int e = 2 * r; e < 2 * r + 2; e++) {
+        s[j][e] = exp2_fast(__fmaf_rn(s[j][e], p.scale, -best));
+        sum += s[j][e];
+      }
+    inverse[r] = 1.0f / quad_sum(sum);
+  }
+}
 
 /* Up to KEYS keys, all in registers as operands, and the values too; a warp reads 16 queries at a time
  * straight into operands and writes their output. A product's inner index may run in any order as long as
@@ -17,29 +79,10 @@ __global__ __launch_bounds__(128) void few_keys(const attention_problem p, bf16 
   q += (int64_t)sample * p.S * p.D + blockIdx.y * W + 8 * t;
   out += (int64_t)sample * p.S * p.D + blockIdx.y * W + 8 * t;
 
-  uint4 keys[NT][GROUPS]; /* x, y: the operand of the group's first slice of 16; z, w: of its second */
-#pragma unroll
-  for (int j = 0; j < NT; j++)
-#pragma unroll
-    for (int c = 0; c < GROUPS; c++)
-      keys[j][c] = j * 8 + g < p.M ? *(const uint4 *)(k + (int64_t)(j * 8 + g) * p.D + c * 32 + 8 * t)
-                                   : make_uint4(0, 0, 0, 0);
-  /* Column g of tile j of a group is the group's column 8 (g/2) + 2j + g%2: the same lanes write 16 bytes. */
+  uint4 keys[NT][GROUPS];
+  take_keys(keys, p, k, g, t);
   uint32_t values[KEYS / 16][GROUPS][4][2];
-#pragma unroll
-  for (int x = 0; x < KEYS / 16; x++)
-#pragma unroll
-    for (int c = 0; c < GROUPS; c++)
-#pragma unroll
-      for (int j = 0; j < 4; j++)
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-          int key = x * 16 + h * 8 + 2 * t;
-          const unsigned short *from =
-              (const unsigned short *)v + (int64_t)key * p.D + c * 32 + 8 * (g / 2) + 2 * j + g % 2;
-          uint32_t low = key < p.M ? from[0] : 0, high = key + 1 < p.M ? from[p.D] : 0;
-          values[x][c][j][h] = low | high << 16;
-        }
+  take_values(values, p, v, g, t);
 
   const int end = min(p.S, ((int)blockIdx.x + 1) * ROWS);
   int first = (int)blockIdx.x * ROWS + (int)threadIdx.x / 32 * 16;
@@ -68,27 +111,7 @@ __global__ __launch_bounds__(128) void few_keys(const attention_problem p, bf16 
     }
     read(first + 64); /* while this one is worked on */
     float inverse[2];
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-      float best = LOWEST, sum = 0.0f;
-#pragma unroll
-      for (int j = 0; j < NT; j++)
-#pragma unroll
-        for (int e = 2 * r; e < 2 * r + 2; e++) {
-          int past = j * 8 + 2 * t + e % 2 - (p.M - 1);
-          s[j][e] = past > 0 ? LOWEST : past == 0 ? s[j][e] + p.extra : s[j][e];
-          best = fmaxf(best, s[j][e]);
-        }
-      best = quad_max(best) * p.scale;
-#pragma unroll
-      for (int j = 0; j < NT; j++)
-#pragma unroll
-        for (int e = 2 * r; e < 2 * r + 2; e++) {
-          s[j][e] = exp2_fast(__fmaf_rn(s[j][e], p.scale, -best));
-          sum += s[j][e];
-        }
-      inverse[r] = 1.0f / quad_sum(sum);
-    }
+    exponentiate(s, inverse, p, t);
     uint32_t weights[KEYS / 16][4];
 #pragma unroll
     for (int x = 0; x < KEYS / 16; x++)
