@@ -122,6 +122,137 @@ static __device__ __forceinline__ void shrink_frames(float *rows, int frames, co
       rows[f * PITCH] *= mine;
 }
 
+/* Scores of keys past the last are masked, and the last one's gains what it has to; s begins at column `key`. */
+template <int NT>
+static __device__ __forceinline__ void mask_past(float (&s)[NT][2][4], const attention_problem &p, int key) {
+  constexpr int MT = 2;
+  int from = key + 2 * (thread_anew() % 4) - (p.M - 1);
+#pragma unroll
+  for (int j = 0; j < NT; j++)
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+      int past = from + j * 8 + e % 2;
+#pragma unroll
+      for (int i = 0; i < MT; i++)
+        s[j][i][e] = past > 0 ? LOWEST : past == 0 ? s[j][i][e] + p.extra : s[j][i][e];
+    }
+}
+
+/* p = 2^(scale s - max), in place, of the sixteen keys x; and their sums. */
+template <bool STATS, int NT>
+static __device__ __forceinline__ void exponentiate(float (&s)[NT][2][4], float (&sum)[2][2],
+                                                    float (&entropy)[2][2], const float (&max)[2][2],
+                                                    float scale, int x) {
+  constexpr int MT = 2;
+#pragma unroll
+  for (int i = 0; i < MT; i++)
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      float here = 0.0f;
+#pragma unroll
+      for (int e = 0; e < 4; e++) {
+        float &y = s[2 * x + e / 2][i][2 * r + e % 2], exponent = __fmaf_rn(y, scale, -max[i][r]);
+        y = exp2_fast(exponent);
+        here = e == 0 ? y : __fadd_rn(here, y);
+        if (STATS)
+          entropy[i][r] = __fmaf_rn(y, exponent, entropy[i][r]);
+      }
+      sum[i][r] = __fadd_rn(sum[i][r], here);
+    }
+}
+
+/* o += p v of the sixteen keys x, whose values are read at v. */
+template <int W, int NT>
+static __device__ __forceinline__ void add_values(float (&o)[2][W / 8][4], const float (&s)[NT][2][4],
+                                                  uint32_t values, int x) {
+  constexpr int MT = 2;
+  uint32_t w[MT][4];
+#pragma unroll
+  for (int i = 0; i < MT; i++)
+#pragma unroll
+    for (int e = 0; e < 4; e++)
+      w[i][e] = packed(s[2 * x + e / 2][i][e % 2 * 2], s[2 * x + e / 2][i][e % 2 * 2 + 1]);
+#pragma unroll
+  for (int j = 0; j < W / 8; j += 2) {
+    uint32_t b[4];
+    load_transposed(b, (values ^ j / 2 << 5) + x * 16 * W * 2);
+#pragma unroll
+    for (int i = 0; i < MT; i++) {
+      mma(o[i][j], w[i], b[0], b[1]);
+      mma(o[i][j + 1], w[i], b[2], b[3]);
+    }
+  }
+}
+
+/* Is a score far above its row's maximum so far? best: the highest of each row. */
+template <int NT>
+static __device__ __forceinline__ bool far_above(float (&best)[2][2], const float (&s)[NT][2][4],
+                                                 const float (&max)[2][2], float scale) {
+  constexpr int MT = 2;
+  bool above = false;
+#pragma unroll
+  for (int i = 0; i < MT; i++)
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      best[i][r] = s[0][i][2 * r];
+#pragma unroll
+      for (int j = 0; j < NT; j++)
+        best[i][r] = fmaxf(best[i][r], fmaxf(s[j][i][2 * r], s[j][i][2 * r + 1]));
+      above |= best[i][r] * scale > max[i][r] + SLACK;
+    }
+  return above;
+}
+
+/* Moves the maxima, and what was summed under the old ones. */
+template <bool STATS, int W>
+static __device__ __forceinline__ void
+move_maxima(float (&o)[2][W / 8][4], float (&max)[2][2], float (&sum)[2][2], float (&entropy)[2][2],
+            float (&shrink)[2][2], const float (&best)[2][2], float scale) {
+  constexpr int MT = 2;
+#pragma unroll
+  for (int i = 0; i < MT; i++)
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      float high = quad_max(best[i][r]) * scale, old = max[i][r];
+      max[i][r] = high > old + SLACK ? high : old;
+      shrink[i][r] = exp2_fast(old - max[i][r]);
+      if (STATS) /* sum of p 2^-d (x - d), d what the maximum moved by */
+        entropy[i][r] = shrink[i][r] * (entropy[i][r] - (max[i][r] - old) * sum[i][r]);
+      sum[i][r] *= shrink[i][r];
+#pragma unroll
+      for (int j = 0; j < W / 8; j++) {
+        o[i][j][2 * r] *= shrink[i][r];
+        o[i][j][2 * r + 1] *= shrink[i][r];
+      }
+    }
+}
+
+/* The output's rows into shared memory, as bfloat16; their inverse sums and entropies into finals [2, ROWS]. */
+template <typename C, bool STATS>
+static __device__ __forceinline__ void put_rows(char *shared, float *finals, const float (&o)[2][C::W / 8][4],
+                                                const float (&sum)[2][2], const float (&entropy)[2][2],
+                                                int lane, int warp) {
+  constexpr int W = C::W, MT = 2;
+#pragma unroll
+  for (int i = 0; i < MT; i++)
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      int row = warp * MT * 16 + i * 16 + r * 8 + lane / 4;
+      float total = quad_sum(sum[i][r]), inverse = 1.0f / total;
+      if (STATS) {
+        float mean = quad_sum(entropy[i][r]) / total;
+        if (lane % 4 == 0) {
+          finals[row] = inverse;
+          finals[C::ROWS + row] = 0.693147181f * (log2f(total) - mean);
+        }
+      }
+#pragma unroll
+      for (int j = 0; j < W / 8; j++)
+        *(uint32_t *)(shared + swizzled<W>(row, j) + lane % 4 * 4) =
+            packed(o[i][j][2 * r] * inverse, o[i][j][2 * r + 1] * inverse);
+    }
+}
+
 /* One tile of queries of one head (y) of one sample (z). What happens to `o` is the same with and without
  * STATS. out NULL: statistics only. */
 template <typename C, bool STATS>
@@ -211,102 +342,30 @@ __global__ __launch_bounds__(C::THREADS, C::BLOCKS) void flash(const attention_p
         }
       }
       if (key + STEP >= p.M) { /* the last key is here: it may count several times; none is after it */
-        int from = key + 2 * (thread_anew() % 4) - (p.M - 1);
-#pragma unroll
-        for (int j = 0; j < NT; j++)
-#pragma unroll
-          for (int e = 0; e < 4; e++) {
-            int past = from + j * 8 + e % 2;
-#pragma unroll
-            for (int i = 0; i < MT; i++)
-              s[j][i][e] = past > 0 ? LOWEST : past == 0 ? s[j][i][e] + p.extra : s[j][i][e];
-          }
+        mask_past(s, p, key);
       }
 
       /* The maximum so far, moved where a score is far above it. */
       float best[MT][2];
-      bool above = false;
-#pragma unroll
-      for (int i = 0; i < MT; i++)
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-          best[i][r] = s[0][i][2 * r];
-#pragma unroll
-          for (int j = 0; j < NT; j++)
-            best[i][r] = fmaxf(best[i][r], fmaxf(s[j][i][2 * r], s[j][i][2 * r + 1]));
-          above |= best[i][r] * p.scale > max[i][r] + SLACK;
-        }
-      if (__any_sync(FULL, above)) {
+      if (__any_sync(FULL, far_above(best, s, max, p.scale))) {
         float shrink[MT][2];
-#pragma unroll
-        for (int i = 0; i < MT; i++)
-#pragma unroll
-          for (int r = 0; r < 2; r++) {
-            float high = quad_max(best[i][r]) * p.scale, old = max[i][r];
-            max[i][r] = high > old + SLACK ? high : old;
-            shrink[i][r] = exp2_fast(old - max[i][r]);
-            if (STATS) /* sum of p 2^-d (x - d), d what the maximum moved by */
-              entropy[i][r] = shrink[i][r] * (entropy[i][r] - (max[i][r] - old) * sum[i][r]);
-            sum[i][r] *= shrink[i][r];
-#pragma unroll
-            for (int j = 0; j < W / 8; j++) {
-              o[i][j][2 * r] *= shrink[i][r];
-              o[i][j][2 * r + 1] *= shrink[i][r];
-            }
-          }
+        move_maxima<STATS, W>(o, max, sum, entropy, shrink, best, p.scale);
         if (STATS)
           shrink_frames<PITCH>(rows, frame, shrink);
       }
 
-      /* p = 2^(scale s - max), in place, sixteen keys at a time. */
-      auto weigh = [&](int x) {
-#pragma unroll
-        for (int i = 0; i < MT; i++)
-#pragma unroll
-          for (int r = 0; r < 2; r++) {
-            float here = 0.0f;
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-              float &y = s[2 * x + e / 2][i][2 * r + e % 2], exponent = __fmaf_rn(y, p.scale, -max[i][r]);
-              y = exp2_fast(exponent);
-              here = e == 0 ? y : __fadd_rn(here, y);
-              if (STATS)
-                entropy[i][r] = __fmaf_rn(y, exponent, entropy[i][r]);
-            }
-            sum[i][r] = __fadd_rn(sum[i][r], here);
-          }
-      };
-      /* o += p v of those. */
-      auto add_values = [&](int x) {
-        uint32_t w[MT][4];
-#pragma unroll
-        for (int i = 0; i < MT; i++)
-#pragma unroll
-          for (int e = 0; e < 4; e++)
-            w[i][e] = packed(s[2 * x + e / 2][i][e % 2 * 2], s[2 * x + e / 2][i][e % 2 * 2 + 1]);
-#pragma unroll
-        for (int j = 0; j < W / 8; j += 2) {
-          uint32_t b[4];
-          load_transposed(b, ((v_lane + at) ^ j / 2 << 5) + x * 16 * W * 2);
-#pragma unroll
-          for (int i = 0; i < MT; i++) {
-            mma(o[i][j], w[i], b[0], b[1]);
-            mma(o[i][j + 1], w[i], b[2], b[3]);
-          }
-        }
-      };
       /* 32 keys between the branches that frames make: the compiler would leave all sums for last, and have
        * no registers until then. */
 #pragma unroll
       for (int x = 0; x < STEP / 16; x += 2) {
-        weigh(x);
-        weigh(x + 1);
+        exponentiate<STATS>(s, sum, entropy, max, p.scale, x);
+        exponentiate<STATS>(s, sum, entropy, max, p.scale, x + 1);
         if (STATS)
 #pragma unroll 1
           for (; frame < p.Tk && frame_end <= key + x * 16 + 32; frame++, frame_end += p.keys)
             end_frame(rows + frame * PITCH, sum, s, 2 * x, frame_end - key - x * 16);
-        add_values(x);
-        add_values(x + 1);
+        add_values<W>(o, s, v_lane + at, x);
+        add_values<W>(o, s, v_lane + at, x + 1);
       }
     }
   }
@@ -315,24 +374,7 @@ __global__ __launch_bounds__(C::THREADS, C::BLOCKS) void flash(const attention_p
   __syncthreads(); /* the stages are free: the output passes through them, to be written in whole lines */
   const int thread = thread_anew(), lane = thread % 32, warp = thread / 32;
   float *finals = (float *)(shared + C::ROWS * W * 2); /* inverse, entropy [ROWS] */
-#pragma unroll
-  for (int i = 0; i < MT; i++)
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-      int row = warp * MT * 16 + i * 16 + r * 8 + lane / 4;
-      float total = quad_sum(sum[i][r]), inverse = 1.0f / total;
-      if (STATS) {
-        float mean = quad_sum(entropy[i][r]) / total;
-        if (lane % 4 == 0) {
-          finals[row] = inverse;
-          finals[C::ROWS + row] = 0.693147181f * (log2f(total) - mean);
-        }
-      }
-#pragma unroll
-      for (int j = 0; j < W / 8; j++)
-        *(uint32_t *)(shared + swizzled<W>(row, j) + lane % 4 * 4) =
-            packed(o[i][j][2 * r] * inverse, o[i][j][2 * r + 1] * inverse);
-    }
+  put_rows<C, STATS>(shared, finals, o, sum, entropy, lane, warp);
   __syncwarp();
   bf16 *to = out + ((int64_t)sample * p.S + first) * p.D + blockIdx.y * p.P;
   for (int i = lane; out && i < MT * 16 * (W / 8); i += 32) {
