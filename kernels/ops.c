@@ -1,212 +1,4 @@
-#include "kernels/ops.h"
-
-#include <stdio.h>
-
-#include "kernels/backend.h"
-
-/* ---- checks: every op lists its tensors, states their shapes, and is counted ------------------------- */
-
-enum {
-  OUT = 1,      /* written */
-  INOUT = 2,    /* read and written */
-  OPTIONAL = 4, /* may be EBB_NO_TENSOR */
-  IN_PLACE = 8, /* with OUT: may be the same memory as an input, all of it */
-  HALF = 16,    /* may be bfloat16 where the backend has it */
-  SINGLE = 32,  /* is float32, whatever the op's dtype */
-  INTEGER = 64, /* is int64 */
-  EITHER = 128  /* is float32 or float64 */
-};
-
-typedef struct arg {
-  const char *role; /* the name in ops.h: "y", "x", "w" */
-  ebb_tensor t;
-  unsigned flags;
-} arg;
-
-typedef struct call {
-  ebb_context *c;
-  const char *op;
-  const arg *args;
-  int n;
-} call;
-
-#define CALL(c, op, args)                                                                                    \
-  { (c), (op), (args), (int)(sizeof(args) / sizeof((args)[0])) }
-
-/* ` "tokens" float32 [2, 144, 192]` after the role; returns the new end of text. */
-static int describe(char *text, int at, int size, const arg *a) {
-  char shape[EBB_SHAPE_TEXT];
-  if (at >= size)
-    return at;
-  if (!ebb_present(a->t))
-    return at + snprintf(text + at, (size_t)(size - at), "%s absent", a->role);
-  return at + snprintf(text + at, (size_t)(size - at), "%s \"%s\" %s %s", a->role, a->t.name ? a->t.name : "",
-                       ebb_dtype_name(a->t.dtype), ebb_shape_text(a->t.rank, a->t.shape, shape));
-}
-
-/* Records `op: what; given y "..." float32 [...], x ...`. Returns false. */
-static bool refuse(const call *k, const char *what) {
-  char given[EBB_ERROR_TEXT / 2];
-  int at = 0, size = (int)sizeof given;
-  for (int i = 0; i < k->n && at < size; i++) {
-    if (i > 0)
-      at += snprintf(given + at, (size_t)(size - at), ", ");
-    at = describe(given, at, size, &k->args[i]);
-  }
-  ebb_context_fail(k->c, "%s: %s; given %s", k->op, what, given);
-  return false;
-}
-
-static bool overlap(ebb_tensor a, ebb_tensor b) {
-  uintptr_t a0 = (uintptr_t)a.data, b0 = (uintptr_t)b.data;
-  return a0 < b0 + ebb_bytes(b) && b0 < a0 + ebb_bytes(a);
-}
-
-static bool check_overlaps(const call *k) {
-  char what[128];
-  for (int i = 0; i < k->n; i++)
-    for (int j = 0; j < k->n; j++) {
-      const arg *a = &k->args[i], *b = &k->args[j];
-      if (i == j || !(a->flags & (OUT | INOUT)) || !ebb_present(a->t) || !ebb_present(b->t))
-        continue;
-      bool same = a->t.data == b->t.data && ebb_bytes(a->t) == ebb_bytes(b->t);
-      if (overlap(a->t, b->t) && !(same && (a->flags & IN_PLACE))) {
-        snprintf(what, sizeof what, "%s overlaps %s in memory", a->role, b->role);
-        return refuse(k, what);
-      }
-    }
-  return true;
-}
-
-/* What holds for every op: no failure before, required tensors there, of the dtype, in the backend's memory,
- * no dimension zero or beyond a 32-bit index (BLAS counts in int). */
-static bool start(const call *k, ebb_dtype dtype) {
-  char what[160];
-  if (k->c->error.text[0])
-    return false;
-  for (int i = 0; i < k->n; i++) {
-    const arg *a = &k->args[i];
-    if (!ebb_present(a->t)) {
-      if (a->flags & OPTIONAL)
-        continue;
-      snprintf(what, sizeof what, "%s is absent, expected a tensor", a->role);
-      return refuse(k, what);
-    }
-    bool half = a->t.dtype == EBB_BF16 && (a->flags & HALF);
-    bool either = (a->t.dtype == EBB_F32 || a->t.dtype == EBB_F64) && (a->flags & EITHER);
-    ebb_dtype expected = a->flags & SINGLE ? EBB_F32 : a->flags & INTEGER ? EBB_I64 : dtype;
-    if (a->t.dtype != expected && !half && !either) {
-      snprintf(what, sizeof what, "%s is %s, expected %s", a->role, ebb_dtype_name(a->t.dtype),
-               ebb_dtype_name(expected));
-      return refuse(k, what);
-    }
-    if (half && !k->c->backend->half) {
-      snprintf(what, sizeof what, "%s is bfloat16, backend \"%s\" computes in float32", a->role,
-               k->c->backend->name);
-      return refuse(k, what);
-    }
-    for (int d = 0; d < a->t.rank; d++)
-      if (a->t.shape[d] < 1 || a->t.shape[d] > INT32_MAX) {
-        snprintf(what, sizeof what, "dimension %d of %s is %lld, expected 1 to 2147483647", d, a->role,
-                 (long long)a->t.shape[d]);
-        return refuse(k, what);
-      }
-    if (a->t.place != k->c->backend->place || (!k->c->counting && !a->t.data)) {
-      snprintf(what, sizeof what, "%s is not in the memory of backend \"%s\"", a->role, k->c->backend->name);
-      return refuse(k, what);
-    }
-  }
-  return k->c->counting || check_overlaps(k);
-}
-
-/* args[i] must have this shape; absent optional ones pass. */
-static bool want_shape(const call *k, int i, int rank, const int64_t *shape) {
-  const arg *a = &k->args[i];
-  ebb_tensor expected = {.rank = rank};
-  for (int d = 0; d < rank; d++)
-    expected.shape[d] = shape[d];
-  if (!ebb_present(a->t) || ebb_same_shape(a->t, expected))
-    return true;
-  char is[EBB_SHAPE_TEXT], should[EBB_SHAPE_TEXT], what[2 * EBB_SHAPE_TEXT + 64];
-  snprintf(what, sizeof what, "%s is %s, expected %s", a->role, ebb_shape_text(a->t.rank, a->t.shape, is),
-           ebb_shape_text(rank, shape, should));
-  return refuse(k, what);
-}
-#define WANT(k, i, ...)                                                                                      \
-  want_shape((k), (i), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),                            \
-             (const int64_t[]){__VA_ARGS__})
-
-static bool want_like(const call *k, int i, ebb_tensor t) {
-  return want_shape(k, i, t.rank, t.shape);
-}
-
-/* args[i] must have this rank, written as `letters` ("[B, S, D]"). */
-static bool want_rank(const call *k, int i, int rank, const char *letters) {
-  const arg *a = &k->args[i];
-  if (!ebb_present(a->t) || a->t.rank == rank)
-    return true;
-  char is[EBB_SHAPE_TEXT], what[2 * EBB_SHAPE_TEXT + 64];
-  snprintf(what, sizeof what, "%s is %s, expected %s", a->role, ebb_shape_text(a->t.rank, a->t.shape, is),
-           letters);
-  return refuse(k, what);
-}
-
-/* args[i] must be of the dtype of args[j]; absent ones pass. */
-static bool want_dtype_of(const call *k, int i, int j) {
-  const arg *a = &k->args[i], *b = &k->args[j];
-  if (!ebb_present(a->t) || a->t.dtype == b->t.dtype)
-    return true;
-  char what[160];
-  snprintf(what, sizeof what, "%s is %s, expected %s as %s", a->role, ebb_dtype_name(a->t.dtype),
-           ebb_dtype_name(b->t.dtype), b->role);
-  return refuse(k, what);
-}
-
-static bool want(const call *k, bool condition, const char *what) {
-  return condition || refuse(k, what);
-}
-
-static void tell_observer(const call *k, double flops, double bytes) {
-  ebb_op_seen seen = {.name = k->op, .tensor_count = k->n, .flops = flops, .bytes = bytes};
-  for (int i = 0; i < k->n; i++)
-    seen.tensors[i] = k->args[i].t;
-  k->c->observer(k->c->observer_user, &seen);
-}
-
-/* Counts the op; true when it is to be computed. */
-static bool count(const call *k, double flops) {
-  ebb_counters *n = &k->c->counters;
-  double bytes = 0;
-  for (int i = 0; i < k->n; i++)
-    bytes += (k->args[i].flags & INOUT ? 2.0 : 1.0) * (double)ebb_bytes(k->args[i].t);
-  n->ops++;
-  n->flops += flops;
-  n->bytes += bytes;
-  if (k->c->observer && !k->c->counting)
-    tell_observer(k, flops, bytes);
-  return !k->c->counting;
-}
-
-/* The batch that t must have: 1 when it is shared by all B samples. */
-static int64_t shared(ebb_tensor t, int64_t B) {
-  return ebb_present(t) && t.shape[0] == 1 ? 1 : B;
-}
-
-static double numel(ebb_tensor t) {
-  return (double)ebb_count(t);
-}
-
-/* Memory that an op's backend needs for the length of the call, from the activation arena, so that a dry run
- * counts it; the caller gives it back. NULL with false: the arena is full. */
-static bool take_scratch(const call *k, size_t bytes, void **scratch) {
-  ebb_arena *arena = &k->c->activations;
-  *scratch = bytes > 0 ? ebb_arena_take(arena, bytes) : NULL;
-  if (bytes == 0 || *scratch)
-    return true;
-  ebb_context_fail(k->c, "%s: the %s arena is full: %zu of %zu bytes used, %zu more needed as scratch", k->op,
-                   arena->name, arena->used, arena->size, bytes);
-  return false;
-}
+#include "kernels/ops_check.h"
 
 /* ---- products, norms, position ----------------------------------------------------------------------- */
 
@@ -280,7 +72,7 @@ void ebb_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, 
   const arg args[] = {{"y", y, OUT | IN_PLACE | HALF}, {"x", x, HALF}, {"w", w, 0}};
   const call k = CALL(c, "channel_norm", args);
   if (start(&k, EBB_F32) && want_dtype_of(&k, 0, 1) && want_like(&k, 0, x) && WANT(&k, 2, ebb_last(x)) &&
-      count(&k, 4.0 * numel(x)))
+      want_aligned(&k) && count(&k, 4.0 * numel(x)))
     c->backend->channel_norm(c, y, x, w, act);
 }
 
@@ -321,7 +113,8 @@ void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *st
       !want(&a, Tk < 1 || M % Tk == 0, "the keys do not fall into whole frames: M is not a multiple of Tk") ||
       !want(&a, repeats >= 1, "the last key stands for fewer than one") ||
       !want(&a, repeats == 1 || (!ebb_present(wanted.mass) && !ebb_present(wanted.entropy)),
-            "statistics of a map whose last key stands for several"))
+            "statistics of a map whose last key stands for several") ||
+      !want_aligned(&a))
     return;
   size_t mark = ebb_arena_mark(&c->activations);
   void *scratch = NULL;
@@ -342,7 +135,7 @@ void ebb_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tenso
   if (WANT(&a, 2, shared(k, B), M, D) &&
       want(&a, heads >= 1 && D % heads == 0, "the width of q is not a multiple of the number of heads") &&
       want(&a, M <= EBB_FEW_KEYS, "more keys than few") && WANT(&a, 0, B, S, heads * M) &&
-      want(&a, repeats >= 1, "the last key stands for fewer than one") &&
+      want(&a, repeats >= 1, "the last key stands for fewer than one") && want_aligned(&a) &&
       count(&a, 2.0 * (double)B * (double)S * (double)M * (double)D))
     c->backend->attention_weights(c, p, q, k, heads, repeats);
 }
@@ -446,8 +239,8 @@ void ebb_unpatchify(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[
 
 /* ---- video convolutions ------------------------------------------------------------------------------ */
 
-/* args[i] must be a video whose frames, rows and columns together can be indexed by BLAS; all that may be half
- * must be of its dtype. */
+/* args[i] must be a video whose frames, rows and columns together can be indexed by BLAS; all that may be
+ * half must be of its dtype; all must be aligned. */
 static bool want_video(const call *k, int i) {
   if (!want_rank(k, i, 5, "[B, T, H, W, C]"))
     return false;
@@ -455,7 +248,8 @@ static bool want_video(const call *k, int i) {
     if (k->args[j].flags & HALF && !want_dtype_of(k, j, i))
       return false;
   const int64_t *n = k->args[i].t.shape;
-  return want(k, (double)n[1] * (double)n[2] * (double)n[3] <= INT32_MAX, "T*H*W exceeds 2147483647");
+  return want(k, (double)n[1] * (double)n[2] * (double)n[3] <= INT32_MAX, "T*H*W exceeds 2147483647") &&
+         want_aligned(k);
 }
 
 /* Takes the scratch memory of a convolution; the caller gives it back. */
@@ -607,197 +401,5 @@ void ebb_pool_motion(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames)
   void *scratch = NULL;
   if (want_pair(&k, x, frames) && take_pool_scratch(&k, x, frames, &scratch) && count(&k, 7 * numel(x)))
     c->backend->pool_motion(c, y, x, frames, scratch);
-  ebb_arena_release(&c->activations, mark);
-}
-
-/* ---- many small dense problems ----------------------------------------------------------------------- */
-
-void ebb_gram(ebb_context *c, ebb_tensor g, ebb_tensor x) {
-  const arg args[] = {{"g", g, OUT}, {"x", x, 0}};
-  const call k = CALL(c, "gram", args);
-  if (start(&k, EBB_F64) && want_rank(&k, 1, 3, "[B, n, d]") &&
-      WANT(&k, 0, x.shape[0], x.shape[1], x.shape[1]) && count(&k, numel(x) * (double)(x.shape[1] + 1)))
-    c->backend->gram(c, g, x);
-}
-
-void ebb_matmul(ebb_context *c, ebb_tensor y, ebb_tensor a, bool transpose_a, ebb_tensor b,
-                bool transpose_b) {
-  const arg args[] = {{"y", y, OUT}, {"a", a, 0}, {"b", b, 0}};
-  const call k = CALL(c, "matmul", args);
-  if (!start(&k, EBB_F64) || !want_rank(&k, 1, 3, transpose_a ? "[B, k, m]" : "[B, m, k]") ||
-      !want_rank(&k, 2, 3, transpose_b ? "[B, n, k]" : "[B, k, n]"))
-    return;
-  int64_t B = a.shape[0], m = a.shape[transpose_a ? 2 : 1], inner = a.shape[transpose_a ? 1 : 2],
-          n = b.shape[transpose_b ? 1 : 2];
-  if ((transpose_b ? WANT(&k, 2, B, n, inner) : WANT(&k, 2, B, inner, n)) && WANT(&k, 0, B, m, n) &&
-      count(&k, 2.0 * numel(y) * (double)inner))
-    c->backend->matmul(c, y, a, transpose_a, b, transpose_b);
-}
-
-void ebb_add_diagonal(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor shift) {
-  const arg args[] = {{"y", y, OUT | IN_PLACE}, {"a", a, 0}, {"shift", shift, 0}};
-  const call k = CALL(c, "add_diagonal", args);
-  if (start(&k, EBB_F64) && want_rank(&k, 1, 3, "[B, n, n]") &&
-      WANT(&k, 1, a.shape[0], a.shape[1], a.shape[1]) && want_like(&k, 0, a) && WANT(&k, 2, a.shape[0]) &&
-      count(&k, numel(shift) * (double)a.shape[1]))
-    c->backend->add_diagonal(c, y, a, shift);
-}
-
-void ebb_spd_inverse(ebb_context *c, ebb_tensor a) {
-  const arg args[] = {{"a", a, INOUT}};
-  const call k = CALL(c, "spd_inverse", args);
-  if (!start(&k, EBB_F64) || !want_rank(&k, 0, 3, "[B, n, n]") ||
-      !WANT(&k, 0, a.shape[0], a.shape[1], a.shape[1]))
-    return;
-  size_t mark = ebb_arena_mark(&c->activations);
-  void *scratch = NULL;
-  size_t bytes = c->backend->spd_inverse_scratch ? c->backend->spd_inverse_scratch(c, a) : 0;
-  if (take_scratch(&k, bytes, &scratch) && count(&k, numel(a) * (double)a.shape[1]))
-    c->backend->spd_inverse(c, a, scratch);
-  ebb_arena_release(&c->activations, mark);
-}
-
-/* ---- linear probes ----------------------------------------------------------------------------------- */
-
-void ebb_column_scale(ebb_context *c, ebb_tensor mean, ebb_tensor inverse, ebb_tensor x, ebb_tensor rows) {
-  const arg args[] = {
-      {"mean", mean, OUT}, {"inverse", inverse, OUT}, {"x", x, SINGLE}, {"rows", rows, INTEGER}};
-  const call k = CALL(c, "column_scale", args);
-  if (start(&k, EBB_F64) && want_rank(&k, 2, 2, "[R, d]") && want_rank(&k, 3, 2, "[B, n]") &&
-      WANT(&k, 0, rows.shape[0], x.shape[1]) && want_like(&k, 1, mean) &&
-      count(&k, 4.0 * numel(rows) * (double)x.shape[1]))
-    c->backend->column_scale(c, mean, inverse, x, rows);
-}
-
-void ebb_standardise(ebb_context *c, ebb_tensor z, ebb_tensor x, ebb_tensor rows, ebb_tensor mean,
-                     ebb_tensor inverse) {
-  const arg args[] = {{"z", z, OUT | EITHER},
-                      {"x", x, SINGLE},
-                      {"rows", rows, INTEGER},
-                      {"mean", mean, OPTIONAL},
-                      {"inverse", inverse, OPTIONAL}};
-  const call k = CALL(c, "standardise", args);
-  if (start(&k, EBB_F64) && want_rank(&k, 1, 2, "[R, d]") && want_rank(&k, 2, 2, "[B, n]") &&
-      WANT(&k, 0, rows.shape[0], rows.shape[1], x.shape[1]) && WANT(&k, 3, rows.shape[0], x.shape[1]) &&
-      WANT(&k, 4, rows.shape[0], x.shape[1]) &&
-      want(&k, ebb_present(mean) == ebb_present(inverse),
-           "one of mean and inverse is absent, expected both or neither") &&
-      count(&k, 2.0 * numel(z)))
-    c->backend->standardise(c, z, x, rows, mean, inverse);
-}
-
-void ebb_logistic_newton(ebb_context *c, ebb_tensor a, ebb_tensor b, ebb_tensor reached, ebb_tensor sweeps,
-                         ebb_tensor g, ebb_tensor inverse, ebb_tensor y, ebb_tensor lambda, ebb_tensor mu,
-                         ebb_tensor least, ebb_newton newton) {
-  const arg args[] = {{"a", a, INOUT},
-                      {"b", b, INOUT},
-                      {"reached", reached, OUT},
-                      {"sweeps", sweeps, OUT},
-                      {"g", g, 0},
-                      {"inverse", inverse, 0},
-                      {"y", y, 0},
-                      {"lambda", lambda, 0},
-                      {"mu", mu, 0},
-                      {"least", least, 0}};
-  const call k = CALL(c, "logistic_newton", args);
-  if (!start(&k, EBB_F64) || !want_rank(&k, 6, 3, "[B, K, n]") || !want_like(&k, 0, y))
-    return;
-  int64_t B = y.shape[0], K = y.shape[1], n = y.shape[2];
-  if (!WANT(&k, 1, B, K) || !WANT(&k, 2, B, K) || !WANT(&k, 3, B, K) || !WANT(&k, 4, B, n, n) ||
-      !WANT(&k, 5, B, n, n) || !WANT(&k, 7, B) || !WANT(&k, 8, B) || !WANT(&k, 9, B))
-    return;
-  size_t mark = ebb_arena_mark(&c->activations);
-  void *scratch = NULL;
-  size_t bytes = c->backend->logistic_newton_scratch ? c->backend->logistic_newton_scratch(c, a) : 0;
-  if (take_scratch(&k, bytes, &scratch) && count(&k, 2.0 * numel(a) * (double)n)) /* of one sweep */
-    c->backend->logistic_newton(c, a, b, reached, sweeps, g, inverse, y, lambda, mu, least, newton, scratch);
-  ebb_arena_release(&c->activations, mark);
-}
-
-int64_t ebb_logistic_newton_rows(ebb_context *c) {
-  return c->backend->logistic_newton_rows ? c->backend->logistic_newton_rows(c) : INT64_MAX;
-}
-
-void ebb_fold_blocks(ebb_context *c, ebb_tensor s, ebb_tensor p, ebb_tensor rows, ebb_tensor lambda) {
-  const arg args[] = {{"s", s, OUT}, {"p", p, 0}, {"rows", rows, INTEGER}, {"lambda", lambda, 0}};
-  const call k = CALL(c, "fold_blocks", args);
-  if (!start(&k, EBB_F64) || !want_rank(&k, 0, 4, "[B, F, k, k]") || !want_rank(&k, 2, 2, "[B, n]"))
-    return;
-  int64_t B = rows.shape[0], n = rows.shape[1];
-  if (WANT(&k, 0, B, s.shape[1], s.shape[2], s.shape[2]) && WANT(&k, 1, B, n, n) && WANT(&k, 3, B) &&
-      want(&k, s.shape[1] * s.shape[2] == n, "F folds of k rows are not the n rows") && count(&k, numel(s)))
-    c->backend->fold_blocks(c, s, p, rows, lambda);
-}
-
-void ebb_centred_labels(ebb_context *c, ebb_tensor y, ebb_tensor mean, ebb_tensor labels, ebb_tensor rows) {
-  const arg args[] = {
-      {"y", y, OUT}, {"mean", mean, OUT}, {"labels", labels, SINGLE}, {"rows", rows, INTEGER}};
-  const call k = CALL(c, "centred_labels", args);
-  if (start(&k, EBB_F64) && want_rank(&k, 2, 2, "[K, N]") && want_rank(&k, 3, 2, "[B, n]") &&
-      WANT(&k, 0, rows.shape[0], rows.shape[1], labels.shape[0]) &&
-      WANT(&k, 1, rows.shape[0], labels.shape[0]) && count(&k, 2.0 * numel(y)))
-    c->backend->centred_labels(c, y, mean, labels, rows);
-}
-
-void ebb_keep_best(ebb_context *c, ebb_tensor score, ebb_tensor best, ebb_tensor chosen, ebb_tensor kept,
-                   ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number) {
-  const arg args[] = {{"score", score, OUT},
-                      {"best", best, INOUT},
-                      {"chosen", chosen, INOUT},
-                      {"kept", kept, INOUT},
-                      {"e", e, 0},
-                      {"y", y, 0},
-                      {"a", a, 0},
-                      {"rows", rows, INTEGER}};
-  const call k = CALL(c, "keep_best", args);
-  if (!start(&k, EBB_F64) || !want_rank(&k, 5, 3, "[B, n, K]"))
-    return;
-  int64_t B = y.shape[0], n = y.shape[1], K = y.shape[2];
-  if (WANT(&k, 0, B, K) && WANT(&k, 1, B, K) && WANT(&k, 2, B, K) && want_like(&k, 3, y) &&
-      want_like(&k, 4, y) && want_like(&k, 6, y) && WANT(&k, 7, B, n) && count(&k, 8.0 * numel(y)))
-    c->backend->keep_best(c, score, best, chosen, kept, e, y, a, rows, number);
-}
-
-void ebb_count_hits(ebb_context *c, ebb_tensor hits, ebb_tensor f, ebb_tensor shift, ebb_tensor labels,
-                    ebb_tensor rows) {
-  const arg args[] = {{"hits", hits, OUT},
-                      {"f", f, INOUT},
-                      {"shift", shift, 0},
-                      {"labels", labels, SINGLE},
-                      {"rows", rows, INTEGER}};
-  const call k = CALL(c, "count_hits", args);
-  if (start(&k, EBB_F64) && want_rank(&k, 3, 2, "[K, N]") && want_rank(&k, 4, 2, "[B, t]") &&
-      WANT(&k, 1, rows.shape[0], rows.shape[1], labels.shape[0]) &&
-      WANT(&k, 2, rows.shape[0], labels.shape[0]) && want_like(&k, 0, shift) && count(&k, 2.0 * numel(f)))
-    c->backend->count_hits(c, hits, f, shift, labels, rows);
-}
-
-void ebb_logistic_adam(ebb_context *c, ebb_tensor w, ebb_tensor epochs, ebb_tensor accuracy, ebb_tensor f,
-                       ebb_tensor z, ebb_tensor y, ebb_tensor order, ebb_tensor which, ebb_tensor judged,
-                       ebb_adam adam) {
-  const arg args[] = {{"w", w, INOUT},
-                      {"epochs", epochs, OUT | INTEGER},
-                      {"accuracy", accuracy, OUT},
-                      {"f", f, OUT},
-                      {"z", z, 0},
-                      {"y", y, 0},
-                      {"order", order, INTEGER},
-                      {"which", which, INTEGER},
-                      {"judged", judged, INTEGER}};
-  const call k = CALL(c, "logistic_adam", args);
-  if (!start(&k, EBB_F32) || !want_rank(&k, 4, 3, "[B, R, d]") || !want_rank(&k, 5, 3, "[B, K, R]") ||
-      !want_rank(&k, 6, 3, "[O, E, n]"))
-    return;
-  int64_t B = z.shape[0], R = z.shape[1], d = z.shape[2], K = y.shape[1];
-  if (!WANT(&k, 0, B, K, d + 1) || !WANT(&k, 1, B, K) || !WANT(&k, 2, B, K) || !WANT(&k, 3, B, K, R) ||
-      !WANT(&k, 5, B, K, R) || !WANT(&k, 7, B) || !WANT(&k, 8, B, 2) ||
-      !want(&k, adam.batch >= 1, "batches of less than one row"))
-    return;
-  size_t mark = ebb_arena_mark(&c->activations);
-  void *scratch = NULL;
-  size_t bytes = c->backend->logistic_adam_scratch ? c->backend->logistic_adam_scratch(c, w, z) : 0;
-  if (take_scratch(&k, bytes, &scratch) &&
-      count(&k, 4.0 * (double)(order.shape[1] * order.shape[2]) * numel(w)))
-    c->backend->logistic_adam(c, w, epochs, accuracy, f, z, y, order, which, judged, adam, scratch);
   ebb_arena_release(&c->activations, mark);
 }

@@ -9,11 +9,16 @@
  *
  * Tensors are float32 unless said otherwise. "Half" marks those that may be bfloat16 as well, where the
  * backend has it (the CPU has not): sums, statistics and what is done between a read and a write are float32
- * all the same. Statistics, modulation, norm weights, positions and pooled values are always float32. */
+ * all the same. Statistics, modulation, norm weights, positions and pooled values are always float32.
+ *
+ * "Aligned" marks ops that want the data of all their tensors, on a device, at multiples of EBB_DATA_ALIGN
+ * bytes: a tensor from an arena is, a slice of one need not be. The others take any address. */
 #ifndef EBB_KERNELS_OPS_H
 #define EBB_KERNELS_OPS_H
 
 #include "kernels/context.h"
+
+#define EBB_DATA_ALIGN 16
 
 typedef enum ebb_activation { EBB_IDENTITY, EBB_SILU, EBB_GELU_TANH } ebb_activation;
 
@@ -33,13 +38,13 @@ void ebb_linear(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_te
 void ebb_layer_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, float eps);
 
 /* The adaptive layer norm of diffusion transformers: y = layer_norm(x) * (1 + scale) + shift. x, y [B,S,D];
- * shift, scale [B,D], one vector per sample, or [1,D], the same for all. Half: x, y, each for itself. In place
- * allowed where x and y are of one dtype. */
+ * shift, scale [B,D], one vector per sample, or [1,D], the same for all. Half: x, y, each for itself. In
+ * place allowed where x and y are of one dtype. */
 void ebb_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor shift, ebb_tensor scale,
                        float eps);
 
-/* The end of one sublayer and the start of the next: x <- x + gate * y, then h = layer_norm(x) * (1 + scale) +
- * shift. Bitwise what ebb_gate_add and then ebb_norm_modulate give, with x read and written once. h, x, y
+/* The end of one sublayer and the start of the next: x <- x + gate * y, then h = layer_norm(x) * (1 + scale)
+ * + shift. Bitwise what ebb_gate_add and then ebb_norm_modulate give, with x read and written once. h, x, y
  * [B,S,D]; gate as ebb_gate_add has it, or absent; shift, scale as ebb_norm_modulate has them. Half: h, x, y,
  * each for itself. */
 void ebb_gate_add_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
@@ -53,7 +58,7 @@ void ebb_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos
                       float eps);
 
 /* The VAE's RMS norm over channels: y = act( x / max(||x||_2, 1e-12) * sqrt(C) * w ) over the last dimension.
- * x, y [..., C], w [C]. Half: x and y together. In place allowed. */
+ * x, y [..., C], w [C]. Half: x and y together. In place allowed. Aligned. */
 void ebb_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act);
 
 /* ---- position: rope.c -------------------------------------------------------------------------------- */
@@ -75,22 +80,23 @@ typedef struct ebb_attention_stats {
 
 /* out = softmax(q k' / sqrt(P)) v per head. q, out [B,S,D], k, v [B,M,D] or [1,M,D], the same for all
  * samples, D = heads*P. stats NULL: none. The output is bitwise the same with and without stats. Half: q, k,
- * v, out together.
+ * v, out together. Aligned.
  * The last key and its value stand for `repeats` equal ones (padded text): its weight is that many times
  * e^score. 1: a key like the others; with stats only 1. */
 void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *stats, ebb_tensor q,
                    ebb_tensor k, ebb_tensor v, int heads, int64_t repeats);
 
-/* Attention to few keys, as padded text leaves them, in two smaller steps: the map itself, and the values taken
- * through the output projection beforehand, so that for W_out [D,D]
+/* Attention to few keys, as padded text leaves them, in two smaller steps: the map itself, and the values
+ * taken through the output projection beforehand, so that for W_out [D,D]
  *   linear(attention(q, k, v), W_out) = linear(attention_weights(q, k), projected_values(v, W_out))
  * with N*M instead of D columns in the product. */
 #define EBB_FEW_KEYS 4 /* an empty prompt has 2: its one token, and what pads it */
-/* M <= EBB_FEW_KEYS. p[b,s,n*M+m]: the softmax row over m of head n, `repeats` as in ebb_attention. p [B,S,N*M], q [B,S,D], k
- * [B,M,D] or [1,M,D]. Half: p, q, k together. */
+/* M <= EBB_FEW_KEYS. p[b,s,n*M+m]: the softmax row over m of head n, `repeats` as in ebb_attention. p
+ * [B,S,N*M], q [B,S,D], k [B,M,D] or [1,M,D]. Half: p, q, k together. Aligned. */
 void ebb_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, int heads,
                            int64_t repeats);
-/* u[d,n*M+m] = sum over j of head n of w[d,j] v[m,j]. u [D,N*M], v [1,M,D], w [D,D]. Half: u, v, w together. */
+/* u[d,n*M+m] = sum over j of head n of w[d,j] v[m,j]. u [D,N*M], v [1,M,D], w [D,D]. Half: u, v, w
+ * together. */
 void ebb_projected_values(ebb_context *c, ebb_tensor u, ebb_tensor v, ebb_tensor w, int heads);
 
 /* ---- between blocks: pointwise.c --------------------------------------------------------------------- */
@@ -114,19 +120,20 @@ void ebb_clamp(ebb_context *c, ebb_tensor y, ebb_tensor x, float low, float high
 /* Tokens of a video: y [B, S, C*pt*ph*pw] from x [B,C,T,H,W] with patch {pt,ph,pw}; S = (T/pt)(H/ph)(W/pw),
  * feature order (c, pt, ph, pw) as a Conv3d of that stride has it. T, H, W must be multiples. Half: y. */
 void ebb_patchify(ebb_context *c, ebb_tensor y, ebb_tensor x, const int patch[3]);
-/* The way back as Wan has it: x [B,C,T,H,W] from y [B, S, pt*ph*pw*C], feature order (pt, ph, pw, c). Half: y. */
+/* The way back as Wan has it: x [B,C,T,H,W] from y [B, S, pt*ph*pw*C], feature order (pt, ph, pw, c). Half:
+ * y. */
 void ebb_unpatchify(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[3]);
 
 /* ---- video convolutions: conv3d.c -------------------------------------------------------------------- */
 
-/* Videos inside the VAE have their channels last, [B,T,H,W,C]; weights keep the order of torch. Half, here and
- * below: all tensors but norm, and all of one dtype. */
+/* Videos inside the VAE have their channels last, [B,T,H,W,C]; weights keep the order of torch. Half, here
+ * and below: all tensors but norm, and all of one dtype. Aligned, here and below, upsampling too. */
 
-/* y = conv(a(x)) + b + residual, a(x) = silu(channel_norm(x) with weight norm), or x where norm is absent. The
- * convolution is causal, of stride 1, a cross-correlation as torch has it: zeros for kt-1 frames before the
- * first and none after, and (kh-1)/2, (kw-1)/2 zeros around (of a(x)); kh, kw odd. x [B,T,H,W,Ci], norm [Ci] or
- * absent, w [Co,Ci,kt,kh,kw], b [Co] or absent, residual as y or absent, y [B,T,H,W,Co]. A whole clip at once
- * equals the reference's chunks with caches. */
+/* y = conv(a(x)) + b + residual, a(x) = silu(channel_norm(x) with weight norm), or x where norm is absent.
+ * The convolution is causal, of stride 1, a cross-correlation as torch has it: zeros for kt-1 frames before
+ * the first and none after, and (kh-1)/2, (kw-1)/2 zeros around (of a(x)); kh, kw odd. x [B,T,H,W,Ci], norm
+ * [Ci] or absent, w [Co,Ci,kt,kh,kw], b [Co] or absent, residual as y or absent, y [B,T,H,W,Co]. A whole clip
+ * at once equals the reference's chunks with caches. */
 void ebb_conv3d_causal(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor norm, ebb_tensor w,
                        ebb_tensor b, ebb_tensor residual);
 /* Halves height and width: per-frame 3x3 convolution of stride 2 with one zero row below and one zero column
@@ -145,23 +152,24 @@ void ebb_upsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w,
 
 /* ---- pooling over tokens: pool.c --------------------------------------------------------------------- */
 
-/* x [B,S,D], S a multiple of T, tokens of a frame together. The order of summation is fixed, never by who comes
- * first. Half: x. */
+/* x [B,S,D], S a multiple of T, tokens of a frame together. The order of summation is fixed, never by who
+ * comes first. Half: x. */
 void ebb_pool_mean(ebb_context *c, ebb_tensor y, ebb_tensor x); /* y [B,D]: mean over tokens */
 void ebb_pool_frames(ebb_context *c, ebb_tensor y,
                      ebb_tensor x); /* y [B,T,D]: mean over the tokens of each frame */
 /* y [B,2,D]: second and third central moments over time of the frame means m_t: mean (m_t - m)^2, mean (m_t -
  * m)^3. */
 void ebb_pool_moments(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames);
-/* y [B,2,D]: mean over tokens of |x_{t+1} - x_t| and of |x_{t+1} - 2 x_t + x_{t-1}|, token by token of the frame; 0 where there are too few
- * frames. Zero for no motion, and not additive over frames. */
+/* y [B,2,D]: mean over tokens of |x_{t+1} - x_t| and of |x_{t+1} - 2 x_t + x_{t-1}|, token by token of the
+ * frame; 0 where there are too few frames. Zero for no motion, and not additive over frames. */
 void ebb_pool_motion(ebb_context *c, ebb_tensor y, ebb_tensor x, int64_t frames);
 
 /* ---- many small dense problems at once, float64: linalg.c ---------------------------------------------- */
 
 /* g[b,i,j] = sum_k x[b,i,k] x[b,j,k]. x [B,n,d], g [B,n,n], symmetric, both triangles written. */
 void ebb_gram(ebb_context *c, ebb_tensor g, ebb_tensor x);
-/* y_b = a_b b_b: a [B,m,k], or [B,k,m] to be transposed; b [B,k,n], or [B,n,k] to be transposed; y [B,m,n]. */
+/* y_b = a_b b_b: a [B,m,k], or [B,k,m] to be transposed; b [B,k,n], or [B,n,k] to be transposed; y
+ * [B,m,n]. */
 void ebb_matmul(ebb_context *c, ebb_tensor y, ebb_tensor a, bool transpose_a, ebb_tensor b, bool transpose_b);
 /* y_b = a_b + shift_b I. y, a [B,n,n], shift [B]. In place allowed. */
 void ebb_add_diagonal(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor shift);

@@ -2,7 +2,7 @@
 # The tree's rules, by reading the source:
 #   who includes whom     kernels <- loaders <- engine, loaders <- probe; engine and probe never see each other;
 #                         main.c, cli/, bench/ and tests/ see everything
-#   kernels' own affair   kernels/backend.h, kernels/cpu/ and kernels/cuda/ are included inside kernels/ (and tests/) only
+#   kernels' own affair   kernels/backend.h, kernels/ops_check.h, kernels/cpu/ and kernels/cuda/ are included inside kernels/ (and tests/) only
 #   paths from the root   "kernels/ops.h", not "ops.h"
 #   who ends the program  main.c alone calls exit
 #   who asks the system   kernels/context.c alone calls getenv
@@ -61,7 +61,7 @@ check_folder() {
         ;;
       esac
       case $target in
-      kernels/backend.h | kernels/cpu/* | kernels/cuda/*)
+      kernels/backend.h | kernels/ops_check.h | kernels/cpu/* | kernels/cuda/*)
         case $folder in
         kernels | tests) ;;
         *) breach "$file:$line: $target is private to kernels/" ;;

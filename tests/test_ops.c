@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "kernels/backend.h"
 #include "tests/op_check.h"
 
 static void open_cpu(ebb_context *c) {
@@ -161,6 +162,60 @@ static void not_positive_definite_is_not_a_number(void **state) {
   ebb_context_close(&c);
 }
 
+/* A device as ops.c sees one: the CPU's memory under another name. */
+static void devices_want_aligned_tensors(void **state) {
+  (void)state;
+  static const char *const aligned[] = {"channel_norm",   "attention",        "attention_weights",
+                                        "conv3d_causal",  "downsample_space", "downsample_time",
+                                        "upsample_space", "upsample_time"};
+  enum { OPS = sizeof aligned / sizeof aligned[0] };
+  int refused[OPS] = {0};
+  ebb_backend device = ebb_cpu_backend;
+  device.place = EBB_DEVICE;
+  ebb_context c;
+  open_cpu(&c);
+  c.backend = &device;
+  c.activations.place = EBB_DEVICE;
+  for (int n = 0; n < op_case_count; n++) {
+    const op_case *k = &op_cases[n];
+    int which = 0;
+    while (which < OPS && strcmp(aligned[which], k->op) != 0)
+      which++;
+    if (which == OPS || k->large)
+      continue;
+    ebb_tensor t[OP_TENSORS];
+    size_t mark = ebb_arena_mark(&c.activations);
+    op_case_tensors(&c, k, t);
+    for (int i = 0; i < OP_TENSORS; i++) {
+      if (!ebb_present(t[i]))
+        continue;
+      ebb_error err = {0};
+      ebb_tensor shifted[OP_TENSORS];
+      memcpy(shifted, t, sizeof t);
+      k->run(&c, k, t);
+      assert_true(ebb_context_ok(&c, &err));
+      shifted[i].data = (char *)t[i].data + sizeof(float);
+      shifted[i].name = "slice";
+      k->run(&c, k, shifted);
+      assert_false(ebb_context_ok(&c, &err));
+      if (strstr(err.text, "overlaps")) /* the next tensor follows at once */
+        continue;
+      assert_non_null(strstr(err.text, "starts 4 bytes after a multiple of 16, expected at one"));
+      assert_non_null(strstr(err.text, " \"slice\" float32"));
+      refused[which]++;
+    }
+    ebb_arena_release(&c.activations, mark);
+  }
+  for (int i = 0; i < OPS; i++)
+    assert_true(refused[i] >= 2);
+  float values[40] = {0}; /* what takes any address: the samples of a batch of odd size */
+  ebb_tensor x = EBB_ACTIVATION(&c, "x", 2, 1, 1, 3, 3), y = EBB_ACTIVATION(&c, "y", 2, 9, 1);
+  ebb_upload(&c, x, values);
+  ebb_patchify(&c, ebb_slice(y, 1, 1), ebb_slice(x, 1, 1), (const int[]){1, 1, 1});
+  assert_true(ebb_context_ok(&c, NULL));
+  ebb_context_close(&c);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(matches_the_definition),
@@ -172,6 +227,7 @@ int main(void) {
       cmocka_unit_test(in_place_is_the_same),
       cmocka_unit_test(activations_are_accurate_everywhere),
       cmocka_unit_test(not_positive_definite_is_not_a_number),
+      cmocka_unit_test(devices_want_aligned_tensors),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "kernels/cuda/limits.h"
 #include "tests/op_check.h"
 
 typedef struct bf16_error {
@@ -195,6 +196,57 @@ static void in_place_is_the_same(void **state) {
   op_check_in_place(cuda_of(state));
 }
 
+/* ---- problems of full size are cut: small ones, cut as they are ------------------------------------------ */
+
+#if defined(EBB_HAVE_CUDA)
+static void limit(ebb_context *c, cuda_limits limits) {
+  cuda_limit(c, limits);
+}
+#else
+static void limit(ebb_context *c, cuda_limits limits) {
+  (void)c, (void)limits;
+}
+#endif
+
+/* Slabs of one frame, and slabs that do not divide a clip; a row or three, a sample at a time. */
+static const cuda_limits cuts[] = {{1, 1, 1}, {2000, 3, 1}, {20000, 7, 4096}};
+
+static bool is_cut(const op_case *k) {
+  static const char *const ops[] = {"conv3d_causal", "downsample_space", "downsample_time",
+                                    "upsample_time", "channel_norm",     "attention"};
+  for (size_t i = 0; i < sizeof ops / sizeof ops[0]; i++)
+    if (strcmp(k->op, ops[i]) == 0)
+      return true;
+  return false;
+}
+
+/* A slab of another size may have another engine of cuDNN's; norms and attention do the same sums. */
+static bool check_cuts(ebb_context *c, const op_case *k) {
+  if (!is_cut(k))
+    return false;
+  const bool same = strcmp(k->op, "channel_norm") == 0 || strcmp(k->op, "attention") == 0;
+  double *whole[OP_TENSORS], *cut[OP_TENSORS], *should[OP_TENSORS];
+  op_run(c, k, whole);
+  op_case_truth(k, should);
+  for (size_t i = 0; i < sizeof cuts / sizeof cuts[0]; i++) {
+    limit(c, cuts[i]);
+    op_run(c, k, cut);
+    limit(c, (cuda_limits){0});
+    if (same)
+      op_assert_same(k, "when it is cut", whole, k, cut);
+    assert_int_equal(op_compare(k, cut, should, "the definition", k->bf16 ? bf16_tolerance : f32_tolerance),
+                     0);
+    op_case_free(cut);
+  }
+  op_case_free(whole);
+  op_case_free(should);
+  return true;
+}
+
+static void cut_problems_are_the_same(void **state) {
+  assert_true(for_all(cuda_of(state), check_cuts) >= 20);
+}
+
 int main(int argc, char **argv) {
   small_only = argc > 1 && strcmp(argv[1], "small") == 0;
   const struct CMUnitTest tests[] = {
@@ -207,6 +259,7 @@ int main(int argc, char **argv) {
       cmocka_unit_test(rows_of_mass_add_to_one),
       cmocka_unit_test(fused_norm_is_the_same),
       cmocka_unit_test(in_place_is_the_same),
+      cmocka_unit_test(cut_problems_are_the_same),
   };
   return cmocka_run_group_tests(tests, open_both, close_both);
 }

@@ -28,12 +28,12 @@ static void pool_groups(ebb_context *c, float *y, const float *x, int64_t groups
 }
 
 void cpu_pool_mean(ebb_context *c, ebb_tensor y, ebb_tensor x, void *scratch) {
-  (void)scratch; /* its own: cpu_scratch */
+  (void)scratch;
   pool_groups(c, cpu_f32(y), cpu_f32(x), x.shape[0], x.shape[1], x.shape[2]);
 }
 
 void cpu_pool_frames(ebb_context *c, ebb_tensor y, ebb_tensor x, void *scratch) {
-  (void)scratch; /* its own: cpu_scratch */
+  (void)scratch;
   int64_t T = y.shape[1];
   pool_groups(c, cpu_f32(y), cpu_f32(x), x.shape[0] * T, x.shape[1] / T, x.shape[2]);
 }

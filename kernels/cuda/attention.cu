@@ -1,15 +1,13 @@
-/* Attention in bfloat16 on tensor cores (mma.sync, sm_80 and newer): head widths that are multiples of 8 up
- * to 128. Two kernels: `flash` walks the keys once with a running maximum; `few_keys` holds all keys and
- * values of up to 32 tokens in registers and streams the queries. Everything else is attention_general.cu. */
+/* Attention in bfloat16 on tensor cores, head widths that are multiples of 8 up to 128: `flash` walks the keys
+ * once with a running maximum. Up to 32 keys are attention_short.cu, everything else attention_general.cu. */
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/tensor_cores.cuh"
 
-#define FULL 0xffffffffu
-#define LOWEST -1e30f /* a masked score: its exponential is 0, and 0 times its exponent is 0 */
 /* A row's maximum moves only when a score exceeds it by so much: exponentials stay under 2^8, and what is
  * summed so far is rescaled almost never. */
 #define SLACK 8.0f
 
-/* ---- instructions ------------------------------------------------------------------------------------ */
+/* ---- copies ------------------------------------------------------------------------------------------ */
 
 /* 16 bytes from global to shared memory without waiting; zeros when not `valid`. */
 static __device__ __forceinline__ void copy_async(uint32_t to, const void *from, bool valid) {
@@ -34,36 +32,6 @@ static __device__ __forceinline__ void load_transposed(uint32_t (&x)[4], uint32_
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];\n"
                : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
                : "r"(from));
-}
-
-/* c [16,8] += a [16,16] b [16,8]. With g = lane/4, t = lane%4: c holds (g, 2t), (g, 2t+1), (g+8, 2t), (g+8,
- * 2t+1); a pairs of columns 2t of rows g and g+8, then of columns 2t+8; b pairs of rows 2t and 2t+8 of column
- * g. */
-static __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};\n"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-static __device__ __forceinline__ float exp2_fast(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
-  return y;
-}
-static __device__ __forceinline__ uint32_t packed(float low, float high) {
-  uint32_t y;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;\n" : "=r"(y) : "f"(high), "f"(low));
-  return y;
-}
-/* Over the four lanes that share a row. */
-static __device__ __forceinline__ float quad_sum(float x) {
-  x += __shfl_xor_sync(FULL, x, 1);
-  return x + __shfl_xor_sync(FULL, x, 2);
-}
-static __device__ __forceinline__ float quad_max(float x) {
-  x = fmaxf(x, __shfl_xor_sync(FULL, x, 1));
-  return fmaxf(x, __shfl_xor_sync(FULL, x, 2));
 }
 
 /* ---- long keys --------------------------------------------------------------------------------------- */
@@ -152,6 +120,137 @@ static __device__ __forceinline__ void shrink_frames(float *rows, int frames, co
   if (mine != 1.0f)
     for (int f = 0; f < frames; f++)
       rows[f * PITCH] *= mine;
+}
+
+/* Scores of keys past the last are masked, and the last one's gains what it has to; s begins at column `key`. */
+template <int NT>
+static __device__ __forceinline__ void mask_past(float (&s)[NT][2][4], const attention_problem &p, int key) {
+  constexpr int MT = 2;
+  int from = key + 2 * (thread_anew() % 4) - (p.M - 1);
+#pragma unroll
+  for (int j = 0; j < NT; j++)
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+      int past = from + j * 8 + e % 2;
+#pragma unroll
+      for (int i = 0; i < MT; i++)
+        s[j][i][e] = past > 0 ? LOWEST : past == 0 ? s[j][i][e] + p.extra : s[j][i][e];
+    }
+}
+
+/* p = 2^(scale s - max), in place, of the sixteen keys x; and their sums. */
+template <bool STATS, int NT>
+static __device__ __forceinline__ void exponentiate(float (&s)[NT][2][4], float (&sum)[2][2],
+                                                    float (&entropy)[2][2], const float (&max)[2][2],
+                                                    float scale, int x) {
+  constexpr int MT = 2;
+#pragma unroll
+  for (int i = 0; i < MT; i++)
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      float here = 0.0f;
+#pragma unroll
+      for (int e = 0; e < 4; e++) {
+        float &y = s[2 * x + e / 2][i][2 * r + e % 2], exponent = __fmaf_rn(y, scale, -max[i][r]);
+        y = exp2_fast(exponent);
+        here = e == 0 ? y : __fadd_rn(here, y);
+        if (STATS)
+          entropy[i][r] = __fmaf_rn(y, exponent, entropy[i][r]);
+      }
+      sum[i][r] = __fadd_rn(sum[i][r], here);
+    }
+}
+
+/* o += p v of the sixteen keys x, whose values are read at v. */
+template <int W, int NT>
+static __device__ __forceinline__ void add_values(float (&o)[2][W / 8][4], const float (&s)[NT][2][4],
+                                                  uint32_t values, int x) {
+  constexpr int MT = 2;
+  uint32_t w[MT][4];
+#pragma unroll
+  for (int i = 0; i < MT; i++)
+#pragma unroll
+    for (int e = 0; e < 4; e++)
+      w[i][e] = packed(s[2 * x + e / 2][i][e % 2 * 2], s[2 * x + e / 2][i][e % 2 * 2 + 1]);
+#pragma unroll
+  for (int j = 0; j < W / 8; j += 2) {
+    uint32_t b[4];
+    load_transposed(b, (values ^ j / 2 << 5) + x * 16 * W * 2);
+#pragma unroll
+    for (int i = 0; i < MT; i++) {
+      mma(o[i][j], w[i], b[0], b[1]);
+      mma(o[i][j + 1], w[i], b[2], b[3]);
+    }
+  }
+}
+
+/* Is a score far above its row's maximum so far? best: the highest of each row. */
+template <int NT>
+static __device__ __forceinline__ bool far_above(float (&best)[2][2], const float (&s)[NT][2][4],
+                                                 const float (&max)[2][2], float scale) {
+  constexpr int MT = 2;
+  bool above = false;
+#pragma unroll
+  for (int i = 0; i < MT; i++)
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      best[i][r] = s[0][i][2 * r];
+#pragma unroll
+      for (int j = 0; j < NT; j++)
+        best[i][r] = fmaxf(best[i][r], fmaxf(s[j][i][2 * r], s[j][i][2 * r + 1]));
+      above |= best[i][r] * scale > max[i][r] + SLACK;
+    }
+  return above;
+}
+
+/* Moves the maxima, and what was summed under the old ones. */
+template <bool STATS, int W>
+static __device__ __forceinline__ void
+move_maxima(float (&o)[2][W / 8][4], float (&max)[2][2], float (&sum)[2][2], float (&entropy)[2][2],
+            float (&shrink)[2][2], const float (&best)[2][2], float scale) {
+  constexpr int MT = 2;
+#pragma unroll
+  for (int i = 0; i < MT; i++)
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      float high = quad_max(best[i][r]) * scale, old = max[i][r];
+      max[i][r] = high > old + SLACK ? high : old;
+      shrink[i][r] = exp2_fast(old - max[i][r]);
+      if (STATS) /* sum of p 2^-d (x - d), d what the maximum moved by */
+        entropy[i][r] = shrink[i][r] * (entropy[i][r] - (max[i][r] - old) * sum[i][r]);
+      sum[i][r] *= shrink[i][r];
+#pragma unroll
+      for (int j = 0; j < W / 8; j++) {
+        o[i][j][2 * r] *= shrink[i][r];
+        o[i][j][2 * r + 1] *= shrink[i][r];
+      }
+    }
+}
+
+/* The output's rows into shared memory, as bfloat16; their inverse sums and entropies into finals [2, ROWS]. */
+template <typename C, bool STATS>
+static __device__ __forceinline__ void put_rows(char *shared, float *finals, const float (&o)[2][C::W / 8][4],
+                                                const float (&sum)[2][2], const float (&entropy)[2][2],
+                                                int lane, int warp) {
+  constexpr int W = C::W, MT = 2;
+#pragma unroll
+  for (int i = 0; i < MT; i++)
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      int row = warp * MT * 16 + i * 16 + r * 8 + lane / 4;
+      float total = quad_sum(sum[i][r]), inverse = 1.0f / total;
+      if (STATS) {
+        float mean = quad_sum(entropy[i][r]) / total;
+        if (lane % 4 == 0) {
+          finals[row] = inverse;
+          finals[C::ROWS + row] = 0.693147181f * (log2f(total) - mean);
+        }
+      }
+#pragma unroll
+      for (int j = 0; j < W / 8; j++)
+        *(uint32_t *)(shared + swizzled<W>(row, j) + lane % 4 * 4) =
+            packed(o[i][j][2 * r] * inverse, o[i][j][2 * r + 1] * inverse);
+    }
 }
 
 /* One tile of queries of one head (y) of one sample (z). What happens to `o` is the same with and without
@@ -243,102 +342,30 @@ __global__ __launch_bounds__(C::THREADS, C::BLOCKS) void flash(const attention_p
         }
       }
       if (key + STEP >= p.M) { /* the last key is here: it may count several times; none is after it */
-        int from = key + 2 * (thread_anew() % 4) - (p.M - 1);
-#pragma unroll
-        for (int j = 0; j < NT; j++)
-#pragma unroll
-          for (int e = 0; e < 4; e++) {
-            int past = from + j * 8 + e % 2;
-#pragma unroll
-            for (int i = 0; i < MT; i++)
-              s[j][i][e] = past > 0 ? LOWEST : past == 0 ? s[j][i][e] + p.extra : s[j][i][e];
-          }
+        mask_past(s, p, key);
       }
 
       /* The maximum so far, moved where a score is far above it. */
       float best[MT][2];
-      bool above = false;
-#pragma unroll
-      for (int i = 0; i < MT; i++)
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-          best[i][r] = s[0][i][2 * r];
-#pragma unroll
-          for (int j = 0; j < NT; j++)
-            best[i][r] = fmaxf(best[i][r], fmaxf(s[j][i][2 * r], s[j][i][2 * r + 1]));
-          above |= best[i][r] * p.scale > max[i][r] + SLACK;
-        }
-      if (__any_sync(FULL, above)) {
+      if (__any_sync(FULL, far_above(best, s, max, p.scale))) {
         float shrink[MT][2];
-#pragma unroll
-        for (int i = 0; i < MT; i++)
-#pragma unroll
-          for (int r = 0; r < 2; r++) {
-            float high = quad_max(best[i][r]) * p.scale, old = max[i][r];
-            max[i][r] = high > old + SLACK ? high : old;
-            shrink[i][r] = exp2_fast(old - max[i][r]);
-            if (STATS) /* sum of p 2^-d (x - d), d what the maximum moved by */
-              entropy[i][r] = shrink[i][r] * (entropy[i][r] - (max[i][r] - old) * sum[i][r]);
-            sum[i][r] *= shrink[i][r];
-#pragma unroll
-            for (int j = 0; j < W / 8; j++) {
-              o[i][j][2 * r] *= shrink[i][r];
-              o[i][j][2 * r + 1] *= shrink[i][r];
-            }
-          }
+        move_maxima<STATS, W>(o, max, sum, entropy, shrink, best, p.scale);
         if (STATS)
           shrink_frames<PITCH>(rows, frame, shrink);
       }
 
-      /* p = 2^(scale s - max), in place, sixteen keys at a time. */
-      auto weigh = [&](int x) {
-#pragma unroll
-        for (int i = 0; i < MT; i++)
-#pragma unroll
-          for (int r = 0; r < 2; r++) {
-            float here = 0.0f;
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-              float &y = s[2 * x + e / 2][i][2 * r + e % 2], exponent = __fmaf_rn(y, p.scale, -max[i][r]);
-              y = exp2_fast(exponent);
-              here = e == 0 ? y : __fadd_rn(here, y);
-              if (STATS)
-                entropy[i][r] = __fmaf_rn(y, exponent, entropy[i][r]);
-            }
-            sum[i][r] = __fadd_rn(sum[i][r], here);
-          }
-      };
-      /* o += p v of those. */
-      auto add_values = [&](int x) {
-        uint32_t w[MT][4];
-#pragma unroll
-        for (int i = 0; i < MT; i++)
-#pragma unroll
-          for (int e = 0; e < 4; e++)
-            w[i][e] = packed(s[2 * x + e / 2][i][e % 2 * 2], s[2 * x + e / 2][i][e % 2 * 2 + 1]);
-#pragma unroll
-        for (int j = 0; j < W / 8; j += 2) {
-          uint32_t b[4];
-          load_transposed(b, ((v_lane + at) ^ j / 2 << 5) + x * 16 * W * 2);
-#pragma unroll
-          for (int i = 0; i < MT; i++) {
-            mma(o[i][j], w[i], b[0], b[1]);
-            mma(o[i][j + 1], w[i], b[2], b[3]);
-          }
-        }
-      };
       /* 32 keys between the branches that frames make: the compiler would leave all sums for last, and have
        * no registers until then. */
 #pragma unroll
       for (int x = 0; x < STEP / 16; x += 2) {
-        weigh(x);
-        weigh(x + 1);
+        exponentiate<STATS>(s, sum, entropy, max, p.scale, x);
+        exponentiate<STATS>(s, sum, entropy, max, p.scale, x + 1);
         if (STATS)
 #pragma unroll 1
           for (; frame < p.Tk && frame_end <= key + x * 16 + 32; frame++, frame_end += p.keys)
             end_frame(rows + frame * PITCH, sum, s, 2 * x, frame_end - key - x * 16);
-        add_values(x);
-        add_values(x + 1);
+        add_values<W>(o, s, v_lane + at, x);
+        add_values<W>(o, s, v_lane + at, x + 1);
       }
     }
   }
@@ -347,24 +374,7 @@ __global__ __launch_bounds__(C::THREADS, C::BLOCKS) void flash(const attention_p
   __syncthreads(); /* the stages are free: the output passes through them, to be written in whole lines */
   const int thread = thread_anew(), lane = thread % 32, warp = thread / 32;
   float *finals = (float *)(shared + C::ROWS * W * 2); /* inverse, entropy [ROWS] */
-#pragma unroll
-  for (int i = 0; i < MT; i++)
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-      int row = warp * MT * 16 + i * 16 + r * 8 + lane / 4;
-      float total = quad_sum(sum[i][r]), inverse = 1.0f / total;
-      if (STATS) {
-        float mean = quad_sum(entropy[i][r]) / total;
-        if (lane % 4 == 0) {
-          finals[row] = inverse;
-          finals[C::ROWS + row] = 0.693147181f * (log2f(total) - mean);
-        }
-      }
-#pragma unroll
-      for (int j = 0; j < W / 8; j++)
-        *(uint32_t *)(shared + swizzled<W>(row, j) + lane % 4 * 4) =
-            packed(o[i][j][2 * r] * inverse, o[i][j][2 * r + 1] * inverse);
-    }
+  put_rows<C, STATS>(shared, finals, o, sum, entropy, lane, warp);
   __syncwarp();
   bf16 *to = out + ((int64_t)sample * p.S + first) * p.D + blockIdx.y * p.P;
   for (int i = lane; out && i < MT * 16 * (W / 8); i += 32) {
@@ -376,120 +386,6 @@ __global__ __launch_bounds__(C::THREADS, C::BLOCKS) void flash(const attention_p
     __syncthreads();
     attention_part<C::ROWS>(p, (int64_t)sample * p.heads + blockIdx.y, (int)blockIdx.x, rows, finals,
                             finals + C::ROWS);
-  }
-}
-
-/* ---- few keys ---------------------------------------------------------------------------------------- */
-
-/* Up to KEYS keys, all in registers as operands, and the values too; a warp reads 16 queries at a time
- * straight into operands and writes their output. A product's inner index may run in any order as long as
- * both sides agree: lane t of a quad takes numbers 8t .. 8t+7 of every 32, so that all reads and writes are
- * 16 bytes. A block takes ROWS queries of one head (y) of one sample (z). */
-template <int W, int KEYS, int ROWS>
-__global__ __launch_bounds__(128) void few_keys(const attention_problem p, bf16 *out, const bf16 *q,
-                                                const bf16 *k, const bf16 *v) {
-  constexpr int GROUPS = W / 32, NT = KEYS / 8;
-  const int lane = (int)threadIdx.x % 32, g = lane / 4, t = lane % 4, sample = (int)blockIdx.z;
-  k += sample * p.key_sample + blockIdx.y * W;
-  v += sample * p.key_sample + blockIdx.y * W;
-  q += (int64_t)sample * p.S * p.D + blockIdx.y * W + 8 * t;
-  out += (int64_t)sample * p.S * p.D + blockIdx.y * W + 8 * t;
-
-  uint4 keys[NT][GROUPS]; /* x, y: the operand of the group's first slice of 16; z, w: of its second */
-#pragma unroll
-  for (int j = 0; j < NT; j++)
-#pragma unroll
-    for (int c = 0; c < GROUPS; c++)
-      keys[j][c] = j * 8 + g < p.M ? *(const uint4 *)(k + (int64_t)(j * 8 + g) * p.D + c * 32 + 8 * t)
-                                   : make_uint4(0, 0, 0, 0);
-  /* Column g of tile j of a group is the group's column 8 (g/2) + 2j + g%2: the same lanes write 16 bytes. */
-  uint32_t values[KEYS / 16][GROUPS][4][2];
-#pragma unroll
-  for (int x = 0; x < KEYS / 16; x++)
-#pragma unroll
-    for (int c = 0; c < GROUPS; c++)
-#pragma unroll
-      for (int j = 0; j < 4; j++)
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-          int key = x * 16 + h * 8 + 2 * t;
-          const unsigned short *from =
-              (const unsigned short *)v + (int64_t)key * p.D + c * 32 + 8 * (g / 2) + 2 * j + g % 2;
-          uint32_t low = key < p.M ? from[0] : 0, high = key + 1 < p.M ? from[p.D] : 0;
-          values[x][c][j][h] = low | high << 16;
-        }
-
-  const int end = min(p.S, ((int)blockIdx.x + 1) * ROWS);
-  int first = (int)blockIdx.x * ROWS + (int)threadIdx.x / 32 * 16;
-  uint4 a[2][GROUPS]; /* rows g and g + 8 */
-  auto read = [&](int row) {
-#pragma unroll
-    for (int r = 0; r < 2; r++)
-#pragma unroll
-      for (int c = 0; c < GROUPS; c++)
-        a[r][c] = row + r * 8 + g < end
-                      ? __ldcs((const uint4 *)(q + (int64_t)(row + r * 8 + g) * p.D + c * 32))
-                      : make_uint4(0, 0, 0, 0);
-  };
-  read(first);
-  for (; first < end; first += 64) {
-    float s[NT][4] = {};
-#pragma unroll
-    for (int c = 0; c < GROUPS; c++) {
-      const uint32_t low[4] = {a[0][c].x, a[1][c].x, a[0][c].y, a[1][c].y};
-      const uint32_t high[4] = {a[0][c].z, a[1][c].z, a[0][c].w, a[1][c].w};
-#pragma unroll
-      for (int j = 0; j < NT; j++) {
-        mma(s[j], low, keys[j][c].x, keys[j][c].y);
-        mma(s[j], high, keys[j][c].z, keys[j][c].w);
-      }
-    }
-    read(first + 64); /* while this one is worked on */
-    float inverse[2];
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-      float best = LOWEST, sum = 0.0f;
-#pragma unroll
-      for (int j = 0; j < NT; j++)
-#pragma unroll
-        for (int e = 2 * r; e < 2 * r + 2; e++) {
-          int past = j * 8 + 2 * t + e % 2 - (p.M - 1);
-          s[j][e] = past > 0 ? LOWEST : past == 0 ? s[j][e] + p.extra : s[j][e];
-          best = fmaxf(best, s[j][e]);
-        }
-      best = quad_max(best) * p.scale;
-#pragma unroll
-      for (int j = 0; j < NT; j++)
-#pragma unroll
-        for (int e = 2 * r; e < 2 * r + 2; e++) {
-          s[j][e] = exp2_fast(__fmaf_rn(s[j][e], p.scale, -best));
-          sum += s[j][e];
-        }
-      inverse[r] = 1.0f / quad_sum(sum);
-    }
-    uint32_t weights[KEYS / 16][4];
-#pragma unroll
-    for (int x = 0; x < KEYS / 16; x++)
-#pragma unroll
-      for (int h = 0; h < 4; h++)
-        weights[x][h] = packed(s[2 * x + h / 2][2 * (h % 2)], s[2 * x + h / 2][2 * (h % 2) + 1]);
-#pragma unroll
-    for (int c = 0; c < GROUPS; c++) {
-      float o[4][4] = {};
-#pragma unroll
-      for (int j = 0; j < 4; j++)
-#pragma unroll
-        for (int x = 0; x < KEYS / 16; x++)
-          mma(o[j], weights[x], values[x][c][j][0], values[x][c][j][1]);
-#pragma unroll
-      for (int r = 0; r < 2; r++)
-        if (first + r * 8 + g < end)
-          __stcs((uint4 *)(out + (int64_t)(first + r * 8 + g) * p.D + c * 32),
-                 make_uint4(packed(o[0][2 * r] * inverse[r], o[0][2 * r + 1] * inverse[r]),
-                            packed(o[1][2 * r] * inverse[r], o[1][2 * r + 1] * inverse[r]),
-                            packed(o[2][2 * r] * inverse[r], o[2][2 * r + 1] * inverse[r]),
-                            packed(o[3][2 * r] * inverse[r], o[3][2 * r + 1] * inverse[r])));
-    }
   }
 }
 
@@ -527,8 +423,9 @@ static bool on_tensor_cores(ebb_dtype dtype, int P) {
 }
 
 /* The shapes of a call, how many samples go in one launch, and the bytes of parts and rows. */
-static attention_problem problem_of(ebb_attention_stats stats, ebb_tensor q, ebb_tensor k, int heads,
-                                    int *samples, size_t *parts, size_t *rows) {
+static attention_problem problem_of(ebb_context *c, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
+                                    int heads, int *samples, size_t *parts, size_t *rows) {
+  const size_t limit = (size_t)cuda_of(c)->limits.map_bytes, most = limit > 0 ? limit : ROWS_LIMIT;
   attention_problem p = {};
   int64_t B = q.shape[0];
   p.S = (int)q.shape[1], p.M = (int)k.shape[1], p.D = (int)q.shape[2], p.heads = heads, p.P = p.D / heads;
@@ -548,7 +445,7 @@ static attention_problem problem_of(ebb_attention_stats stats, ebb_tensor q, ebb
   if (p.Tk > 0 && !(tensor_cores && p.Tk <= ROWS_SHARED)) {
     size_t one =
         (size_t)heads * (size_t)p.tiles * (size_t)p.Tk * (size_t)ATTENTION_PITCH(tile) * sizeof(float);
-    *samples = one < ROWS_LIMIT ? (int)(ROWS_LIMIT / one) : 1;
+    *samples = one < most ? (int)(most / one) : 1;
     *samples = *samples < B ? *samples : (int)B;
     *rows = one * (size_t)*samples;
   }
@@ -557,19 +454,19 @@ static attention_problem problem_of(ebb_attention_stats stats, ebb_tensor q, ebb
 
 size_t cuda_attention_scratch(ebb_context *c, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
                               int heads) {
-  (void)c;
   int samples;
   size_t parts, rows;
-  problem_of(stats, q, k, heads, &samples, &parts, &rows);
+  problem_of(c, stats, q, k, heads, &samples, &parts, &rows);
   return parts + rows;
 }
 
 /* Whether two blocks of cut_128 find room in a multiprocessor's shared memory, with statistics too. */
 static bool much_shared(ebb_context *c) {
-  int bytes = 0;
-  cuda_ok(c, "attention",
-          cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor, cuda_of(c)->device));
-  return bytes >= 228 << 10;
+  cuda_state *s = cuda_of(c);
+  if (s->shared_bytes == 0)
+    cuda_ok(c, "attention",
+            cudaDeviceGetAttribute(&s->shared_bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor, s->device));
+  return s->shared_bytes >= 228 << 10;
 }
 
 template <typename C, bool STATS>
@@ -592,39 +489,18 @@ static void launch_flash(ebb_context *c, const attention_problem *p, bf16 *out, 
   (p->Tq > 0 ? launch_flash<C, true> : launch_flash<C, false>)(c, p, out, q, k, v, samples);
 }
 
-template <int W, int KEYS>
-static void launch_few_keys(ebb_context *c, const attention_problem *p, bf16 *out, const bf16 *q,
-                            const bf16 *k, const bf16 *v, int samples) {
-  constexpr int rows = 512;
-  dim3 grid((unsigned)cuda_ceil(p->S, rows), (unsigned)p->heads, (unsigned)samples);
-  few_keys<W, KEYS, rows><<<grid, 128, 0, cuda_stream(c)>>>(*p, out, q, k, v);
-  cuda_launched(c, "attention");
-}
-
-/* bfloat16. True when few_keys took it. */
-static bool attend_few(ebb_context *c, const attention_problem *p, bf16 *out, const bf16 *q, const bf16 *k,
-                       const bf16 *v, int samples) {
-  if (p->M > 32 || (p->P != 64 && p->P != 128))
-    return false;
-  if (p->P == 64)
-    (p->M <= 16 ? launch_few_keys<64, 16> : launch_few_keys<64, 32>)(c, p, out, q, k, v, samples);
-  else
-    (p->M <= 16 ? launch_few_keys<128, 16> : launch_few_keys<128, 32>)(c, p, out, q, k, v, samples);
-  return true;
-}
-
 void cuda_attention(ebb_context *c, ebb_tensor out, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
                     ebb_tensor v, int heads, int64_t repeats, void *scratch) {
   int samples, B = (int)q.shape[0];
   size_t parts, rows;
-  attention_problem p = problem_of(stats, q, k, heads, &samples, &parts, &rows);
+  attention_problem p = problem_of(c, stats, q, k, heads, &samples, &parts, &rows);
   bool tensor_cores = on_tensor_cores(q.dtype, p.P);
   p.extra = repeats > 1 ? log2f((float)repeats) / p.scale : 0.0f;
   p.parts = (float *)scratch;
   p.rows = rows ? (float *)((char *)scratch + parts) : NULL;
   /* With few keys the output has its own kernel, and statistics alone are left for the other one. */
   if (tensor_cores &&
-      attend_few(c, &p, cuda_at<bf16>(out), cuda_at<bf16>(q), cuda_at<bf16>(k), cuda_at<bf16>(v), B)) {
+      attention_short(c, &p, cuda_at<bf16>(out), cuda_at<bf16>(q), cuda_at<bf16>(k), cuda_at<bf16>(v), B)) {
     if (p.Tq == 0)
       return;
     out.data = NULL;

@@ -1,5 +1,5 @@
-/* What attention.cu (tensor cores) and attention_general.cu (any width, float32) share: the shapes of a call,
- * and how the rows of a query tile become statistics. */
+/* What attention.cu (tensor cores), attention_short.cu (the same for few keys) and attention_general.cu (any width,
+ * float32) share: the shapes of a call, and how the rows of a query tile become statistics. */
 #ifndef EBB_KERNELS_CUDA_ATTENTION_CUH
 #define EBB_KERNELS_CUDA_ATTENTION_CUH
 
@@ -44,6 +44,10 @@ static __device__ void attention_part(const attention_problem &p, int64_t group,
     part[i] = sum;
   }
 }
+
+/* attention_short.cu: the output alone, no statistics. False: not its kind of problem. */
+bool attention_short(ebb_context *c, const attention_problem *p, bf16 *out, const bf16 *q, const bf16 *k,
+                     const bf16 *v, int samples);
 
 /* attention_general.cu: float32 or bfloat16, any width. TILE queries per block. */
 #define ATTENTION_GENERAL_TILE 64

@@ -11,10 +11,12 @@
  *
  * Samples are convolved one by one, a long clip in slabs of frames; both follow from the shape of one sample. */
 #include "kernels/cuda/conv_plan.h"
+#include "kernels/cuda/units.cuh"
 
 #define THREADS 256
 #define KEEP 3                          /* vectors of 8 channels that a lane of pack_rows holds */
 #define SMALL_WORK ((int64_t)1 << 22)   /* multiply-adds of a convolution that is not worth a plan */
+#define PLAIN_WORK ((int64_t)1 << 30)   /* of one that the plain kernel takes minutes for, and is not given */
 #define LONG_SUM 2048                   /* products of an output, from which they are three sums */
 #define SLAB_NUMBERS ((int64_t)1 << 28) /* of the operand, and of y, at most: 512 MiB of bfloat16 */
 #define GRID_MOST ((int64_t)1 << 20)
@@ -48,18 +50,7 @@ static __device__ __forceinline__ const T *row_of(const T *x, const packing &p, 
   return x + (((int64_t)t * p.H + h) * p.W + w) * p.C;
 }
 
-static __device__ __forceinline__ void load8(float v[8], const float *from) {
-  const float4 a = ((const float4 *)from)[0], b = ((const float4 *)from)[1];
-  v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
-}
-static __device__ __forceinline__ void load8(float v[8], const bf16 *from) {
-  const uint4 a = *(const uint4 *)from;
-  const unsigned words[4] = {a.x, a.y, a.z, a.w};
-  for (int i = 0; i < 4; i++) {
-    v[2 * i] = __uint_as_float(words[i] << 16);
-    v[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
-  }
-}
+/* store_unit() in words: in pack_rows the compiler takes that one's struct apart, into twice the writes. */
 static __device__ __forceinline__ void store8(float *to, const float v[8]) {
   ((float4 *)to)[0] = make_float4(v[0], v[1], v[2], v[3]);
   ((float4 *)to)[1] = make_float4(v[4], v[5], v[6], v[7]);
@@ -81,8 +72,7 @@ static __device__ __forceinline__ float norm_factor(float squares, int C) {
 }
 
 static __device__ __forceinline__ float normed(float x, float factor, float weight, ebb_activation act) {
-  const float v = x * factor * weight;
-  return act == EBB_SILU ? __fdividef(v, 1.0f + __expf(-v)) : activated(v, act);
+  return activated(x * factor * weight, act);
 }
 
 /* C a multiple of 8, at most LANES*KEEP*8; LANES lanes a position, x read once. Also y = norm(x), in place too. */
@@ -98,7 +88,7 @@ static __global__ void __launch_bounds__(THREADS)
     for (int i = 0; i < 8; i++)
       v[k][i] = 0;
     if (row && channel < p.C)
-      load8(v[k], row + channel);
+      load_unit(v[k], row + channel);
     for (int i = 0; i < 8; i++)
       squares += v[k][i] * v[k][i];
   }
@@ -110,7 +100,7 @@ static __global__ void __launch_bounds__(THREADS)
       const int channel = (lane + k * LANES) * 8;
       float weights[8];
       if (channel < p.C) {
-        load8(weights, norm + channel);
+        load_unit(weights, norm + channel);
         for (int i = 0; i < 8; i++)
           v[k][i] = normed(v[k][i], factor, weights[i], act);
       }
@@ -289,7 +279,8 @@ static void pack(ebb_context *c, const char *op, To *operand, const T *x, const 
 }
 
 void cuda_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act) {
-  const int C = (int)ebb_last(x), most = INT32_MAX / 32;
+  const int64_t limit = cuda_of(c)->limits.norm_rows;
+  const int C = (int)ebb_last(x), most = limit > 0 ? (int)limit : INT32_MAX / 32;
   for (int64_t first = 0; first < ebb_rows(x); first += most) { /* as one row of positions, in pieces */
     const int n = ebb_rows(x) - first < most ? (int)(ebb_rows(x) - first) : most;
     const packing p = {n, 1, 1, n, C, 1, n, C, 0, {0, 0}};
@@ -310,6 +301,7 @@ typedef struct conv {
   int64_t x_first, y_first; /* frames of the tensors' own before x and y */
   bool half, norm, residual;
   bool doubling; /* y is [2 To,Ho,Wo,Co/2]: finish() */
+  int64_t work;  /* multiply-adds */
 } conv;
 
 /* How it is done, and where in the scratch memory what lies. */
@@ -345,6 +337,7 @@ static conv conv_of(ebb_convolution which, ebb_tensor y, ebb_tensor x, ebb_tenso
     v.kt = 3, v.before_t = 2, v.T -= 1, v.To = v.T, v.Co *= 2, v.x_first = v.y_first = 1, v.doubling = true;
     break;
   }
+  v.work = v.To * v.Ho * v.Wo * v.Co * v.kt * v.kh * v.kw * v.Ci;
   return v;
 }
 
@@ -360,10 +353,11 @@ static size_t place(layout *l, int64_t bytes) {
 }
 
 static layout layout_of(ebb_context *c, const char *op, const conv *v) {
+  const int64_t limit = cuda_of(c)->limits.slab_numbers, slab = limit > 0 ? limit : SLAB_NUMBERS;
   layout l = {{0}};
   conv_shape *s = &l.shape;
   const int64_t taps = v->kt * v->kh * v->kw;
-  const bool small = v->To * v->Ho * v->Wo * v->Co * taps * v->Ci < SMALL_WORK;
+  const bool small = v->work < SMALL_WORK;
   l.three = !v->half && !small && taps * v->Ci >= LONG_SUM;
   const int64_t Ci = multiple_of_8(v->half || small || l.three ? v->Ci : 3 * v->Ci);
   *s = (conv_shape){Ci,    0,     v->H,      v->W,    multiple_of_8(v->Co), 0,          v->Ho, v->Wo, v->kt,
@@ -371,8 +365,7 @@ static layout layout_of(ebb_context *c, const char *op, const conv *v) {
   if (v->step == 2) /* the zeros below and on the right are written: cuDNN would put them on all sides */
     s->H = 2 * v->Ho + 1, s->W = 2 * v->Wo + 1;
   const int64_t frame = s->H * s->W * s->Ci, y_frame = s->Ho * s->Wo * s->Co;
-  const int64_t operand_fits = (SLAB_NUMBERS / frame - s->kt) / s->step_t + 1,
-                y_fits = SLAB_NUMBERS / y_frame;
+  const int64_t operand_fits = (slab / frame - s->kt) / s->step_t + 1, y_fits = slab / y_frame;
   const int64_t fit = operand_fits < y_fits ? operand_fits : y_fits;
   s->To = fit < 1 ? 1 : cuda_ceil(v->To, cuda_ceil(v->To, fit)); /* even slabs */
   s->T = (s->To - 1) * s->step_t + s->kt;
@@ -385,7 +378,8 @@ static layout layout_of(ebb_context *c, const char *op, const conv *v) {
     s->residual = s->residual || l.three;
     l.further = cuda_conv_plan(c, op, s);
   }
-  const int64_t element = v->half ? 2 : 4; /* of float32, for the plain kernel, or of hi and lo */
+  /* of float32 where the plain kernel may convolve, or of hi and lo */
+  const int64_t element = v->half || (v->work > PLAIN_WORK && !l.three) ? 2 : 4;
   const int64_t sums = 4 * s->To * y_frame;
   l.operand = place(&l, l.as_is ? 0 : element * s->T * frame);
   l.weights = place(&l, element * s->Co * taps * s->Ci);
@@ -416,26 +410,35 @@ static void convolve_slab(ebb_context *c, const char *op, const layout *l, void 
   cuda_conv_run(c, op, l->further, y, operand, weights, zeros, turn, workspace);
 }
 
+/* What the samples of a call share: the weights as In, and the zeros. */
+template <typename T, typename In, bool split>
+static void prepare(ebb_context *c, const char *op, const conv *v, const layout *l, const T *w,
+                    char *scratch) {
+  const conv_shape *s = &l->shape;
+  const int taps = (int)(s->kt * s->kh * s->kw);
+  const int64_t size = s->Co * taps * s->Ci;
+  const parts parts_to = l->three ? (parts){size, 0} : (parts){2 * v->Ci, v->Ci};
+  const dim3 grid((unsigned)cuda_ceil(v->Ci, THREADS), (unsigned)v->Co);
+  cudaStream_t stream = cuda_stream(c);
+  cuda_ok(c, op, cudaMemsetAsync(scratch + l->weights, 0, l->sums - l->weights, stream)); /* and the zeros */
+  pack_weights<T, In, split>
+      <<<grid, THREADS, 0, stream>>>((In *)(scratch + l->weights), w, (int)v->Ci, taps, (int)s->Ci, parts_to);
+  cuda_launched(c, op);
+}
+
 /* One sample; operands are made of In: bfloat16, or, where the plain kernel convolves, T. */
 template <typename T, typename In, bool split>
 static void convolve_sample(ebb_context *c, const char *op, const conv *v, const layout *l, bool plain, T *y,
-                            const T *x, const float *norm, const T *w, const T *b, const T *residual,
-                            char *scratch) {
+                            const T *x, const float *norm, const T *b, const T *residual, char *scratch) {
   const conv_shape *s = &l->shape;
   const int64_t y_frame = v->Ho * v->Wo * v->Co, n = s->To * v->Ho * v->Wo,
                 doubled = v->doubling ? v->Ho * v->Wo : 0;
-  const int taps = (int)(s->kt * s->kh * s->kw), Co = (int)v->Co;
+  const int Co = (int)v->Co;
   const unsigned outputs = (unsigned)cuda_ceil(n * v->Co, THREADS);
-  const int64_t operand_size = s->T * s->H * s->W * s->Ci, weights_size = s->Co * taps * s->Ci;
+  const int64_t operand_size = s->T * s->H * s->W * s->Ci;
   const parts operand_parts = l->three ? (parts){operand_size, 0} : (parts){v->Ci, 2 * v->Ci};
-  const parts weights_parts = l->three ? (parts){weights_size, 0} : (parts){2 * v->Ci, v->Ci};
-  In *weights = (In *)(scratch + l->weights);
+  const In *weights = (const In *)(scratch + l->weights);
   cudaStream_t stream = cuda_stream(c);
-  const dim3 grid((unsigned)cuda_ceil(v->Ci, THREADS), (unsigned)v->Co);
-  cuda_ok(c, op, cudaMemsetAsync(scratch + l->weights, 0, l->sums - l->weights, stream)); /* and the zeros */
-  pack_weights<T, In, split>
-      <<<grid, THREADS, 0, stream>>>(weights, w, (int)v->Ci, taps, (int)s->Ci, weights_parts);
-  cuda_launched(c, op);
   for (int64_t done = 0; done < v->To; done += s->To) {
     /* The last slab begins early rather than being shorter: one plan for all. */
     const int64_t t = done + s->To <= v->To ? done : v->To - s->To;
@@ -455,13 +458,37 @@ static void convolve_sample(ebb_context *c, const char *op, const conv *v, const
                                                   doubled);
       cuda_launched(c, op);
     } else if (!l->aside) {
-      convolve_slab(c, op, l, to, (bf16 *)operand, (bf16 *)weights, b, r, scratch);
+      convolve_slab(c, op, l, to, (bf16 *)operand, (const bf16 *)weights, b, r, scratch);
     } else {
-      convolve_slab(c, op, l, sums, (bf16 *)operand, (bf16 *)weights, NULL, NULL, scratch);
+      convolve_slab(c, op, l, sums, (bf16 *)operand, (const bf16 *)weights, NULL, NULL, scratch);
       finish<<<outputs, THREADS, 0, stream>>>(to, sums, b, r, n, Co, (int)s->Co, doubled);
       cuda_launched(c, op);
     }
   }
+}
+
+/* Whether the plain kernel convolves; false for *ok where nobody can. */
+static bool is_plain(ebb_context *c, const char *op, const conv *v, const layout *l, bool *ok) {
+  conv_plan *const plans[2] = {l->first, l->further};
+  bool none = v->work < SMALL_WORK;
+  *ok = true;
+  for (int i = 0; i < 2 && !none && *ok; i++) {
+    const conv_made made = plans[i] ? cuda_conv_wait(c, op, plans[i]) : CONV_FAILED;
+    none = made == CONV_NO_ENGINE;
+    *ok = made != CONV_FAILED;
+  }
+  if (none && v->work > PLAIN_WORK) {
+    const conv_shape *s = &l->shape;
+    ebb_context_fail(
+        c,
+        "%s: cuDNN on %s has no engine for [1, %lld, %lld, %lld, %lld] of %lld x %lld x %lld into "
+        "%lld channels, %.1e multiply-adds, which take minutes without; expected one: use another "
+        "release of cuDNN 9, or device \"cpu\"",
+        op, c->device, (long long)v->T, (long long)v->H, (long long)v->W, (long long)v->Ci, (long long)s->kt,
+        (long long)s->kh, (long long)s->kw, (long long)v->Co, (double)v->work);
+    *ok = false;
+  }
+  return none;
 }
 
 static void convolve(ebb_context *c, const char *op, ebb_convolution which, ebb_tensor y, ebb_tensor x,
@@ -470,20 +497,29 @@ static void convolve(ebb_context *c, const char *op, ebb_convolution which, ebb_
   if (v.T < 1 || v.To < 1) /* one frame: there is nothing but the first */
     return;
   const layout l = layout_of(c, op, &v);
-  const bool plain = !l.first || !l.further || !cuda_conv_ready(l.first) || !cuda_conv_ready(l.further);
+  bool ok;
+  const bool plain = is_plain(c, op, &v, &l, &ok);
+  if (!ok)
+    return;
   const int64_t x_frame = v.H * v.W * v.Ci, y_frame = v.Ho * v.Wo * y.shape[4];
-  for (int64_t i = 0; i < x.shape[0] && !c->error.text[0]; i++)
-    CUDA_FOR_DTYPE(x, T, {
+  CUDA_FOR_DTYPE(x, T, {
+    constexpr bool split = sizeof(T) == 4;
+    char *const memory = (char *)scratch;
+    if (plain)
+      prepare<T, T, false>(c, op, &v, &l, cuda_at<T>(w), memory);
+    else
+      prepare<T, bf16, split>(c, op, &v, &l, cuda_at<T>(w), memory);
+    for (int64_t i = 0; i < x.shape[0] && !c->error.text[0]; i++) {
       T *to = cuda_at<T>(y) + (i * y.shape[1] + v.y_first) * y_frame;
       const T *from = cuda_at<T>(x) + (i * x.shape[1] + v.x_first) * x_frame;
       const T *r = v.residual ? cuda_at<T>(residual) + i * y.shape[1] * y_frame : NULL;
       if (plain)
-        convolve_sample<T, T, false>(c, op, &v, &l, true, to, from, cuda_f32(norm), cuda_at<T>(w),
-                                     cuda_at<T>(b), r, (char *)scratch);
+        convolve_sample<T, T, false>(c, op, &v, &l, true, to, from, cuda_f32(norm), cuda_at<T>(b), r, memory);
       else
-        convolve_sample<T, bf16, sizeof(T) == 4>(c, op, &v, &l, false, to, from, cuda_f32(norm),
-                                                 cuda_at<T>(w), cuda_at<T>(b), r, (char *)scratch);
-    });
+        convolve_sample<T, bf16, split>(c, op, &v, &l, false, to, from, cuda_f32(norm), cuda_at<T>(b), r,
+                                        memory);
+    }
+  });
 }
 
 size_t cuda_convolution_scratch(ebb_context *c, ebb_convolution which, ebb_tensor y, ebb_tensor x,

@@ -2,51 +2,84 @@
 
 #include <cudnn_graph.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define CONFIGS 24     /* looked at in each of the heuristic's lists */
 #define DESCRIPTORS 24 /* of one graph, at most */
+#define WORKERS 8      /* threads that make plans, at most */
 
 typedef cudnnBackendDescriptor_t descriptor;
 
+/* The first call that failed, and what cuDNN said of it in the thread that called. */
+typedef struct failure {
+  cudnnStatus_t status;
+  const char *call;
+  char detail[256];
+} failure;
+
+typedef struct worker {
+  cuda_convolutions *all;
+  pthread_t thread;
+  pthread_mutex_t turn; /* a handle is for one thread at a time: who makes a plan, or runs one */
+  cudnnHandle_t handle;
+  failure failed; /* there is no handle */
+} worker;
+
 struct conv_plan {
   conv_shape shape;
-  int device;
-  cudaStream_t stream;
-  pthread_t thread;
-  bool joined;
-  cudnnHandle_t handle; /* its own: a handle is for one thread at a time */
-  descriptor execution; /* NULL: no engine takes this shape */
+  worker *by;
+  descriptor execution; /* of CONV_READY */
+  failure failed;       /* of CONV_FAILED */
+  conv_made made;       /* under the lock */
   conv_plan *next;
 };
 
 struct cuda_convolutions {
-  conv_plan *plans;
+  int device;
+  cudaStream_t stream;
+  pthread_mutex_t lock;
+  pthread_cond_t more, done; /* a plan is to be made, or all is to end; a plan is made */
+  conv_plan *first, *last;   /* in the order in which they were asked for */
+  conv_plan *pending;        /* the first that no worker has taken */
+  worker workers[WORKERS];
+  int count;
+  bool closing;
 };
+
+/* Calls unless something failed before; true when all went well. */
+#define TRY(f, call, ...) ((f)->status == CUDNN_STATUS_SUCCESS && kept((f), #call, call(__VA_ARGS__)))
+
+static bool kept(failure *f, const char *call, cudnnStatus_t status) {
+  if (status == CUDNN_STATUS_SUCCESS)
+    return true;
+  f->status = status;
+  f->call = call;
+  cudnnGetLastErrorString(f->detail, sizeof f->detail);
+  return false;
+}
 
 /* ---- the graph: what is to be computed ------------------------------------------------------------------ */
 
 /* Descriptors while they are made; after the first failure nothing more is done. */
 typedef struct graph {
-  cudnnStatus_t status;
+  failure failed;
   descriptor made[DESCRIPTORS];
   int count;
 } graph;
 
 static descriptor begin(graph *g, cudnnBackendDescriptorType_t type) {
   descriptor d = NULL;
-  if (g->status == CUDNN_STATUS_SUCCESS)
-    g->status = cudnnBackendCreateDescriptor(type, &d);
-  if (d)
+  if (TRY(&g->failed, cudnnBackendCreateDescriptor, type, &d))
     g->made[g->count++] = d;
   return d;
 }
 
 static void set(graph *g, descriptor d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type,
                 int64_t count, const void *values) {
-  if (g->status == CUDNN_STATUS_SUCCESS)
-    g->status = cudnnBackendSetAttribute(d, name, type, count, values);
+  TRY(&g->failed, cudnnBackendSetAttribute, d, name, type, count, values);
 }
 
 static void set_number(graph *g, descriptor d, cudnnBackendAttributeName_t name, int64_t value) {
@@ -58,8 +91,7 @@ static void set_part(graph *g, descriptor d, cudnnBackendAttributeName_t name, d
 }
 
 static descriptor finish(graph *g, descriptor d) {
-  if (g->status == CUDNN_STATUS_SUCCESS)
-    g->status = cudnnBackendFinalize(d);
+  TRY(&g->failed, cudnnBackendFinalize, d);
   return d;
 }
 
@@ -149,17 +181,45 @@ static descriptor graph_of(graph *g, cudnnHandle_t handle, const conv_shape *s) 
 
 /* ---- the plan: who computes it ---------------------------------------------------------------------------- */
 
+/* cuDNN cannot convolve the shape, as opposed to: cannot do what it otherwise could. */
+static bool refused(cudnnStatus_t status) {
+  switch (status) {
+  case CUDNN_STATUS_NOT_SUPPORTED_INCOMPATIBLE_CUDA_DRIVER:
+  case CUDNN_STATUS_NOT_SUPPORTED_INCOMPATIBLE_CUDART:
+  case CUDNN_STATUS_NOT_SUPPORTED_RUNTIME_PREREQUISITE_MISSING:
+  case CUDNN_STATUS_NOT_SUPPORTED_SUBLIBRARY_UNAVAILABLE:
+    return false;
+  default:
+    return CUDNN_STATUS_CATEGORY(status) == CUDNN_STATUS_NOT_SUPPORTED;
+  }
+}
+
+/* What may go well in the next run: another engine would give this one other bytes. */
+static bool passing(cudnnStatus_t status) {
+  return status == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
+         status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED ||
+         CUDNN_STATUS_CATEGORY(status) == CUDNN_STATUS_EXECUTION_FAILED ||
+         CUDNN_STATUS_CATEGORY(status) == 1000 /* not initialised, a library that does not load */;
+}
+
+/* Keeps the first that is no refusal; false: no use in going on. */
+static bool note(conv_plan *plan, const failure *f) {
+  if (f->status != CUDNN_STATUS_SUCCESS && !refused(f->status) && plan->failed.status == CUDNN_STATUS_SUCCESS)
+    plan->failed = *f;
+  return !passing(f->status);
+}
+
 /* No engine that sums in an order of its own, or in less than float32: the same bytes in every run, and the error
  * that conv3d.cu counts on. */
-static bool acceptable(descriptor config) {
+static bool acceptable(failure *f, descriptor config) {
   cudnnBackendNumericalNote_t notes[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
   descriptor engine = NULL;
   int64_t n = 0, count = 0;
-  bool ok = cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine) == CUDNN_STATUS_SUCCESS &&
-            cudnnBackendGetAttribute(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
-                                     &n, &engine) == CUDNN_STATUS_SUCCESS &&
-            cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
-                                     CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &count, notes) == CUDNN_STATUS_SUCCESS;
+  bool ok = TRY(f, cudnnBackendCreateDescriptor, CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine) &&
+            TRY(f, cudnnBackendGetAttribute, config, CUDNN_ATTR_ENGINECFG_ENGINE,
+                CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &n, &engine) &&
+            TRY(f, cudnnBackendGetAttribute, engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE,
+                CUDNN_TYPE_NUMERICAL_NOTE, CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &count, notes);
   for (int64_t i = 0; ok && i < count; i++)
     ok = notes[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE || notes[i] == CUDNN_NUMERICAL_NOTE_STRICT_NAN_PROP;
   if (engine)
@@ -168,18 +228,18 @@ static bool acceptable(descriptor config) {
 }
 
 /* The execution plan of an engine configuration, or NULL where it cannot, or wants too much memory. */
-static descriptor plan_of(cudnnHandle_t handle, descriptor config) {
+static descriptor plan_of(failure *f, cudnnHandle_t handle, descriptor config) {
   descriptor plan = NULL;
   int64_t bytes = 0, n = 0;
-  if (cudnnBackendCreateDescriptor(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, &plan) != CUDNN_STATUS_SUCCESS)
+  if (!TRY(f, cudnnBackendCreateDescriptor, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, &plan))
     return NULL;
-  bool ok = cudnnBackendSetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle) ==
-                CUDNN_STATUS_SUCCESS &&
-            cudnnBackendSetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG,
-                                     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &config) == CUDNN_STATUS_SUCCESS &&
-            cudnnBackendFinalize(plan) == CUDNN_STATUS_SUCCESS &&
-            cudnnBackendGetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &n,
-                                     &bytes) == CUDNN_STATUS_SUCCESS &&
+  bool ok = TRY(f, cudnnBackendSetAttribute, plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1,
+                &handle) &&
+            TRY(f, cudnnBackendSetAttribute, plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG,
+                CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &config) &&
+            TRY(f, cudnnBackendFinalize, plan) &&
+            TRY(f, cudnnBackendGetAttribute, plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64,
+                1, &n, &bytes) &&
             bytes <= (int64_t)CONV_WORKSPACE;
   if (!ok) {
     cudnnBackendDestroyDescriptor(plan);
@@ -189,20 +249,21 @@ static descriptor plan_of(cudnnHandle_t handle, descriptor config) {
 }
 
 /* The engine configurations that cuDNN recommends for the graph, best first; returns how many. */
-static int configs_of(descriptor operations, cudnnBackendHeurMode_t mode, descriptor configs[CONFIGS]) {
-  graph g = {CUDNN_STATUS_SUCCESS};
+static int configs_of(failure *f, descriptor operations, cudnnBackendHeurMode_t mode,
+                      descriptor configs[CONFIGS]) {
+  graph g = {{CUDNN_STATUS_SUCCESS}};
   int64_t count = 0;
   descriptor d = begin(&g, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
   set_part(&g, d, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, operations);
   set(&g, d, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
   finish(&g, d);
-  for (int i = 0; i < CONFIGS && g.status == CUDNN_STATUS_SUCCESS; i++)
-    g.status = cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, &configs[i]);
-  if (g.status == CUDNN_STATUS_SUCCESS)
-    g.status = cudnnBackendGetAttribute(d, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR,
-                                        CONFIGS, &count, configs);
+  for (int i = 0; i < CONFIGS; i++)
+    TRY(&g.failed, cudnnBackendCreateDescriptor, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, &configs[i]);
+  bool ok = TRY(&g.failed, cudnnBackendGetAttribute, d, CUDNN_ATTR_ENGINEHEUR_RESULTS,
+                CUDNN_TYPE_BACKEND_DESCRIPTOR, CONFIGS, &count, configs);
   free_graph(&g);
-  return g.status == CUDNN_STATUS_SUCCESS ? (int)(count < CONFIGS ? count : CONFIGS) : 0;
+  *f = g.failed;
+  return !ok ? 0 : (int)(count < CONFIGS ? count : CONFIGS);
 }
 
 static void free_configs(descriptor configs[CONFIGS]) {
@@ -211,89 +272,194 @@ static void free_configs(descriptor configs[CONFIGS]) {
       cudnnBackendDestroyDescriptor(configs[i]);
 }
 
-/* The body of a plan's thread. */
-static void *make_plan(void *argument) {
-  const cudnnBackendHeurMode_t modes[] = {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_B, CUDNN_HEUR_MODE_FALLBACK};
-  conv_plan *plan = (conv_plan *)argument;
-  if (cudaSetDevice(plan->device) != cudaSuccess || cudnnCreate(&plan->handle) != CUDNN_STATUS_SUCCESS ||
-      cudnnSetStream(plan->handle, plan->stream) != CUDNN_STATUS_SUCCESS)
-    return NULL;
-  graph g = {CUDNN_STATUS_SUCCESS};
-  descriptor operations = graph_of(&g, plan->handle, &plan->shape);
-  for (int m = 0; m < 3 && g.status == CUDNN_STATUS_SUCCESS && !plan->execution; m++) {
-    descriptor configs[CONFIGS] = {NULL};
-    int n = configs_of(operations, modes[m], configs);
-    for (int i = 0; i < n && !plan->execution; i++)
-      if (acceptable(configs[i]))
-        plan->execution = plan_of(plan->handle, configs[i]);
-    free_configs(configs);
+/* The first engine of a list that will do; false: no use in looking further. */
+static bool look_in(conv_plan *plan, cudnnHandle_t handle, descriptor operations,
+                    cudnnBackendHeurMode_t mode) {
+  descriptor configs[CONFIGS] = {NULL};
+  failure offered = {CUDNN_STATUS_SUCCESS};
+  int n = configs_of(&offered, operations, mode, configs);
+  bool on = note(plan, &offered);
+  for (int i = 0; i < n && on && !plan->execution; i++) {
+    failure f = {CUDNN_STATUS_SUCCESS};
+    if (acceptable(&f, configs[i]))
+      plan->execution = plan_of(&f, handle, configs[i]);
+    on = note(plan, &f);
   }
+  free_configs(configs);
+  return on && !plan->execution;
+}
+
+static conv_made make_plan(conv_plan *plan, cudnnHandle_t handle) {
+  graph g = {{CUDNN_STATUS_SUCCESS}};
+  descriptor operations = graph_of(&g, handle, &plan->shape);
+  note(plan, &g.failed);
+  if (g.failed.status == CUDNN_STATUS_SUCCESS)
+    (void)(look_in(plan, handle, operations, CUDNN_HEUR_MODE_A) &&
+           look_in(plan, handle, operations, CUDNN_HEUR_MODE_B) &&
+           look_in(plan, handle, operations, CUDNN_HEUR_MODE_FALLBACK));
   free_graph(&g);
+  return plan->execution                               ? CONV_READY
+         : plan->failed.status == CUDNN_STATUS_SUCCESS ? CONV_NO_ENGINE
+                                                       : CONV_FAILED;
+}
+
+/* ---- the workers -------------------------------------------------------------------------------------------- */
+
+static void open_handle(worker *w) {
+  cudaError_t result = cudaSetDevice(w->all->device);
+  if (result != cudaSuccess) {
+    w->failed = (failure){CUDNN_STATUS_NOT_INITIALIZED, "cudaSetDevice"};
+    snprintf(w->failed.detail, sizeof w->failed.detail, "%s", cudaGetErrorString(result));
+    return;
+  }
+  TRY(&w->failed, cudnnCreate, &w->handle);
+  TRY(&w->failed, cudnnSetStream, w->handle, w->all->stream);
+}
+
+/* The body of a thread: makes plans, the oldest first, until all is to end. */
+static void *work(void *argument) {
+  worker *w = (worker *)argument;
+  cuda_convolutions *all = w->all;
+  open_handle(w);
+  pthread_mutex_lock(&all->lock);
+  for (;;) {
+    while (!all->pending && !all->closing)
+      pthread_cond_wait(&all->more, &all->lock);
+    if (all->closing)
+      break;
+    conv_plan *plan = all->pending;
+    all->pending = plan->next;
+    pthread_mutex_unlock(&all->lock);
+    plan->by = w;
+    plan->failed = w->failed;
+    conv_made made = CONV_FAILED;
+    if (w->failed.status == CUDNN_STATUS_SUCCESS) {
+      pthread_mutex_lock(&w->turn);
+      made = make_plan(plan, w->handle);
+      pthread_mutex_unlock(&w->turn);
+    }
+    pthread_mutex_lock(&all->lock);
+    plan->made = made;
+    pthread_cond_broadcast(&all->done);
+  }
+  pthread_mutex_unlock(&all->lock);
   return NULL;
+}
+
+/* One worker more, while there are fewer than cores. False: there is none at all. */
+static bool add_worker(cuda_convolutions *all) {
+  long cores = sysconf(_SC_NPROCESSORS_ONLN);
+  if (all->count < WORKERS && (all->count == 0 || all->count < cores)) {
+    worker *w = &all->workers[all->count];
+    w->all = all;
+    pthread_mutex_init(&w->turn, NULL);
+    if (pthread_create(&w->thread, NULL, work, w) == 0)
+      all->count++;
+    else
+      pthread_mutex_destroy(&w->turn);
+  }
+  return all->count > 0;
+}
+
+static cuda_convolutions *convolutions_of(ebb_context *c) {
+  cuda_state *s = cuda_of(c);
+  if (!s->convolutions && (s->convolutions = (cuda_convolutions *)calloc(1, sizeof *s->convolutions))) {
+    s->convolutions->device = s->device;
+    s->convolutions->stream = s->stream;
+    pthread_mutex_init(&s->convolutions->lock, NULL);
+    pthread_cond_init(&s->convolutions->more, NULL);
+    pthread_cond_init(&s->convolutions->done, NULL);
+  }
+  return s->convolutions;
 }
 
 /* ---- what conv3d.cu calls --------------------------------------------------------------------------------- */
 
 conv_plan *cuda_conv_plan(ebb_context *c, const char *op, const conv_shape *shape) {
-  cuda_state *s = cuda_of(c);
-  if (!s->convolutions)
-    s->convolutions = (cuda_convolutions *)calloc(1, sizeof *s->convolutions);
-  for (conv_plan *p = s->convolutions ? s->convolutions->plans : NULL; p; p = p->next)
+  cuda_convolutions *all = convolutions_of(c);
+  for (conv_plan *p = all ? all->first : NULL; p; p = p->next)
     if (memcmp(&p->shape, shape, sizeof *shape) == 0)
       return p;
-  conv_plan *plan = s->convolutions ? (conv_plan *)calloc(1, sizeof *plan) : NULL;
-  if (plan) {
-    plan->shape = *shape;
-    plan->device = s->device;
-    plan->stream = s->stream;
-  }
-  if (!plan || pthread_create(&plan->thread, NULL, make_plan, plan) != 0) {
-    free(plan);
+  conv_plan *plan = all && add_worker(all) ? (conv_plan *)calloc(1, sizeof *plan) : NULL;
+  if (!plan) {
     ebb_context_fail(c, "%s: no memory or no thread to make cuDNN's plan with", op);
     return NULL;
   }
-  plan->next = s->convolutions->plans;
-  return s->convolutions->plans = plan;
+  plan->shape = *shape;
+  pthread_mutex_lock(&all->lock);
+  if (all->last)
+    all->last->next = plan;
+  else
+    all->first = plan;
+  all->last = plan;
+  all->pending = all->pending ? all->pending : plan;
+  pthread_cond_signal(&all->more);
+  pthread_mutex_unlock(&all->lock);
+  return plan;
 }
 
-bool cuda_conv_ready(conv_plan *plan) {
-  if (!plan->joined)
-    pthread_join(plan->thread, NULL);
-  plan->joined = true;
-  return plan->execution != NULL;
+/* cuDNN's failure as the context's. */
+static void tell(ebb_context *c, const char *op, const char *what, const failure *f) {
+  ebb_context_fail(c, "%s: cuDNN %zu on %s cannot %s: %s says: %s: %s", op, cudnnGetVersion(), c->device,
+                   what, f->call, cudnnGetErrorString(f->status), f->detail);
+}
+
+conv_made cuda_conv_wait(ebb_context *c, const char *op, conv_plan *plan) {
+  cuda_convolutions *all = cuda_of(c)->convolutions;
+  pthread_mutex_lock(&all->lock);
+  while (plan->made == CONV_WAITING)
+    pthread_cond_wait(&all->done, &all->lock);
+  conv_made made = plan->made;
+  pthread_mutex_unlock(&all->lock);
+  if (made == CONV_FAILED)
+    tell(c, op,
+         "make its plan (it needs some memory beside ours, on the device and on the host, and its own "
+         "libraries "
+         "and NVRTC of the same CUDA)",
+         &plan->failed);
+  return made;
 }
 
 void cuda_conv_run(ebb_context *c, const char *op, conv_plan *plan, void *y, const void *x, const void *w,
                    const void *b, const void *r, void *workspace) {
   const int64_t ids[] = {X, W, B, R, Y};
   const void *const data[] = {x, w, b, r, y};
-  graph g = {CUDNN_STATUS_SUCCESS};
+  graph g = {{CUDNN_STATUS_SUCCESS}};
   descriptor pack = begin(&g, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
   set(&g, pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, 5, ids);
   set(&g, pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, 5, data);
   set(&g, pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &workspace);
   finish(&g, pack);
-  if (g.status == CUDNN_STATUS_SUCCESS)
-    g.status = cudnnBackendExecute(plan->handle, plan->execution, pack);
-  if (g.status != CUDNN_STATUS_SUCCESS) {
-    char detail[256] = "";
-    cudnnGetLastErrorString(detail, sizeof detail);
-    ebb_context_fail(c, "%s: cuDNN %zu on %s: %s: %s", op, cudnnGetVersion(), c->device,
-                     cudnnGetErrorString(g.status), detail);
-  }
+  pthread_mutex_lock(&plan->by->turn);
+  TRY(&g.failed, cudnnBackendExecute, plan->by->handle, plan->execution, pack);
+  pthread_mutex_unlock(&plan->by->turn);
+  if (g.failed.status != CUDNN_STATUS_SUCCESS)
+    tell(c, op, "run its plan", &g.failed);
   free_graph(&g);
 }
 
 void cuda_convolutions_close(cuda_convolutions *all) {
-  while (all && all->plans) {
-    conv_plan *plan = all->plans;
-    all->plans = plan->next;
-    cuda_conv_ready(plan);
+  if (!all)
+    return;
+  pthread_mutex_lock(&all->lock);
+  all->closing = true; /* what no worker has taken stays unmade */
+  pthread_cond_broadcast(&all->more);
+  pthread_mutex_unlock(&all->lock);
+  for (int i = 0; i < all->count; i++)
+    pthread_join(all->workers[i].thread, NULL);
+  for (conv_plan *plan = all->first, *next; plan; plan = next) {
+    next = plan->next;
     if (plan->execution)
       cudnnBackendDestroyDescriptor(plan->execution);
-    if (plan->handle)
-      cudnnDestroy(plan->handle);
     free(plan);
   }
+  for (int i = 0; i < all->count; i++) {
+    if (all->workers[i].handle)
+      cudnnDestroy(all->workers[i].handle);
+    pthread_mutex_destroy(&all->workers[i].turn);
+  }
+  pthread_cond_destroy(&all->more);
+  pthread_cond_destroy(&all->done);
+  pthread_mutex_destroy(&all->lock);
   free(all);
 }

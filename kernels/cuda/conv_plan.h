@@ -17,16 +17,21 @@ typedef struct conv_shape {
 
 #define CONV_WORKSPACE ((size_t)16 << 20) /* of every plan: engines that want more are passed over */
 
-/* cuDNN compiles the kernel of a plan, which takes half a second: a thread does it, from the first time that a
- * shape is asked for, so that a dry run starts all of them and none waits for another. */
+/* cuDNN compiles the kernel of a plan, which takes half a second: a few threads do it, from the first time that
+ * a shape is asked for and in that order, so that a dry run starts all of them. */
 typedef struct conv_plan conv_plan;
+typedef enum conv_made {
+  CONV_WAITING,
+  CONV_READY,
+  CONV_NO_ENGINE, /* cuDNN offers none, or those offered refuse: which hangs on shape, device and cuDNN alone */
+  CONV_FAILED     /* anything else; the context has the error */
+} conv_made;
 
 /* The plan of a shape, perhaps still in the making. NULL: an error of the context. */
 conv_plan *cuda_conv_plan(ebb_context *c, const char *op, const conv_shape *shape);
-/* Waits until the plan is made. False: cuDNN has no engine for the shape; what that hangs on is the shape, the
- * device and the version of cuDNN. */
-bool cuda_conv_ready(conv_plan *plan);
-/* All pointers aligned to 16 bytes; workspace of CONV_WORKSPACE bytes. The plan is ready. */
+/* Waits until the plan is made, or is known not to be: never CONV_WAITING. */
+conv_made cuda_conv_wait(ebb_context *c, const char *op, conv_plan *plan);
+/* All pointers aligned to 16 bytes; workspace of CONV_WORKSPACE bytes. The plan is CONV_READY. */
 void cuda_conv_run(ebb_context *c, const char *op, conv_plan *plan, void *y, const void *x, const void *w,
                    const void *b, const void *r, void *workspace);
 

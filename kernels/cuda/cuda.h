@@ -16,10 +16,11 @@
 extern "C" {
 #include "kernels/backend.h"
 }
+#include "kernels/cuda/limits.h"
 
-typedef struct cuda_ring cuda_ring;       /* backend.cu: page-locked pieces on their way to the device */
+typedef struct cuda_ring cuda_ring;         /* backend.cu: page-locked pieces on their way to the device */
 typedef struct cuda_products cuda_products; /* linear.cu: cuBLASLt's choices per shape */
-typedef struct cuda_convolutions cuda_convolutions; /* conv3d.cu: cuDNN's plans per shape */
+typedef struct cuda_convolutions cuda_convolutions; /* conv_plan.cu: cuDNN's plans per shape */
 typedef struct cuda_solvers cuda_solvers;           /* linalg.cu: cuBLAS's handle */
 
 typedef struct cuda_state {
@@ -27,10 +28,12 @@ typedef struct cuda_state {
   int processors;      /* streaming multiprocessors */
   int capability;      /* 80, 90 */
   size_t shared;       /* bytes of shared memory that one block may have: 99 to 227 KiB */
+  int shared_bytes;    /* of a multiprocessor; 0: attention.cu has not asked yet */
   cudaStream_t stream; /* all ops */
   cudaStream_t copies; /* downloads beside them */
   cudaEvent_t ready, landed;
   cuda_ring *ring;
+  cuda_limits limits;
   /* Made by the file that owns them when first needed, never inside a recording; freed by their own
    * function. */
   cuda_products *products;
@@ -63,6 +66,11 @@ static inline int64_t cuda_ceil(int64_t n, int64_t unit) {
 static inline size_t cuda_round_up(size_t bytes) {
   return (bytes + 255) & ~(size_t)255;
 }
+
+/* for (first, count): pieces of a total, at most so large. */
+#define CUDA_FOR_PIECES(total, most, first, count)                                                           \
+  for (int64_t first = 0, count = 0; (count = (total)-first < (most) ? (total)-first : (most)) > 0;          \
+       first += count)
 
 typedef __nv_bfloat16 bf16;
 

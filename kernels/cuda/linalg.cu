@@ -8,7 +8,7 @@
 enum {
   SIDE = 128,     /* of the block swept at once, and the largest matrix that one block inverts alone */
   STRIPE = 256,   /* rows of a symmetric result made by one product: left of its diagonal and little more */
-  BATCH = 32768,  /* matrices of one cuBLAS call */
+  BATCH = 32768,  /* matrices of one call: a grid has at most 65535 in its second and third dimension */
   SWEEPERS = 512, /* threads: 16 x 32, each with 8 x 4 numbers of a block */
   TILE = 32
 };
@@ -182,8 +182,9 @@ typedef struct product {
 
 static void multiply(ebb_context *c, const char *op, product p) {
   cublasHandle_t blas = blas_of(c, op);
-  for (int64_t first = 0; blas && first < p.batch; first += BATCH) {
-    int64_t count = p.batch - first < BATCH ? p.batch - first : BATCH;
+  if (!blas)
+    return;
+  CUDA_FOR_PIECES(p.batch, BATCH, first, count) {
     cublasStatus_t status = cublasDgemmStridedBatched(
         blas, p.tb ? CUBLAS_OP_T : CUBLAS_OP_N, p.ta ? CUBLAS_OP_T : CUBLAS_OP_N, (int)p.n, (int)p.m,
         (int)p.inner, &p.alpha, p.b + first * p.step_b, (int)p.ldb, p.step_b, p.a + first * p.step_a,
@@ -197,14 +198,9 @@ static void multiply(ebb_context *c, const char *op, product p) {
   }
 }
 
-/* Grids have at most 65535 in their second and third dimension. */
-#define FOR_BATCHES(total, first, count)                                                                     \
-  for (int64_t first = 0, count = 0; (count = (total)-first < BATCH ? (total)-first : BATCH) > 0;            \
-       first += count)
-
 static void mirror(ebb_context *c, double *a, int64_t batch, int64_t n) {
   unsigned tiles = (unsigned)cuda_ceil(n, TILE);
-  FOR_BATCHES(batch, first, count)
+  CUDA_FOR_PIECES(batch, BATCH, first, count)
   mirror_kernel<<<dim3(tiles, tiles, (unsigned)count), dim3(TILE, 8), 0, cuda_stream(c)>>>(a + first * n * n,
                                                                                            (int)n);
 }
@@ -234,7 +230,7 @@ void cuda_matmul(ebb_context *c, ebb_tensor y, ebb_tensor a, bool transpose_a, e
 void cuda_add_diagonal(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor shift) {
   int64_t n = a.shape[1];
   unsigned blocks = (unsigned)cuda_ceil(n * n, 2048);
-  FOR_BATCHES(a.shape[0], first, count)
+  CUDA_FOR_PIECES(a.shape[0], BATCH, first, count)
   add_diagonal_kernel<<<dim3(blocks, (unsigned)count), 256, 0, cuda_stream(c)>>>(
       cuda_at<double>(y) + first * n * n, cuda_at<const double>(a) + first * n * n,
       cuda_at<const double>(shift) + first, (int)n);
@@ -265,7 +261,7 @@ void cuda_spd_inverse(ebb_context *c, ebb_tensor t, void *scratch) {
   for (int64_t k = 0; k < n; k += SIDE) {
     int count = (int)(n - k < SIDE ? n - k : SIDE);
     unsigned columns = (unsigned)cuda_ceil(count, TILE);
-    FOR_BATCHES(batch, first, some)
+    CUDA_FOR_PIECES(batch, BATCH, first, some)
     take_panel_kernel<<<dim3(columns, rows, (unsigned)some), dim3(TILE, 8), 0, stream>>>(
         panel + first * n * count, a + first * n * n, (int)n, (int)k, count);
     sweep_kernel<<<(unsigned)batch, SWEEPERS, 0, stream>>>(d, SIDE, SIDE * SIDE, a + k * n + k, (int)n, n * n,
@@ -279,7 +275,7 @@ void cuda_spd_inverse(ebb_context *c, ebb_tensor t, void *scratch) {
                {end - row, end, count, batch, divided + row * count, panel, a + row * n, false, true, count,
                 count, n, n * count, n * count, n * n, -1, 1});
     }
-    FOR_BATCHES(batch, first, some)
+    CUDA_FOR_PIECES(batch, BATCH, first, some)
     put_panel_kernel<<<dim3(columns, rows, (unsigned)some), dim3(TILE, 8), 0, stream>>>(
         a + first * n * n, divided + first * n * count, d + first * SIDE * SIDE, (int)n, (int)k, count);
   }
