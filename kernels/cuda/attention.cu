@@ -1,5 +1,5 @@
-/* Attention in bfloat16 on tensor cores, head widths that are multiples of 8 up to 128: `flash` walks the keys
- * once with a running maximum. Up to 32 keys are attention_short.cu, everything else attention_general.cu. */
+/* Attention in bfloat16 on tensor cores, head widths that are multiples of 8 up to 128: `flash` walks the
+ * keys once with a running maximum. Up to 32 keys are attention_short.cu, everything else attention_general.cu. */
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/tensor_cores.cuh"
 
@@ -122,7 +122,7 @@ static __device__ __forceinline__ void shrink_frames(float *rows, int frames, co
       rows[f * PITCH] *= mine;
 }
 
-/* Scores of keys past the last are masked, and the last one's gains what it has to; s begins at column `key`. */
+/* Scores of keys past the last are masked, the last one's gains what it has to; s begins at column `key`. */
 template <int NT>
 static __device__ __forceinline__ void mask_past(float (&s)[NT][2][4], const attention_problem &p, int key) {
   constexpr int MT = 2;
@@ -227,7 +227,7 @@ move_maxima(float (&o)[2][W / 8][4], float (&max)[2][2], float (&sum)[2][2], flo
     }
 }
 
-/* The output's rows into shared memory, as bfloat16; their inverse sums and entropies into finals [2, ROWS]. */
+/* The output's rows into shared memory, as bfloat16; inverse sums and entropies into finals [2, ROWS]. */
 template <typename C, bool STATS>
 static __device__ __forceinline__ void put_rows(char *shared, float *finals, const float (&o)[2][C::W / 8][4],
                                                 const float (&sum)[2][2], const float (&entropy)[2][2],

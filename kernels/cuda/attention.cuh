@@ -1,5 +1,5 @@
-/* What attention.cu (tensor cores), attention_short.cu (the same for few keys) and attention_general.cu (any width,
- * float32) share: the shapes of a call, and how the rows of a query tile become statistics. */
+/* What attention.cu (tensor cores), attention_short.cu (the same for few keys) and attention_general.cu (any
+ * width, float32) share: the shapes of a call, and how the rows of a query tile become statistics. */
 #ifndef EBB_KERNELS_CUDA_ATTENTION_CUH
 #define EBB_KERNELS_CUDA_ATTENTION_CUH
 

@@ -53,9 +53,49 @@ static __device__ __forceinline__ float half_max(float x) {
   return x;
 }
 
+/* Values of rows `first` on of one slice into to [SLICE, COLUMNS]; zeros beyond M and `columns`. */
+template <int COLUMNS, typename T>
+static __device__ __forceinline__ void load_values(float *slices, const attention_problem &p, const T *v,
+                                                   int first, int columns) {
+  for (int i = (int)threadIdx.x; i < SLICE * COLUMNS; i += 256) {
+    int row = first + i / COLUMNS, column = i % COLUMNS;
+    slices[i] = row < p.M && column < columns ? to_float(v[(int64_t)row * p.D + column]) : 0.0f;
+  }
+}
+
+/* part += weights v of one slice. */
+template <int COLUMNS>
+static __device__ __forceinline__ void multiply_values(float (&part)[4][COLUMNS / 64][4],
+                                                       const float (&weights)[TILE][TILE + 4],
+                                                       const float *slices, int ty, int tx, int slice) {
+  constexpr int QUADS = COLUMNS / 64;
+#pragma unroll 1
+  for (int d = 0; d < SLICE; d += 4) {
+    float4 a[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+      a[i] = *(const float4 *)&weights[ty + 16 * i][slice + d];
+#pragma unroll
+    for (int e = 0; e < 4; e++)
+#pragma unroll
+      for (int j = 0; j < QUADS; j++) {
+        float4 b = *(const float4 *)(slices + (d + e) * COLUMNS + 4 * tx + 64 * j);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          float w = e == 0 ? a[i].x : e == 1 ? a[i].y : e == 2 ? a[i].z : a[i].w;
+          part[i][j][0] = fmaf(w, b.x, part[i][j][0]);
+          part[i][j][1] = fmaf(w, b.y, part[i][j][1]);
+          part[i][j][2] = fmaf(w, b.z, part[i][j][2]);
+          part[i][j][3] = fmaf(w, b.w, part[i][j][3]);
+        }
+      }
+  }
+}
+
 /* One tile of queries of one sample (z) and COLUMNS of the output's columns of one head (y): wide heads are
  * cut, and every part computes the scores again. 256 threads as [16 ty][16 tx]: scores of rows ty + 16 i and
- * keys tx + 16 j; output of the same rows and columns 4 tx + 64 j. */
+ * keys tx + 16 j; output of the same rows and columns 4 tx + 64 j. Frames' ends stand in the
+ * body: as a function they get other, longer code. */
 template <typename T, int COLUMNS, bool STATS>
 __global__ __launch_bounds__(256, STATS ? 1 : 2) void attend(const attention_problem p, int cuts, T *out,
                                                              const T *q, const T *k, const T *v) {
@@ -138,32 +178,9 @@ __global__ __launch_bounds__(256, STATS ? 1 : 2) void attend(const attention_pro
     float part[4][QUADS][4] = {}; /* p v of this tile */
     for (int slice = 0; slice < TILE && key + slice < p.M; slice += SLICE) {
       __syncthreads();
-      for (int i = (int)threadIdx.x; i < SLICE * COLUMNS; i += 256) {
-        int row = key + slice + i / COLUMNS, column = i % COLUMNS;
-        slices[i] = row < p.M && column < columns ? to_float(v[(int64_t)row * p.D + column]) : 0.0f;
-      }
+      load_values<COLUMNS>(slices, p, v, key + slice, columns);
       __syncthreads();
-#pragma unroll 1
-      for (int d = 0; d < SLICE; d += 4) {
-        float4 a[4];
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-          a[i] = *(const float4 *)&weights[ty + 16 * i][slice + d];
-#pragma unroll
-        for (int e = 0; e < 4; e++)
-#pragma unroll
-          for (int j = 0; j < QUADS; j++) {
-            float4 b = *(const float4 *)(slices + (d + e) * COLUMNS + 4 * tx + 64 * j);
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-              float w = e == 0 ? a[i].x : e == 1 ? a[i].y : e == 2 ? a[i].z : a[i].w;
-              part[i][j][0] = fmaf(w, b.x, part[i][j][0]);
-              part[i][j][1] = fmaf(w, b.y, part[i][j][1]);
-              part[i][j][2] = fmaf(w, b.z, part[i][j][2]);
-              part[i][j][3] = fmaf(w, b.w, part[i][j][3]);
-            }
-          }
-      }
+      multiply_values<COLUMNS>(part, weights, slices, ty, tx, slice);
     }
 #pragma unroll
     for (int i = 0; i < 4; i++)

@@ -17,8 +17,8 @@ static __device__ __forceinline__ void take_keys(uint4 (&keys)[NT][GROUPS], cons
                                    : make_uint4(0, 0, 0, 0);
 }
 
-/* Values as operands. Column g of tile j of a group is the group's column 8 (g/2) + 2j + g%2: the same lanes write
- * 16 bytes. */
+/* Values as operands. Column g of tile j of a group is the group's column 8 (g/2) + 2j + g%2: the same lanes
+ * write 16 bytes. */
 template <int SLICES, int GROUPS>
 static __device__ __forceinline__ void take_values(uint32_t (&values)[SLICES][GROUPS][4][2],
                                                    const attention_problem &p, const bf16 *v, int g, int t) {
