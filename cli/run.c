@@ -161,7 +161,8 @@ int ebb_probe_command(int argc, char **argv) {
   const char *run = NULL;
   overrides o = {0};
   const ebb_option options[] = {{"set", EBB_OPTION_LIST, &o.sets, "KEY=VALUE",
-                                 "overrides a key of the run's config, e.g. probe.preset=referee", 0, 0, NULL},
+                                 "overrides a key of the run's config, e.g. probe.preset=referee", 0, 0,
+                                 NULL},
                                 DEVICE_OPTION(&o.device)};
   const ebb_command command = {
       "probe RUN [--set probe.KEY=VALUE] [--device NAME]",

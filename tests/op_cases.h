@@ -27,11 +27,11 @@ struct op_case {
   uint64_t seed;
   double tolerance; /* relative L2 error of each output; 0: exact */
   op_tensor t[OP_TENSORS];
-  int i[3];             /* heads, activation, frames, patch: what the op has */
-  double f[2];          /* eps, or two factors */
-  bool f64;             /* tensors are float64 */
-  bool large;           /* too slow for the definition: for the micro-benchmark and device against CPU */
-  bool huge;            /* full size, gigabytes: for devices, and for the micro-benchmark alone; large as well */
+  int i[3];    /* heads, activation, frames, patch: what the op has */
+  double f[2]; /* eps, or two factors */
+  bool f64;    /* tensors are float64 */
+  bool large;  /* too slow for the definition: for the micro-benchmark and device against CPU */
+  bool huge;   /* full size, gigabytes: for devices, and for the micro-benchmark alone; large as well */
   int64_t first_sample; /* where the batch starts in the drawn values: op_case_sample() */
   unsigned bf16;        /* bit i: the numbers of tensor i are bfloat16; of op_case_halves() */
   bool widened;         /* and are given as float32 all the same, to a backend that has no bfloat16 */

@@ -56,8 +56,10 @@ static inline void cuda_launched(ebb_context *c, const char *op) {
 }
 
 /* Lets a kernel use more than 48 KiB of dynamic shared memory. */
-template <typename Kernel> static inline bool cuda_shared(ebb_context *c, const char *op, Kernel kernel, size_t bytes) {
-  return cuda_ok(c, op, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+template <typename Kernel>
+static inline bool cuda_shared(ebb_context *c, const char *op, Kernel kernel, size_t bytes) {
+  return cuda_ok(c, op,
+                 cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
 }
 
 static inline int64_t cuda_ceil(int64_t n, int64_t unit) {
@@ -153,7 +155,8 @@ void cuda_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor co
                        float eps);
 void cuda_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act);
 void cuda_timestep_embedding(ebb_context *c, ebb_tensor y, ebb_tensor t);
-size_t cuda_attention_scratch(ebb_context *c, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k, int heads);
+size_t cuda_attention_scratch(ebb_context *c, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
+                              int heads);
 void cuda_attention(ebb_context *c, ebb_tensor out, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
                     ebb_tensor v, int heads, int64_t repeats, void *scratch);
 void cuda_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, int heads,
@@ -168,14 +171,17 @@ void cuda_channel_affine(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor 
 void cuda_clamp(ebb_context *c, ebb_tensor y, ebb_tensor x, float low, float high);
 void cuda_patchify(ebb_context *c, ebb_tensor y, ebb_tensor x, const int patch[3]);
 void cuda_unpatchify(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[3]);
-size_t cuda_convolution_scratch(ebb_context *c, ebb_convolution which, ebb_tensor y, ebb_tensor x, ebb_tensor norm,
-                                ebb_tensor w, ebb_tensor residual);
-void cuda_conv3d_causal(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor norm, ebb_tensor w, ebb_tensor b,
-                        ebb_tensor residual, void *scratch);
-void cuda_downsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, void *scratch);
-void cuda_downsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, void *scratch);
+size_t cuda_convolution_scratch(ebb_context *c, ebb_convolution which, ebb_tensor y, ebb_tensor x,
+                                ebb_tensor norm, ebb_tensor w, ebb_tensor residual);
+void cuda_conv3d_causal(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor norm, ebb_tensor w,
+                        ebb_tensor b, ebb_tensor residual, void *scratch);
+void cuda_downsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b,
+                           void *scratch);
+void cuda_downsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b,
+                          void *scratch);
 void cuda_upsample_space(ebb_context *c, ebb_tensor y, ebb_tensor x);
-void cuda_upsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, void *scratch);
+void cuda_upsample_time(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b,
+                        void *scratch);
 size_t cuda_pool_scratch(ebb_context *c, ebb_tensor x, int64_t frames);
 void cuda_pool_mean(ebb_context *c, ebb_tensor y, ebb_tensor x, void *scratch);
 void cuda_pool_frames(ebb_context *c, ebb_tensor y, ebb_tensor x, void *scratch);
