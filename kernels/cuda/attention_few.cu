@@ -94,7 +94,7 @@ static __global__ void weights(T *__restrict__ p, const T *__restrict__ q, const
       p[item * M + m] = from_float<T>(score[m]);
 }
 
-/* The same for heads of P = 8 G numbers in bfloat16, all samples with one k: a warp takes whole rows, a lane eight
+/* The same for heads of P = 8 G numbers in bfloat16 and one k: a warp takes whole rows, a lane eight
  * numbers at a time, so that G neighbouring lanes have a head; the keys wait in shared memory. */
 template <int G, int M>
 static __global__ void weights_of_rows(bf16 *__restrict__ p, const bf16 *__restrict__ q,
@@ -148,20 +148,23 @@ static __global__ void project(T *__restrict__ u, const T *__restrict__ v, const
 
 /* ---- launchers --------------------------------------------------------------------------------------- */
 
+/* A launch for all samples that share their keys: the path does not hang on the batch. */
 template <int G, int M>
 static void launch_rows(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, float repeats) {
   const int D = (int)q.shape[2];
-  const int64_t rows = ebb_rows(q), blocks = cuda_ceil(rows, WARPS),
-                most = 8 * (int64_t)cuda_of(c)->processors;
-  weights_of_rows<G, M><<<(unsigned)(blocks < most ? blocks : most), 32 * WARPS, (size_t)M * D * sizeof(bf16),
-                          cuda_stream(c)>>>(cuda_at<bf16>(p), cuda_at<bf16>(q), cuda_at<bf16>(k), rows, D,
-                                            1.0f / sqrtf(8.0f * G), repeats);
+  const int64_t texts = k.shape[0], rows = ebb_rows(q) / texts;
+  const int64_t blocks = cuda_ceil(rows, WARPS), most = 8 * (int64_t)cuda_of(c)->processors;
+  for (int64_t t = 0; t < texts; t++)
+    weights_of_rows<G, M>
+        <<<(unsigned)(blocks < most ? blocks : most), 32 * WARPS, (size_t)M * D * sizeof(bf16),
+           cuda_stream(c)>>>(cuda_at<bf16>(p) + t * rows * ebb_last(p), cuda_at<bf16>(q) + t * rows * D,
+                             cuda_at<bf16>(k) + t * M * D, rows, D, 1.0f / sqrtf(8.0f * G), repeats);
 }
 
-/* True when the rows were taken: heads of 64 or 128, one k whose copy fits into what a block always has. */
+/* True when the rows were taken: heads of 64 or 128, and keys whose copy fits into what a block always has. */
 template <int G>
 static bool take_rows(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, float repeats) {
-  if (k.shape[0] != 1 || ebb_bytes(k) > 48 << 10)
+  if (k.shape[1] * k.shape[2] * (int64_t)sizeof(bf16) > 48 << 10)
     return false;
   switch (k.shape[1]) {
   case 1:
