@@ -50,11 +50,118 @@ static __device__ void margins(float *margin, const float *z, const float *w, in
   }
 }
 
+/* pull [count,K]: margins -> what each pulls at the weights, -y sigma(-y f) / count. in: rows of the batch. */
+template <int K>
+static __device__ __forceinline__ void pulls(float *pull, const adam_args &args, const int64_t (&set)[K],
+                                             const int64_t *in, int count) {
+  for (int e = threadIdx.x; e < count * K; e += THREADS) {
+    float yi = args.y[set[e % K] * args.rows + in[e / K]];
+    pull[e] = -yi / (1.0f + expf(yi * pull[e])) / (float)count;
+  }
+}
+
+/* One step of Adam on the live w shared [K,d+1]; moment [K,2,d+1]; size: the rate over its bias correction, root: the
+ * second moment's, as torch has them. */
+template <int K>
+static __device__ __forceinline__ void descend(float *w, float *moment, const float *pull, const float *z,
+                                               const int64_t *in, int count, int64_t d, const bool (&live)[K],
+                                               float size, float root, float decay) {
+  int64_t stride = d + 1;
+  for (int64_t j = threadIdx.x; j < stride; j += THREADS) {
+    float g[K] = {};
+#pragma unroll 8
+    for (int i = 0; i < count; i++) {
+      float v = j < d ? z[in[i] * d + j] : 1.0f;
+#pragma unroll
+      for (int k = 0; k < K; k++)
+        g[k] += pull[i * K + k] * v;
+    }
+#pragma unroll
+    for (int k = 0; k < K; k++)
+      if (live[k]) {
+        float *m = moment + (2 * k) * stride + j, *v = m + stride, now_w = w[k * stride + j];
+        float slope = g[k] + decay * now_w;
+        *m = 0.9f * *m + 0.1f * slope;
+        *v = 0.999f * *v + 0.001f * slope * slope;
+        w[k * stride + j] = now_w - size * *m / (sqrtf(*v) / root + 1e-8f);
+      }
+  }
+}
+
+/* right [WARPS,K]: each warp's share of twice the hits on rows [from, end), ties 1. `batch` rows at a time, where the
+ * margins have room. */
+template <int K>
+static __device__ __forceinline__ void judge(int (*right)[K], float *pull, const float *w, const float *z,
+                                             const adam_args &args, const int64_t (&set)[K], int64_t from,
+                                             int64_t end) {
+  int t = threadIdx.x, hit[K] = {};
+  for (int64_t at = from; at < end; at += args.adam.batch) {
+    int count = (int)(end - at < args.adam.batch ? end - at : args.adam.batch);
+    margins<K>(pull, z, w, args.d, args.d + 1, count, [=](int i) { return at + i; });
+    __syncthreads();
+#pragma unroll
+    for (int k = 0; k < K; k++)
+      for (int i = t; i < count; i += THREADS) {
+        float v = args.y[set[k] * args.rows + at + i] * pull[i * K + k];
+        hit[k] += v > 0 ? 2 : v == 0 && args.y[set[k] * args.rows + at + i] != 0;
+      }
+    __syncthreads();
+  }
+#pragma unroll
+  for (int k = 0; k < K; k++) {
+    for (int offset = 16; offset > 0; offset >>= 1)
+      hit[k] += __shfl_xor_sync(0xffffffffu, hit[k], offset);
+    if (t % 32 == 0)
+      right[t / 32][k] = hit[k];
+  }
+}
+
+/* After an epoch: the weights with the most hits so far go to args.w; a label set without better ones for `patience`
+ * epochs is no longer live. */
+template <int K>
+static __device__ __forceinline__ void keep(const adam_args &args, const int (*right)[K], const float *w,
+                                            const int64_t (&set)[K], int64_t epoch, int (&best)[K],
+                                            int64_t (&best_epoch)[K], int (&stale)[K], bool (&live)[K]) {
+  int64_t stride = args.d + 1;
+#pragma unroll
+  for (int k = 0; k < K; k++) {
+    int all = 0;
+    for (int s = 0; s < WARPS; s++)
+      all += right[s][k];
+    if (!live[k])
+      continue;
+    if (all > best[k]) {
+      best[k] = all;
+      best_epoch[k] = epoch + 1;
+      stale[k] = 0;
+      for (int64_t j = threadIdx.x; j < stride; j += THREADS)
+        args.w[set[k] * stride + j] = w[k * stride + j];
+    } else
+      live[k] = ++stale[k] < args.adam.patience;
+  }
+}
+
+/* f: the fit's margins of all rows, for the label sets that there are. */
+template <int K>
+static __device__ __forceinline__ void say_margins(float *pull, const float *w, const float *z,
+                                                   const adam_args &args, const int64_t (&set)[K],
+                                                   int first) {
+  for (int64_t at = 0; at < args.rows; at += args.adam.batch) {
+    int count = (int)(args.rows - at < args.adam.batch ? args.rows - at : args.adam.batch);
+    __syncthreads();
+    margins<K>(pull, z, w, args.d, args.d + 1, count, [=](int i) { return at + i; });
+    __syncthreads();
+    for (int e = threadIdx.x; e < count * K; e += THREADS)
+      if (first + e % K < args.sets)
+        args.f[set[e % K] * args.rows + at + e / K] = pull[e];
+  }
+}
+
 template <int K> static __global__ __launch_bounds__(THREADS) void adam_kernel(adam_args args) {
   extern __shared__ float shared[];
   int64_t d = args.d, rows = args.rows, stride = d + 1, b = blockIdx.x, n = args.n;
   int t = threadIdx.x, first = blockIdx.y * K, sets = args.sets;
-  float *w = shared, *pull = w + K * stride; /* [batch,K] margins, then -y sigma(-y f) / batch */
+  float *w = shared, *pull = w + K * stride; /* [batch,K] */
   __shared__ int right[WARPS][K];
   const float *z = args.z + b * rows * d;
   float *moment = args.scratch + (b * gridDim.y + blockIdx.y) * K * 2 * stride;
@@ -80,90 +187,32 @@ template <int K> static __global__ __launch_bounds__(THREADS) void adam_kernel(a
   for (int64_t i = 0; i < n; i += THREADS)
     trained += __syncthreads_count(i + t < n && order[i + t] >= 0);
   double bias1 = 1, bias2 = 1;
-  int64_t epoch = 0;
-  for (; epoch < args.total; epoch++) {
+  for (int64_t epoch = 0; epoch < args.total; epoch++) {
     bool any = false;
 #pragma unroll
     for (int k = 0; k < K; k++)
       any = any || live[k];
     if (!any)
       break;
-    const int64_t *now = order + epoch * n;
     for (int64_t at = 0; at < trained; at += args.adam.batch) {
       int count = (int)(trained - at < args.adam.batch ? trained - at : args.adam.batch);
-      const int64_t *in = now + at;
+      const int64_t *in = order + epoch * n + at;
       __syncthreads();
       margins<K>(pull, z, w, d, stride, count, [=](int i) { return in[i]; });
       __syncthreads();
-      for (int e = t; e < count * K; e += THREADS) {
-        float yi = args.y[set[e % K] * rows + in[e / K]];
-        pull[e] = -yi / (1.0f + expf(yi * pull[e])) / (float)count;
-      }
+      pulls<K>(pull, args, set, in, count);
       __syncthreads();
       bias1 *= 0.9;
       bias2 *= 0.999;
-      float size = (float)(rate / (1 - bias1)), root = (float)sqrt(1 - bias2);
-      for (int64_t j = t; j < stride; j += THREADS) {
-        float g[K] = {};
-#pragma unroll 8
-        for (int i = 0; i < count; i++) {
-          float v = j < d ? z[in[i] * d + j] : 1.0f;
-#pragma unroll
-          for (int k = 0; k < K; k++)
-            g[k] += pull[i * K + k] * v;
-        }
-#pragma unroll
-        for (int k = 0; k < K; k++)
-          if (live[k]) {
-            float *m = moment + (2 * k) * stride + j, *v = m + stride, now_w = w[k * stride + j];
-            float slope = g[k] + decay * now_w;
-            *m = 0.9f * *m + 0.1f * slope;
-            *v = 0.999f * *v + 0.001f * slope * slope;
-            w[k * stride + j] = now_w - size * *m / (sqrtf(*v) / root + 1e-8f);
-          }
-      }
+      descend<K>(w, moment, pull, z, in, count, d, live, (float)(rate / (1 - bias1)), (float)sqrt(1 - bias2),
+                 decay);
     }
     if (!validated)
       continue;
-    /* Judged `batch` rows at a time, where the margins have room. */
     __syncthreads();
-    int hit[K] = {};
-    for (int64_t at = judged_first; at < judged_end; at += args.adam.batch) {
-      int count = (int)(judged_end - at < args.adam.batch ? judged_end - at : args.adam.batch);
-      margins<K>(pull, z, w, d, stride, count, [=](int i) { return at + i; });
-      __syncthreads();
-#pragma unroll
-      for (int k = 0; k < K; k++)
-        for (int i = t; i < count; i += THREADS) {
-          float v = args.y[set[k] * rows + at + i] * pull[i * K + k];
-          hit[k] += v > 0 ? 2 : v == 0 && args.y[set[k] * rows + at + i] != 0;
-        }
-      __syncthreads();
-    }
-#pragma unroll
-    for (int k = 0; k < K; k++) {
-      for (int offset = 16; offset > 0; offset >>= 1)
-        hit[k] += __shfl_xor_sync(0xffffffffu, hit[k], offset);
-      if (t % 32 == 0)
-        right[t / 32][k] = hit[k];
-    }
+    judge<K>(right, pull, w, z, args, set, judged_first, judged_end);
     __syncthreads();
-#pragma unroll
-    for (int k = 0; k < K; k++) {
-      int all = 0;
-      for (int s = 0; s < WARPS; s++)
-        all += right[s][k];
-      if (!live[k])
-        continue;
-      if (all > best[k]) {
-        best[k] = all;
-        best_epoch[k] = epoch + 1;
-        stale[k] = 0;
-        for (int64_t j = t; j < stride; j += THREADS)
-          args.w[set[k] * stride + j] = w[k * stride + j];
-      } else
-        live[k] = ++stale[k] < args.adam.patience;
-    }
+    keep<K>(args, right, w, set, epoch, best, best_epoch, stale, live);
     __syncthreads();
   }
   __syncthreads();
@@ -183,15 +232,7 @@ template <int K> static __global__ __launch_bounds__(THREADS) void adam_kernel(a
       args.accuracy[set[k]] = validated ? 0.5f * (float)best[k] / (float)labelled : nanf("");
     }
   }
-  for (int64_t at = 0; at < rows; at += args.adam.batch) { /* of all rows, by the fit */
-    int count = (int)(rows - at < args.adam.batch ? rows - at : args.adam.batch);
-    __syncthreads();
-    margins<K>(pull, z, w, d, stride, count, [=](int i) { return at + i; });
-    __syncthreads();
-    for (int e = t; e < count * K; e += THREADS)
-      if (first + e % K < sets)
-        args.f[set[e % K] * rows + at + e / K] = pull[e];
-  }
+  say_margins<K>(pull, w, z, args, set, first);
 }
 
 /* ---- launchers --------------------------------------------------------------------------------------- */

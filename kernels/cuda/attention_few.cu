@@ -116,10 +116,7 @@ static __global__ void weights_of_rows(bf16 *__restrict__ p, const bf16 *__restr
 #pragma unroll
       for (int m = 0; m < M; m++) {
         float sum = unit < units ? dot_of_eight(mine, keys[m * units + unit]) : 0;
-#pragma unroll
-        for (int offset = G / 2; offset > 0; offset >>= 1)
-          sum += __shfl_xor_sync(0xffffffffu, sum, offset);
-        score[m] = scale * sum;
+        score[m] = scale * warp_sum<G>(sum);
       }
       softmax(score, M, repeats);
       const int m = lane % G;

@@ -41,18 +41,6 @@ static __device__ __forceinline__ void multiply_slice(float (&s)[4][4], const fl
   }
 }
 
-/* Over the 16 threads that share rows. */
-static __device__ __forceinline__ float half_sum(float x) {
-  for (int offset = 8; offset > 0; offset >>= 1)
-    x += __shfl_xor_sync(0xffffffffu, x, offset);
-  return x;
-}
-static __device__ __forceinline__ float half_max(float x) {
-  for (int offset = 8; offset > 0; offset >>= 1)
-    x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, offset));
-  return x;
-}
-
 /* Values of rows `first` on of one slice into to [SLICE, COLUMNS]; zeros beyond M and `columns`. */
 template <int COLUMNS, typename T>
 static __device__ __forceinline__ void load_values(float *slices, const attention_problem &p, const T *v,
@@ -141,7 +129,7 @@ __global__ __launch_bounds__(256, STATS ? 1 : 2) void attend(const attention_pro
         s[i][j] = past > 0 ? LOWEST : past == 0 ? s[i][j] + p.extra : s[i][j];
         best = fmaxf(best, s[i][j]);
       }
-      best = fmaxf(top[i], half_max(best));
+      best = fmaxf(top[i], warp_max<16>(best));
       float moved = __fmul_rn(best - top[i], p.scale);
       top[i] = best;
       shrink[i] = exp2f(-moved);
@@ -170,7 +158,7 @@ __global__ __launch_bounds__(256, STATS ? 1 : 2) void attend(const attention_pro
 #pragma unroll
           for (int j = 0; j < 4; j++)
             upto -= key + tx + 16 * j >= frame_end ? s[i][j] : 0.0f;
-          upto = half_sum(upto);
+          upto = warp_sum<16>(upto);
           if (tx == 0)
             rows[frame * ATTENTION_PITCH(TILE) + ty + 16 * i] = upto;
         }
@@ -196,9 +184,9 @@ __global__ __launch_bounds__(256, STATS ? 1 : 2) void attend(const attention_pro
 #pragma unroll
   for (int i = 0; i < 4; i++) {
     int row = ty + 16 * i;
-    float total = half_sum(sum[i]), inverse = 1.0f / total;
+    float total = warp_sum<16>(sum[i]), inverse = 1.0f / total;
     if (STATS) {
-      float mean = half_sum(entropy[i]) / total;
+      float mean = warp_sum<16>(entropy[i]) / total;
       if (tx == 0) {
         finals[row] = inverse;
         finals[TILE + row] = 0.693147181f * (log2f(total) - mean);

@@ -22,14 +22,7 @@ struct cuda_ring {
 
 /* ---- kernels ----------------------------------------------------------------------------------------- */
 
-template <typename From> static __device__ float as_float(From x);
-template <> __device__ float as_float<float>(float x) {
-  return x;
-}
-template <> __device__ float as_float<bf16>(bf16 x) {
-  return __bfloat162float(x);
-}
-template <> __device__ float as_float<__half>(__half x) {
+static __device__ __forceinline__ float to_float(__half x) { /* files have it, ops do not */
   return __half2float(x);
 }
 
@@ -38,7 +31,7 @@ template <typename From, typename To>
 static __global__ void convert_piece(To *__restrict__ to, const From *__restrict__ from, int64_t n) {
   for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < n;
        i += (int64_t)gridDim.x * blockDim.x)
-    to[i] = from_float<To>(as_float<From>(from[i]));
+    to[i] = from_float<To>(to_float(from[i]));
 }
 
 /* ---- errors ------------------------------------------------------------------------------------------ */
@@ -54,7 +47,7 @@ bool cuda_ok(ebb_context *c, const char *op, cudaError_t result) {
 
 /* ---- opening and memory ------------------------------------------------------------------------------ */
 
-/* Why there is none, for the message of who asked for one. */
+/* How many; *why: why there are none, for the message of who asked for one. */
 static int count_devices(const char **why) {
   int count = 0;
   cudaError_t result = cudaGetDeviceCount(&count);

@@ -119,14 +119,14 @@ template <> __device__ __forceinline__ bf16 from_float<bf16>(float x) {
   return __float2bfloat16_rn(x);
 }
 
-/* Sum and maximum over a warp, in every lane. */
-static __device__ __forceinline__ float warp_sum(float x) {
-  for (int offset = 16; offset > 0; offset >>= 1)
+/* Sum and maximum over a warp, or over each LANES neighbouring lanes of it, in every lane. */
+template <int LANES = 32> static __device__ __forceinline__ float warp_sum(float x) {
+  for (int offset = LANES / 2; offset > 0; offset >>= 1)
     x += __shfl_xor_sync(0xffffffffu, x, offset);
   return x;
 }
-static __device__ __forceinline__ float warp_max(float x) {
-  for (int offset = 16; offset > 0; offset >>= 1)
+template <int LANES = 32> static __device__ __forceinline__ float warp_max(float x) {
+  for (int offset = LANES / 2; offset > 0; offset >>= 1)
     x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, offset));
   return x;
 }
