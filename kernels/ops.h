@@ -71,11 +71,18 @@ void ebb_timestep_embedding(ebb_context *c, ebb_tensor y, ebb_tensor t);
 /* ---- attention: attention.c -------------------------------------------------------------------------- */
 
 /* What the map of a self- or cross-attention was like, without the map ever existing. Queries fall into Tq
- * frames of S/Tq tokens, keys into Tk frames. Each tensor may be absent. p is the softmax row of a query. */
+ * frames of S/Tq tokens, keys into Tk frames. Each tensor may be absent. p is the softmax row of a query; the
+ * spatial offsets are those of rows y and columns x in frames of S/T = H*W tokens, w fastest. */
 typedef struct ebb_attention_stats {
   ebb_tensor mass; /* [B,N,Tq,Tk]: mean over the queries of a frame of the sum of p over the keys of a frame;
                       rows add to 1 */
   ebb_tensor entropy; /* [B,N,Tq]: mean over the queries of a frame of -sum p ln p, in nats */
+  ebb_tensor lag;     /* [B,N,2T-1], T = Tq = Tk: mean over all queries of the sum of p over the keys whose frame
+                         is i - (T-1) frames after the query's; adds to 1 */
+  ebb_tensor rows;    /* [B,N,H]: mean over all queries of the sum of p over the keys |y_key - y_query| = i rows
+                         away, in any frame; adds to 1. With `columns` always: they say what H and W are */
+  ebb_tensor columns; /* [B,N,W]: likewise |x_key - x_query| = i */
+  ebb_tensor lse;     /* [B,N,S]: ln sum e^(q k' / sqrt(P)) of every query, in nats */
 } ebb_attention_stats;
 
 /* out = softmax(q k' / sqrt(P)) v per head. q, out [B,S,D], k, v [B,M,D] or [1,M,D], the same for all
