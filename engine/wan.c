@@ -353,13 +353,6 @@ static void wan_moment(ebb_model *m, const ebb_condition *cond, int64_t moment) 
   ebb_convert(m->context, k->now, ebb_at(k->modulation, moment));
 }
 
-static void cross_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, const block *b, float eps) {
-  if (ebb_present(b->cross_norm.w))
-    ebb_layer_norm(c, y, x, b->cross_norm.w, b->cross_norm.b, eps);
-  else
-    ebb_convert(c, y, x);
-}
-
 /* y <- CrossAttention(q, text) of block l. Few keys: the map [B,S,N*M] first, over a's memory, then one narrow
  * product. */
 static void attend_to_text(const ebb_model *m, int l, const activations *t, const ebb_condition *cond) {
@@ -395,7 +388,7 @@ static void forward_block(const ebb_model *m, int l, const activations *t, const
   ebb_attention_stats room;
   const ebb_attention_stats *stats = ebb_tap_stats(tap, l, &room);
 
-  /* x <- x + gate1 * SelfAttention(h) */
+  /* x <- x + gate1 * SelfAttention(h); h <- norm(x) * w + b */
   ebb_tap_tokens(tap, EBB_BLOCK_IN, l, t->x);
   linear(c, t->q, t->h, b->self.q, EBB_IDENTITY);
   linear(c, t->k, t->h, b->self.k, EBB_IDENTITY);
@@ -404,11 +397,10 @@ static void forward_block(const ebb_model *m, int l, const activations *t, const
   ebb_qk_norm_rope(c, t->k, b->self.norm_k, k->cos, k->sin, heads, w->eps);
   ebb_attention(c, t->a, stats, t->q, t->k, t->v, heads, 1);
   linear(c, t->y, t->a, b->self.out, EBB_IDENTITY);
-  ebb_gate_add(c, t->x, t->y, of.gate1);
+  ebb_gate_add_layer_norm(c, t->h, t->x, t->y, of.gate1, b->cross_norm.w, b->cross_norm.b, w->eps);
   ebb_tap_tokens(tap, EBB_ATTN_OUT, l, t->x);
 
-  /* x <- x + CrossAttention(norm(x), text); h <- norm(x) * (1 + scale2) + shift2 */
-  cross_norm(c, t->h, t->x, b, w->eps);
+  /* x <- x + CrossAttention(h, text); h <- norm(x) * (1 + scale2) + shift2 */
   linear(c, t->q, t->h, b->cross.q, EBB_IDENTITY);
   ebb_qk_norm_rope(c, t->q, b->cross.norm_q, none, none, heads, w->eps);
   attend_to_text(m, l, t, cond);

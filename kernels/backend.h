@@ -50,11 +50,12 @@ typedef struct ebb_backend {
   size_t (*logistic_adam_scratch)(ebb_context *c, ebb_tensor w, ebb_tensor z);
 
   void (*linear)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, ebb_activation act);
-  void (*layer_norm)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, float eps);
   void (*norm_modulate)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor shift, ebb_tensor scale,
                         float eps);
   void (*gate_add_norm)(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
                         ebb_tensor shift, ebb_tensor scale, float eps);
+  void (*gate_add_layer_norm)(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
+                              ebb_tensor w, ebb_tensor b, float eps);
   void (*qk_norm_rope)(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin, int heads,
                        float eps);
   void (*channel_norm)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act);

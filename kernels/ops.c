@@ -15,16 +15,6 @@ void ebb_linear(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_te
     c->backend->linear(c, y, x, w, b, act);
 }
 
-void ebb_layer_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, float eps) {
-  const arg args[] = {
-      {"y", y, OUT | IN_PLACE | HALF}, {"x", x, HALF}, {"w", w, OPTIONAL}, {"b", b, OPTIONAL}};
-  const call k = CALL(c, "layer_norm", args);
-  if (start(&k, EBB_F32) && want_like(&k, 0, x) && WANT(&k, 2, ebb_last(x)) && WANT(&k, 3, ebb_last(x)) &&
-      want(&k, ebb_present(w) == ebb_present(b), "one of w and b is absent, expected both or neither") &&
-      count(&k, 8.0 * numel(x)))
-    c->backend->layer_norm(c, y, x, w, b, eps);
-}
-
 void ebb_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor shift, ebb_tensor scale,
                        float eps) {
   const arg args[] = {
@@ -47,6 +37,21 @@ void ebb_gate_add_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y,
   if (want_like(&k, 0, x) && want_like(&k, 2, x) && WANT(&k, 3, shared(gate, B), D) &&
       WANT(&k, 4, shared(shift, B), D) && want_like(&k, 5, shift) && count(&k, 10.0 * numel(x)))
     c->backend->gate_add_norm(c, h, x, y, gate, shift, scale, eps);
+}
+
+void ebb_gate_add_layer_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
+                             ebb_tensor w, ebb_tensor b, float eps) {
+  const arg args[] = {{"h", h, OUT | HALF},     {"x", x, INOUT | HALF}, {"y", y, HALF},
+                      {"gate", gate, OPTIONAL}, {"w", w, OPTIONAL},     {"b", b, OPTIONAL}};
+  const call k = CALL(c, "gate_add_layer_norm", args);
+  if (!start(&k, EBB_F32) || !want_rank(&k, 1, 3, "[B, S, D]"))
+    return;
+  int64_t B = x.shape[0], D = x.shape[2];
+  if (want_like(&k, 0, x) && want_like(&k, 2, x) && WANT(&k, 3, shared(gate, B), D) && WANT(&k, 4, D) &&
+      WANT(&k, 5, D) &&
+      want(&k, ebb_present(w) == ebb_present(b), "one of w and b is absent, expected both or neither") &&
+      count(&k, (ebb_present(w) ? 10.0 : 2.0) * numel(x)))
+    c->backend->gate_add_layer_norm(c, h, x, y, gate, w, b, eps);
 }
 
 void ebb_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin, int heads,

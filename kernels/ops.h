@@ -33,9 +33,7 @@ void ebb_linear(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_te
 
 /* ---- norms: norm.c ----------------------------------------------------------------------------------- */
 
-/* y = (x - mean)/sqrt(var + eps) * w + b over the last dimension, var biased. x, y [..., D]; w, b [D], both
- * or neither absent. Half: x, y, each for itself. In place allowed. */
-void ebb_layer_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, float eps);
+/* Below, layer_norm(x) = (x - mean)/sqrt(var + eps) over the last dimension, var biased. */
 
 /* The adaptive layer norm of diffusion transformers: y = layer_norm(x) * (1 + scale) + shift. x, y [B,S,D];
  * shift, scale [B,D], one vector per sample, or [1,D], the same for all. Half: x, y, each for itself. In
@@ -49,6 +47,11 @@ void ebb_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor sh
  * each for itself. */
 void ebb_gate_add_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
                        ebb_tensor shift, ebb_tensor scale, float eps);
+
+/* The same before a norm with weights of its own: x <- x + gate * y, bitwise as ebb_gate_add has it, then h =
+ * layer_norm(x) * w + b. w, b [D], both or neither absent (no norm: h = x). Half: h, x, y, each for itself. */
+void ebb_gate_add_layer_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
+                             ebb_tensor w, ebb_tensor b, float eps);
 
 /* Queries or keys made ready, in place: RMS norm over all heads together, then rotary position.
  * x[b,s,:] <- x / sqrt(mean(x^2) + eps) * w over D ("rms_norm_across_heads"); then, in every head, pairs (2i,

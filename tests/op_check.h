@@ -25,7 +25,7 @@ void op_assert_same(const op_case *k, const char *what, double *whole[OP_TENSORS
 bool op_check_samples(ebb_context *c, const op_case *k);
 bool op_check_statistics(ebb_context *c, const op_case *k);
 bool op_check_mass(ebb_context *c, const op_case *k, double tolerance);
-/* gate_add_norm gives the bytes of gate_add, then norm_modulate. */
+/* gate_add_norm gives the bytes of gate_add, then norm_modulate; gate_add_layer_norm the x of gate_add. */
 bool op_check_fused_norm(ebb_context *c, const op_case *k);
 /* In place where the contract allows it: the same bytes as into another tensor. */
 void op_check_in_place(ebb_context *c);

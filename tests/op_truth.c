@@ -41,16 +41,6 @@ static void normalize(double *y, const double *x, int64_t D, double eps) {
     y[i] = (x[i] - mean) / sqrt(var + eps);
 }
 
-void truth_layer_norm(const op_case *k, double *const *t) { /* y, x, w, b; f: eps */
-  int64_t D = N(0, k->t[0].rank - 1);
-  for (int64_t r = 0; r < op_tensor_count(&k->t[0]) / D; r++) {
-    double *y = t[0] + r * D;
-    normalize(y, t[1] + r * D, D, k->f[0]);
-    for (int64_t i = 0; HAS(2) && i < D; i++)
-      y[i] = y[i] * t[2][i] + t[3][i];
-  }
-}
-
 void truth_norm_modulate(const op_case *k, double *const *t) { /* y, x, shift, scale; f: eps */
   int64_t B = N(0, 0), S = N(0, 1), D = N(0, 2);
   for (int64_t b = 0; b < B; b++)
@@ -62,15 +52,33 @@ void truth_norm_modulate(const op_case *k, double *const *t) { /* y, x, shift, s
     }
 }
 
+/* x += gate * y */
+static void add_gated(const op_case *k, int gate, double *x, const double *y, const double *gates) {
+  int64_t S = N(1, 1), D = N(1, 2);
+  for (int64_t i = 0; i < N(1, 0) * S * D; i++)
+    x[i] += (HAS(gate) ? gates[SAMPLE(gate, i / (S * D)) * D + i % D] : 1) * y[i];
+}
+
 void truth_gate_add_norm(const op_case *k, double *const *t) { /* h, x, y, gate, shift, scale; f: eps */
-  int64_t B = N(1, 0), S = N(1, 1), D = N(1, 2);
-  for (int64_t r = 0; r < B * S; r++) {
-    double *h = t[0] + r * D, *x = t[1] + r * D;
-    for (int64_t i = 0; i < D; i++)
-      x[i] += (HAS(3) ? t[3][SAMPLE(3, r / S) * D + i] : 1) * t[2][r * D + i];
-    normalize(h, x, D, k->f[0]);
+  int64_t S = N(1, 1), D = N(1, 2);
+  add_gated(k, 3, t[1], t[2], t[3]);
+  for (int64_t r = 0; r < N(1, 0) * S; r++) {
+    double *h = t[0] + r * D;
+    normalize(h, t[1] + r * D, D, k->f[0]);
     for (int64_t i = 0; i < D; i++)
       h[i] = h[i] * (1 + t[5][SAMPLE(5, r / S) * D + i]) + t[4][SAMPLE(4, r / S) * D + i];
+  }
+}
+
+void truth_gate_add_layer_norm(const op_case *k, double *const *t) { /* h, x, y, gate, w, b; f: eps */
+  int64_t D = N(1, 2);
+  add_gated(k, 3, t[1], t[2], t[3]);
+  memcpy(t[0], t[1], (size_t)op_tensor_count(&k->t[1]) * sizeof(double));
+  for (int64_t r = 0; HAS(4) && r < N(1, 0) * N(1, 1); r++) {
+    double *h = t[0] + r * D;
+    normalize(h, t[1] + r * D, D, k->f[0]);
+    for (int64_t i = 0; i < D; i++)
+      h[i] = h[i] * t[4][i] + t[5][i];
   }
 }
 

@@ -48,8 +48,6 @@ static void put(ebb_context *c, call k) {
 
 OP(linear, (ebb_context * c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, ebb_activation act),
    (c, k->t[0], k->t[1], k->t[2], k->t[3], k->act), .t = {y, x, w, b}, .act = act)
-OP(layer_norm, (ebb_context * c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, float eps),
-   (c, k->t[0], k->t[1], k->t[2], k->t[3], k->a), .t = {y, x, w, b}, .a = eps)
 OP(norm_modulate,
    (ebb_context * c, ebb_tensor y, ebb_tensor x, ebb_tensor shift, ebb_tensor scale, float eps),
    (c, k->t[0], k->t[1], k->t[2], k->t[3], k->a), .t = {y, x, shift, scale}, .a = eps)
@@ -73,6 +71,10 @@ OP(gate_add_norm,
     ebb_tensor scale, float eps),
    (c, k->t[0], k->t[1], k->t[2], k->t[3], k->t[4], k->t[5], k->a), .t = {h, x, y, gate, shift, scale},
    .a = eps)
+OP(gate_add_layer_norm,
+   (ebb_context * c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate, ebb_tensor w, ebb_tensor b,
+    float eps),
+   (c, k->t[0], k->t[1], k->t[2], k->t[3], k->t[4], k->t[5], k->a), .t = {h, x, y, gate, w, b}, .a = eps)
 OP(axpby, (ebb_context * c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor z),
    (c, k->t[0], k->a, k->t[1], k->b, k->t[2]), .t = {y, x, z}, .a = a, .b = b)
 OP(convert, (ebb_context * c, ebb_tensor y, ebb_tensor x), (c, k->t[0], k->t[1]), .t = {y, x})
@@ -175,7 +177,6 @@ void recorder_install(ebb_context *c, recorder_counts *into) {
   backend.download_start = download_start;
   backend.download_wait = download_wait;
   backend.linear = linear;
-  backend.layer_norm = layer_norm;
   backend.norm_modulate = norm_modulate;
   backend.qk_norm_rope = qk_norm_rope;
   backend.attention = attention;
@@ -183,6 +184,7 @@ void recorder_install(ebb_context *c, recorder_counts *into) {
   backend.projected_values = projected_values;
   backend.gate_add = gate_add;
   backend.gate_add_norm = gate_add_norm;
+  backend.gate_add_layer_norm = gate_add_layer_norm;
   backend.axpby = axpby;
   backend.convert = convert;
   backend.patchify = patchify;

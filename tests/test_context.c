@@ -154,7 +154,8 @@ static void what_ops_refuse(void **state) {
   ebb_context c;
   open_cpu(&c);
   reserve(&c, EBB_ACTIVATIONS, 65536);
-  ebb_tensor x = EBB_ACTIVATION(&c, "x", 2, 6, 8), y = EBB_ACTIVATION(&c, "y", 2, 6, 8);
+  ebb_tensor x = EBB_ACTIVATION(&c, "x", 2, 6, 8), y = EBB_ACTIVATION(&c, "y", 2, 6, 8),
+             h = EBB_ACTIVATION(&c, "h", 2, 6, 8);
   ebb_tensor d = EBB_NEW(&c, EBB_ACTIVATIONS, EBB_F64, "d", 2, 6, 8),
              vector = EBB_ACTIVATION(&c, "vector", 8);
   ebb_tensor mass = EBB_ACTIVATION(&c, "mass", 2, 2, 4, 3),
@@ -171,10 +172,10 @@ static void what_ops_refuse(void **state) {
          "gate absent");
   ebb_clamp(&c, ebb_slice(x, 0, 1), ebb_slice(x, 0, 2), 0, 1);
   expect(&c, "clamp: y overlaps x in memory; given y \"x\" float32 [1, 6, 8], x \"x\" float32 [2, 6, 8]");
-  ebb_layer_norm(&c, y, x, vector, EBB_NO_TENSOR, 1e-6f);
-  expect(&c,
-         "layer_norm: one of w and b is absent, expected both or neither; given y \"y\" float32 [2, 6, 8], "
-         "x \"x\" float32 [2, 6, 8], w \"vector\" float32 [8], b absent");
+  ebb_gate_add_layer_norm(&c, h, x, y, EBB_NO_TENSOR, vector, EBB_NO_TENSOR, 1e-6f);
+  expect(&c, "gate_add_layer_norm: one of w and b is absent, expected both or neither; given h \"h\" float32 "
+             "[2, 6, 8], x \"x\" float32 [2, 6, 8], y \"y\" float32 [2, 6, 8], gate absent, "
+             "w \"vector\" float32 [8], b absent");
   ebb_attention(&c, y, NULL, x, x, x, 3, 1);
   expect(&c, "attention: the width of q is not a multiple of the number of heads; given out \"y\" float32 "
              "[2, 6, 8], "

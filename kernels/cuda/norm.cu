@@ -22,7 +22,7 @@ typedef struct rows {
 } rows;
 
 /* What a normed row is multiplied by and added to, (scale + one) and shift, and what is added to it before is
- * multiplied by. Each may be NULL; scale and shift together. */
+ * multiplied by, which may be NULL. */
 typedef struct vectors {
   const float *scale, *shift, *gate;
   int64_t stride, gate_stride; /* from one sample's to the next one's */
@@ -141,7 +141,7 @@ static __device__ __forceinline__ void write_row(Y *y, float (&v)[UNITS][N], flo
   float scale[BATCH][N], shift[BATCH][N];
 #pragma unroll
   for (int u = 0; u < UNITS; u++) {
-    if (u % BATCH == 0 && m.scale) {
+    if (u % BATCH == 0) {
       read_batch<WHOLE>(scale, m.scale + sample * m.stride, u, D);
       read_batch<WHOLE>(shift, m.shift + sample * m.stride, u, D);
     }
@@ -149,13 +149,12 @@ static __device__ __forceinline__ void write_row(Y *y, float (&v)[UNITS][N], flo
       continue;
 #pragma unroll
     for (int i = 0; i < N; i++)
-      v[u][i] = m.scale ? modulated(v[u][i], mean, inverse, scale[u % BATCH][i] + m.one, shift[u % BATCH][i])
-                        : __fmul_rn(v[u][i] - mean, inverse);
+      v[u][i] = modulated(v[u][i], mean, inverse, scale[u % BATCH][i] + m.one, shift[u % BATCH][i]);
     store_some<WHOLE>(y + begin_of<N>(u), v[u], D - begin_of<N>(u));
   }
 }
 
-/* y = norm(x), modulated: layer_norm and norm_modulate, y may be x; with A a number, x <- x + gate * a before. */
+/* y = norm(x), modulated; y may be x. With A a number, x <- x + gate * a before. */
 template <int FLOATS, bool WHOLE, typename Y, typename X, typename A>
 static __global__ void ROW_BOUNDS norm_rows(Y *y, X *x, const A *a, vectors m, rows at, float eps) {
   constexpr int N = 16 / sizeof(X), UNITS = FLOATS / N;
@@ -245,11 +244,10 @@ static __global__ void __launch_bounds__(WIDE_THREADS)
   for (int i = threadIdx.x; i < at.D; i += WIDE_THREADS)
     squares += (to_float(x[from + i]) - mean) * (to_float(x[from + i]) - mean);
   float inverse = rsqrtf(__fmaf_rn(row_sum(squares), at.per, eps));
-  for (int i = threadIdx.x; i < at.D; i += WIDE_THREADS) {
-    float scale = m.scale ? m.scale[sample * m.stride + i] + m.one : 1.0f;
-    float shift = m.scale ? m.shift[sample * m.stride + i] : 0.0f;
-    y[from + i] = from_float<Y>(modulated(to_float(x[from + i]), mean, inverse, scale, shift));
-  }
+  for (int i = threadIdx.x; i < at.D; i += WIDE_THREADS)
+    y[from + i] =
+        from_float<Y>(modulated(to_float(x[from + i]), mean, inverse, m.scale[sample * m.stride + i] + m.one,
+                                m.shift[sample * m.stride + i]));
 }
 
 template <typename X>
@@ -311,8 +309,8 @@ static int unit_of(ebb_tensor x) {
   return 16 / (int)ebb_dtype_size(x.dtype);
 }
 
-static void launch_norm(ebb_context *c, const char *op, ebb_tensor y, ebb_tensor x, vectors m, layout l,
-                        float eps) {
+/* y = norm(x), modulated. */
+static void launch_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, vectors m, layout l, float eps) {
   CUDA_FOR_DTYPE(
       x, X, CUDA_FOR_DTYPE(y, Y, {
         if (l.wide)
@@ -320,16 +318,20 @@ static void launch_norm(ebb_context *c, const char *op, ebb_tensor y, ebb_tensor
         else
           LAUNCH_ROWS(c, l, norm_rows, (Y, X, void), cuda_at<Y>(y), cuda_at<X>(x), nullptr, m, l.at, eps);
       }));
-  cuda_launched(c, op);
 }
 
-extern "C" void cuda_layer_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b,
-                                float eps) {
-  int64_t D = ebb_last(x);
-  int N = unit_of(x);
-  bool whole = whole_units(x, N, D) && whole_units(y, N, D) && whole_units(w, N, D) && whole_units(b, N, D);
-  vectors m = {cuda_f32(w), cuda_f32(b), NULL, 0, 0, 0.0f};
-  launch_norm(c, "layer_norm", y, x, m, layout_of(1, ebb_rows(x), D, whole), eps);
+/* x <- x + gate * y, then h = norm(x), modulated. */
+static void launch_add_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
+                            vectors m, layout l, float eps) {
+  if (l.wide) {
+    cuda_gate_add(c, x, y, gate);
+    launch_norm(c, h, x, m, l, eps);
+    return;
+  }
+  CUDA_FOR_DTYPE(x, X, CUDA_FOR_DTYPE(y, Y, CUDA_FOR_DTYPE(h, H, {
+                                        LAUNCH_ROWS(c, l, norm_rows, (H, X, Y), cuda_at<H>(h), cuda_at<X>(x),
+                                                    cuda_at<Y>(y), m, l.at, eps);
+                                      })));
 }
 
 extern "C" void cuda_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor shift,
@@ -339,7 +341,8 @@ extern "C" void cuda_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, e
   bool whole =
       whole_units(x, N, D) && whole_units(y, N, D) && whole_units(shift, N, D) && whole_units(scale, N, D);
   vectors m = {cuda_f32(scale), cuda_f32(shift), NULL, cuda_sample_stride(scale), 0, 1.0f};
-  launch_norm(c, "norm_modulate", y, x, m, layout_of(x.shape[0], x.shape[1], D, whole), eps);
+  launch_norm(c, y, x, m, layout_of(x.shape[0], x.shape[1], D, whole), eps);
+  cuda_launched(c, "norm_modulate");
 }
 
 extern "C" void cuda_gate_add_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
@@ -348,19 +351,26 @@ extern "C" void cuda_gate_add_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, e
   int N = unit_of(x);
   bool whole = whole_units(h, N, D) && whole_units(x, N, D) && whole_units(y, N, D) &&
                whole_units(gate, N, D) && whole_units(shift, N, D) && whole_units(scale, N, D);
-  layout l = layout_of(x.shape[0], x.shape[1], D, whole);
-  if (l.wide) {
-    cuda_gate_add(c, x, y, gate);
-    cuda_norm_modulate(c, h, x, shift, scale, eps);
-    return;
-  }
   vectors m = {cuda_f32(scale),           cuda_f32(shift),          cuda_f32(gate),
                cuda_sample_stride(scale), cuda_sample_stride(gate), 1.0f};
-  CUDA_FOR_DTYPE(x, X, CUDA_FOR_DTYPE(y, Y, CUDA_FOR_DTYPE(h, H, {
-                                        LAUNCH_ROWS(c, l, norm_rows, (H, X, Y), cuda_at<H>(h), cuda_at<X>(x),
-                                                    cuda_at<Y>(y), m, l.at, eps);
-                                      })));
+  launch_add_norm(c, h, x, y, gate, m, layout_of(x.shape[0], x.shape[1], D, whole), eps);
   cuda_launched(c, "gate_add_norm");
+}
+
+extern "C" void cuda_gate_add_layer_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y,
+                                         ebb_tensor gate, ebb_tensor w, ebb_tensor b, float eps) {
+  int64_t D = x.shape[2];
+  int N = unit_of(x);
+  if (!ebb_present(w)) {
+    cuda_gate_add(c, x, y, gate);
+    cuda_convert(c, h, x);
+    return;
+  }
+  bool whole = whole_units(h, N, D) && whole_units(x, N, D) && whole_units(y, N, D) &&
+               whole_units(gate, N, D) && whole_units(w, N, D) && whole_units(b, N, D);
+  vectors m = {cuda_f32(w), cuda_f32(b), cuda_f32(gate), 0, cuda_sample_stride(gate), 0.0f};
+  launch_add_norm(c, h, x, y, gate, m, layout_of(x.shape[0], x.shape[1], D, whole), eps);
+  cuda_launched(c, "gate_add_layer_norm");
 }
 
 extern "C" void cuda_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin,
