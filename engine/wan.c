@@ -353,23 +353,26 @@ static void wan_moment(ebb_model *m, const ebb_condition *cond, int64_t moment) 
   ebb_convert(m->context, k->now, ebb_at(k->modulation, moment));
 }
 
-/* y <- CrossAttention(q, text) of block l. Few keys: the map [B,S,N*M] first, over a's memory, then one narrow
- * product. */
+/* y <- CrossAttention(q, text) of block l, q before its norm. Few keys: the map [B,S,N*M] first, over a's memory,
+ * then one narrow product. */
 static void attend_to_text(const ebb_model *m, int l, const activations *t, const ebb_condition *cond) {
   const wan *w = m->state;
   const constants *k = cond->state;
   ebb_context *c = m->context;
   const ebb_tensor keys = k->blocks[l].k, values = k->blocks[l].v, u = k->blocks[l].u;
-  const layer out = w->blocks[l].cross.out;
+  const attention *cross = &w->blocks[l].cross;
+  const ebb_tensor none = EBB_NO_TENSOR;
+  const int heads = (int)m->heads;
   if (ebb_present(u)) {
     const int64_t B = t->a.shape[0], S = t->a.shape[1], n = ebb_last(u);
     const ebb_tensor all = EBB_VIEW(t->a, ebb_count(t->a));
     const ebb_tensor map = ebb_named(EBB_VIEW(ebb_slice(all, 0, B * S * n), B, S, n), "text map");
-    ebb_attention_weights(c, map, t->q, keys, (int)m->heads, cond->text_repeats);
-    ebb_linear(c, t->y, map, u, out.b, EBB_IDENTITY);
+    ebb_attention_weights(c, map, t->q, keys, cross->norm_q, heads, cond->text_repeats, w->eps);
+    ebb_linear(c, t->y, map, u, cross->out.b, EBB_IDENTITY);
   } else {
-    ebb_attention(c, t->a, NULL, t->q, keys, values, (int)m->heads, cond->text_repeats);
-    linear(c, t->y, t->a, out, EBB_IDENTITY);
+    ebb_qk_norm_rope(c, t->q, cross->norm_q, none, none, heads, w->eps);
+    ebb_attention(c, t->a, NULL, t->q, keys, values, heads, cond->text_repeats);
+    linear(c, t->y, t->a, cross->out, EBB_IDENTITY);
   }
 }
 
@@ -402,7 +405,6 @@ static void forward_block(const ebb_model *m, int l, const activations *t, const
 
   /* x <- x + CrossAttention(h, text); h <- norm(x) * (1 + scale2) + shift2 */
   linear(c, t->q, t->h, b->cross.q, EBB_IDENTITY);
-  ebb_qk_norm_rope(c, t->q, b->cross.norm_q, none, none, heads, w->eps);
   attend_to_text(m, l, t, cond);
   ebb_gate_add_norm(c, t->h, t->x, t->y, none, of.shift2, of.scale2, w->eps);
   ebb_tap_tokens(tap, EBB_CROSS_OUT, l, t->x);

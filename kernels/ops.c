@@ -129,9 +129,9 @@ void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *st
   ebb_arena_release(&c->activations, mark);
 }
 
-void ebb_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, int heads,
-                           int64_t repeats) {
-  const arg args[] = {{"p", p, OUT | HALF}, {"q", q, HALF}, {"k", k, HALF}};
+void ebb_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, ebb_tensor w, int heads,
+                           int64_t repeats, float eps) {
+  const arg args[] = {{"p", p, OUT | HALF}, {"q", q, HALF}, {"k", k, HALF}, {"w", w, OPTIONAL}};
   const call a = CALL(c, "attention_weights", args);
   if (!start(&a, EBB_F32) || !want_rank(&a, 1, 3, "[B, S, D]") || !want_rank(&a, 2, 3, "[B, M, D]") ||
       !want_dtype_of(&a, 0, 1) || !want_dtype_of(&a, 2, 1))
@@ -139,10 +139,10 @@ void ebb_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tenso
   int64_t B = q.shape[0], S = q.shape[1], D = q.shape[2], M = k.shape[1];
   if (WANT(&a, 2, shared(k, B), M, D) &&
       want(&a, heads >= 1 && D % heads == 0, "the width of q is not a multiple of the number of heads") &&
-      want(&a, M <= EBB_FEW_KEYS, "more keys than few") && WANT(&a, 0, B, S, heads * M) &&
+      want(&a, M <= EBB_FEW_KEYS, "more keys than few") && WANT(&a, 0, B, S, heads * M) && WANT(&a, 3, D) &&
       want(&a, repeats >= 1, "the last key stands for fewer than one") && want_aligned(&a) &&
-      count(&a, 2.0 * (double)B * (double)S * (double)M * (double)D))
-    c->backend->attention_weights(c, p, q, k, heads, repeats);
+      count(&a, (2.0 * (double)M + (ebb_present(w) ? 4.0 : 0.0)) * numel(q)))
+    c->backend->attention_weights(c, p, q, k, w, heads, repeats, eps);
 }
 
 void ebb_projected_values(ebb_context *c, ebb_tensor u, ebb_tensor v, ebb_tensor w, int heads) {

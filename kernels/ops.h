@@ -101,10 +101,11 @@ void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *st
  *   linear(attention(q, k, v), W_out) = linear(attention_weights(q, k), projected_values(v, W_out))
  * with N*M instead of D columns in the product. */
 #define EBB_FEW_KEYS 4 /* an empty prompt has 2: its one token, and what pads it */
-/* M <= EBB_FEW_KEYS. p[b,s,n*M+m]: the softmax row over m of head n, `repeats` as in ebb_attention. p
- * [B,S,N*M], q [B,S,D], k [B,M,D] or [1,M,D]. Half: p, q, k together. Aligned. */
-void ebb_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, int heads,
-                           int64_t repeats);
+/* M <= EBB_FEW_KEYS. p[b,s,n*M+m]: the softmax row over m of head n, `repeats` as in ebb_attention, of queries
+ * that get their RMS norm over D on the way, as ebb_qk_norm_rope has it; w absent: they have had it. p
+ * [B,S,N*M], q [B,S,D], k [B,M,D] or [1,M,D], w [D] or absent. Half: p, q, k together. Aligned. */
+void ebb_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, ebb_tensor w, int heads,
+                           int64_t repeats, float eps);
 /* u[d,n*M+m] = sum over j of head n of w[d,j] v[m,j]. u [D,N*M], v [1,M,D], w [D,D]. Half: u, v, w
  * together. */
 void ebb_projected_values(ebb_context *c, ebb_tensor u, ebb_tensor v, ebb_tensor w, int heads);

@@ -241,7 +241,8 @@ RUN(channel_norm, ebb_channel_norm(c, t[0], t[1], t[2], (ebb_activation)k->i[0])
 RUN(timestep_embedding, ebb_timestep_embedding(c, t[0], t[1]))
 RUN(attention, ebb_attention(c, t[0], &((ebb_attention_stats){t[4], t[5]}), t[1], t[2], t[3], k->i[0],
                              k->i[1] ? k->i[1] : 1))
-RUN(attention_weights, ebb_attention_weights(c, t[0], t[1], t[2], k->i[0], k->i[1] ? k->i[1] : 1))
+RUN(attention_weights,
+    ebb_attention_weights(c, t[0], t[1], t[2], t[3], k->i[0], k->i[1] ? k->i[1] : 1, (float)k->f[0]))
 RUN(projected_values, ebb_projected_values(c, t[0], t[1], t[2], k->i[0]))
 RUN(gate_add, ebb_gate_add(c, t[0], t[1], t[2]))
 RUN(axpby, ebb_axpby(c, t[0], (float)k->f[0], t[1], (float)k->f[1], t[2]))

@@ -82,15 +82,22 @@ void truth_gate_add_layer_norm(const op_case *k, double *const *t) { /* h, x, y,
   }
 }
 
+/* x <- x / sqrt(mean(x^2) + eps) * w over one row */
+static void rms_normalize(double *x, const double *w, int64_t D, double eps) {
+  double square = 0;
+  for (int64_t i = 0; i < D; i++)
+    square += x[i] * x[i];
+  for (int64_t i = 0; i < D; i++)
+    x[i] = x[i] / sqrt(square / (double)D + eps) * w[i];
+}
+
 void truth_qk_norm_rope(const op_case *k, double *const *t) { /* x, w, cos, sin; i: heads; f: eps */
   int64_t B = N(0, 0), S = N(0, 1), D = N(0, 2), half = D / k->i[0] / 2;
   for (int64_t b = 0; b < B; b++)
     for (int64_t s = 0; s < S; s++) {
-      double *x = t[0] + (b * S + s) * D, square = 0;
-      for (int64_t i = 0; i < D; i++)
-        square += x[i] * x[i];
-      for (int64_t i = 0; HAS(1) && i < D; i++)
-        x[i] = x[i] / sqrt(square / (double)D + k->f[0]) * t[1][i];
+      double *x = t[0] + (b * S + s) * D;
+      if (HAS(1))
+        rms_normalize(x, t[1], D, k->f[0]);
       for (int64_t pair = 0; HAS(2) && pair < D / 2; pair++) {
         double co = t[2][s * half + pair % half], si = t[3][s * half + pair % half];
         double u = x[2 * pair], v = x[2 * pair + 1];
@@ -170,8 +177,10 @@ void truth_attention(const op_case *k,
   free(p);
 }
 
-void truth_attention_weights(const op_case *k, double *const *t) { /* p, q, k; i: heads, repeats */
-  int64_t B = N(1, 0), S = N(1, 1), M = N(2, 1), heads = k->i[0];
+void truth_attention_weights(const op_case *k, double *const *t) { /* p, q, k, w; i: heads, repeats; f: eps */
+  int64_t B = N(1, 0), S = N(1, 1), M = N(2, 1), D = N(1, 2), heads = k->i[0];
+  for (int64_t r = 0; HAS(3) && r < B * S; r++)
+    rms_normalize(t[1] + r * D, t[3], D, k->f[0]);
   for (int64_t b = 0; b < B; b++)
     for (int64_t s = 0; s < S; s++)
       for (int64_t n = 0; n < heads; n++)

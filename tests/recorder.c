@@ -60,8 +60,11 @@ OP(attention,
    (c, k->t[0], (ebb_attention_stats){k->t[1], k->t[2]}, k->t[3], k->t[4], k->t[5], (int)k->n, k->repeats,
     NULL),
    .t = {out, stats.mass, stats.entropy, q, k, v}, .n = heads + 0 * (scratch != NULL), .repeats = repeats)
-OP(attention_weights, (ebb_context * c, ebb_tensor p, ebb_tensor q, ebb_tensor k, int heads, int64_t repeats),
-   (c, k->t[0], k->t[1], k->t[2], (int)k->n, k->repeats), .t = {p, q, k}, .n = heads, .repeats = repeats)
+OP(attention_weights,
+   (ebb_context * c, ebb_tensor p, ebb_tensor q, ebb_tensor k, ebb_tensor w, int heads, int64_t repeats,
+    float eps),
+   (c, k->t[0], k->t[1], k->t[2], k->t[3], (int)k->n, k->repeats, k->a), .t = {p, q, k, w}, .n = heads,
+   .repeats = repeats, .a = eps)
 OP(projected_values, (ebb_context * c, ebb_tensor u, ebb_tensor v, ebb_tensor w, int heads),
    (c, k->t[0], k->t[1], k->t[2], (int)k->n), .t = {u, v, w}, .n = heads)
 OP(gate_add, (ebb_context * c, ebb_tensor x, ebb_tensor y, ebb_tensor gate), (c, k->t[0], k->t[1], k->t[2]),

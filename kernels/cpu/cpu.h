@@ -103,8 +103,8 @@ void cpu_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, 
 void cpu_timestep_embedding(ebb_context *c, ebb_tensor y, ebb_tensor t);
 void cpu_attention(ebb_context *c, ebb_tensor out, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
                    ebb_tensor v, int heads, int64_t repeats, void *scratch);
-void cpu_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, int heads,
-                           int64_t repeats);
+void cpu_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, ebb_tensor w, int heads,
+                           int64_t repeats, float eps);
 void cpu_projected_values(ebb_context *c, ebb_tensor u, ebb_tensor v, ebb_tensor w, int heads);
 void cpu_gate_add(ebb_context *c, ebb_tensor x, ebb_tensor y, ebb_tensor gate);
 void cpu_axpby(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor z);

@@ -160,8 +160,8 @@ size_t cuda_attention_scratch(ebb_context *c, ebb_attention_stats stats, ebb_ten
                               int heads);
 void cuda_attention(ebb_context *c, ebb_tensor out, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
                     ebb_tensor v, int heads, int64_t repeats, void *scratch);
-void cuda_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, int heads,
-                            int64_t repeats);
+void cuda_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, ebb_tensor w, int heads,
+                            int64_t repeats, float eps);
 void cuda_projected_values(ebb_context *c, ebb_tensor u, ebb_tensor v, ebb_tensor w, int heads);
 void cuda_gate_add(ebb_context *c, ebb_tensor x, ebb_tensor y, ebb_tensor gate);
 void cuda_axpby(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor z);
