@@ -232,6 +232,7 @@ static void condition_on_text(const ebb_model *m, constants *k, ebb_tensor text)
   const wan *w = m->state;
   ebb_context *c = m->context;
   const int64_t B = text.shape[0], M = text.shape[1], D = m->width;
+  const ebb_tensor none = EBB_NO_TENSOR;
   const bool few = B == 1 && M <= EBB_FEW_KEYS && 2 * m->heads * M <= D;
   ebb_tensor hidden = EBB_ACTIVATION(c, "text hidden", B, M, D);
   ebb_tensor full = EBB_ACTIVATION(c, "text states", B, M, D);
@@ -246,7 +247,7 @@ static void condition_on_text(const ebb_model *m, constants *k, ebb_tensor text)
     ebb_tensor value = EBB_NEW(c, few ? EBB_ACTIVATIONS : EBB_WEIGHTS, m->dtype, "text values", B, M, D);
     linear(c, key, states, a->k, EBB_IDENTITY);
     linear(c, value, states, a->v, EBB_IDENTITY);
-    ebb_qk_norm_rope(c, key, a->norm_k, EBB_NO_TENSOR, EBB_NO_TENSOR, (int)m->heads, w->eps);
+    ebb_qk_norm_rope(c, key, none, a->norm_k, none, none, none, (int)m->heads, w->eps);
     if (few) {
       k->blocks[l].u = EBB_NEW(c, EBB_WEIGHTS, m->dtype, "projected text values", D, m->heads * M);
       ebb_projected_values(c, k->blocks[l].u, value, a->out.w, (int)m->heads);
@@ -370,7 +371,7 @@ static void attend_to_text(const ebb_model *m, int l, const activations *t, cons
     ebb_attention_weights(c, map, t->q, keys, cross->norm_q, heads, cond->text_repeats, w->eps);
     ebb_linear(c, t->y, map, u, cross->out.b, EBB_IDENTITY);
   } else {
-    ebb_qk_norm_rope(c, t->q, cross->norm_q, none, none, heads, w->eps);
+    ebb_qk_norm_rope(c, t->q, none, cross->norm_q, none, none, none, heads, w->eps);
     ebb_attention(c, t->a, NULL, t->q, keys, values, heads, cond->text_repeats);
     linear(c, t->y, t->a, cross->out, EBB_IDENTITY);
   }
@@ -396,8 +397,7 @@ static void forward_block(const ebb_model *m, int l, const activations *t, const
   linear(c, t->q, t->h, b->self.q, EBB_IDENTITY);
   linear(c, t->k, t->h, b->self.k, EBB_IDENTITY);
   linear(c, t->v, t->h, b->self.v, EBB_IDENTITY);
-  ebb_qk_norm_rope(c, t->q, b->self.norm_q, k->cos, k->sin, heads, w->eps);
-  ebb_qk_norm_rope(c, t->k, b->self.norm_k, k->cos, k->sin, heads, w->eps);
+  ebb_qk_norm_rope(c, t->q, t->k, b->self.norm_q, b->self.norm_k, k->cos, k->sin, heads, w->eps);
   ebb_attention(c, t->a, stats, t->q, t->k, t->v, heads, 1);
   linear(c, t->y, t->a, b->self.out, EBB_IDENTITY);
   ebb_gate_add_layer_norm(c, t->h, t->x, t->y, of.gate1, b->cross_norm.w, b->cross_norm.b, w->eps);

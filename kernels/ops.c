@@ -54,23 +54,27 @@ void ebb_gate_add_layer_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_ten
     c->backend->gate_add_layer_norm(c, h, x, y, gate, w, b, eps);
 }
 
-void ebb_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin, int heads,
-                      float eps) {
-  const arg args[] = {
-      {"x", x, INOUT | HALF}, {"w", w, OPTIONAL}, {"cos", cos, OPTIONAL}, {"sin", sin, OPTIONAL}};
-  const call k = CALL(c, "qk_norm_rope", args);
-  if (!start(&k, EBB_F32) || !want_rank(&k, 0, 3, "[B, S, D]") ||
-      !want(&k, heads >= 1 && x.shape[2] % heads == 0,
-            "the width of x is not a multiple of the number of heads") ||
-      !want(&k, ebb_present(cos) == ebb_present(sin),
+void ebb_qk_norm_rope(ebb_context *c, ebb_tensor q, ebb_tensor k, ebb_tensor wq, ebb_tensor wk,
+                      ebb_tensor cos, ebb_tensor sin, int heads, float eps) {
+  const arg args[] = {{"q", q, INOUT | HALF}, {"k", k, INOUT | OPTIONAL | HALF},
+                      {"wq", wq, OPTIONAL},   {"wk", wk, OPTIONAL},
+                      {"cos", cos, OPTIONAL}, {"sin", sin, OPTIONAL}};
+  const call a = CALL(c, "qk_norm_rope", args);
+  if (!start(&a, EBB_F32) || !want_rank(&a, 0, 3, "[B, S, D]") || !want_like(&a, 1, q) ||
+      !want_dtype_of(&a, 1, 0) ||
+      !want(&a, heads >= 1 && q.shape[2] % heads == 0,
+            "the width of q is not a multiple of the number of heads") ||
+      !want(&a, ebb_present(k) || !ebb_present(wk), "wk without k") ||
+      !want(&a, ebb_present(cos) == ebb_present(sin),
             "one of cos and sin is absent, expected both or neither"))
     return;
-  int64_t P = x.shape[2] / heads;
-  if (WANT(&k, 1, x.shape[2]) &&
-      want(&k, !ebb_present(cos) || P % 2 == 0, "the head width is odd, expected even") &&
-      WANT(&k, 2, x.shape[1], P / 2) && WANT(&k, 3, x.shape[1], P / 2) &&
-      count(&k, ((ebb_present(w) ? 4.0 : 0.0) + (ebb_present(cos) ? 3.0 : 0.0)) * numel(x)))
-    c->backend->qk_norm_rope(c, x, w, cos, sin, heads, eps);
+  int64_t S = q.shape[1], D = q.shape[2], P = D / heads;
+  double norms = (ebb_present(wq) ? 4.0 : 0.0) + (ebb_present(wk) ? 4.0 : 0.0);
+  double rotations = ebb_present(cos) ? (ebb_present(k) ? 6.0 : 3.0) : 0.0;
+  if (WANT(&a, 2, D) && WANT(&a, 3, D) &&
+      want(&a, !ebb_present(cos) || P % 2 == 0, "the head width is odd, expected even") &&
+      WANT(&a, 4, S, P / 2) && WANT(&a, 5, S, P / 2) && count(&a, (norms + rotations) * numel(q)))
+    c->backend->qk_norm_rope(c, q, k, wq, wk, cos, sin, heads, eps);
 }
 
 void ebb_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act) {

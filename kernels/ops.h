@@ -53,12 +53,12 @@ void ebb_gate_add_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y,
 void ebb_gate_add_layer_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
                              ebb_tensor w, ebb_tensor b, float eps);
 
-/* Queries or keys made ready, in place: RMS norm over all heads together, then rotary position.
- * x[b,s,:] <- x / sqrt(mean(x^2) + eps) * w over D ("rms_norm_across_heads"); then, in every head, pairs (2i,
- * 2i+1): (u, v) <- (u cos - v sin, u sin + v cos) with cos, sin [S, P/2] (absent: no rotation). x [B,S,D], w
- * [D] or absent (no norm). Half: x. */
-void ebb_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin, int heads,
-                      float eps);
+/* Queries and keys made ready, in place: RMS norm over all heads together, then rotary position. x being q or k
+ * and w its weights, x[b,s,:] <- x / sqrt(mean(x^2) + eps) * w over D ("rms_norm_across_heads"); then, in every
+ * head, pairs (2i, 2i+1): (u, v) <- (u cos - v sin, u sin + v cos) with cos, sin [S, P/2] (absent: no rotation).
+ * q, k [B,S,D], wq, wk [D] or absent (no norm); k absent: q alone. Half: q and k together. */
+void ebb_qk_norm_rope(ebb_context *c, ebb_tensor q, ebb_tensor k, ebb_tensor wq, ebb_tensor wk,
+                      ebb_tensor cos, ebb_tensor sin, int heads, float eps);
 
 /* The VAE's RMS norm over channels: y = act( x / max(||x||_2, 1e-12) * sqrt(C) * w ) over the last dimension.
  * x, y [..., C], w [C]. Half: x and y together. In place allowed. Aligned. */

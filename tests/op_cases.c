@@ -45,7 +45,7 @@ int op_case_halves(const op_case *k, unsigned halves[OP_HALVES]) {
       {"norm_modulate", {3, 1, 2}},    /* y and x; each */
       {"gate_add_norm", {7, 5, 1, 2}}, /* h, x and y; h and y, as a forward has them; h; x */
       {"gate_add_layer_norm", {7, 5, 1, 2}},
-      {"qk_norm_rope", {1}},      /* x */
+      {"qk_norm_rope", {3}},      /* q, k */
       {"attention", {15}},        /* out, q, k, v */
       {"gate_add", {3, 1, 2}},    /* x and y; each */
       {"convert", {1, 2, 3}},     /* into bfloat16; from it; both */
@@ -236,7 +236,7 @@ RUN(linear, ebb_linear(c, t[0], t[1], t[2], t[3], (ebb_activation)k->i[0]))
 RUN(norm_modulate, ebb_norm_modulate(c, t[0], t[1], t[2], t[3], (float)k->f[0]))
 RUN(gate_add_norm, ebb_gate_add_norm(c, t[0], t[1], t[2], t[3], t[4], t[5], (float)k->f[0]))
 RUN(gate_add_layer_norm, ebb_gate_add_layer_norm(c, t[0], t[1], t[2], t[3], t[4], t[5], (float)k->f[0]))
-RUN(qk_norm_rope, ebb_qk_norm_rope(c, t[0], t[1], t[2], t[3], k->i[0], (float)k->f[0]))
+RUN(qk_norm_rope, ebb_qk_norm_rope(c, t[0], t[1], t[2], t[3], t[4], t[5], k->i[0], (float)k->f[0]))
 RUN(channel_norm, ebb_channel_norm(c, t[0], t[1], t[2], (ebb_activation)k->i[0]))
 RUN(timestep_embedding, ebb_timestep_embedding(c, t[0], t[1]))
 RUN(attention, ebb_attention(c, t[0], &((ebb_attention_stats){t[4], t[5]}), t[1], t[2], t[3], k->i[0],

@@ -91,15 +91,15 @@ static void rms_normalize(double *x, const double *w, int64_t D, double eps) {
     x[i] = x[i] / sqrt(square / (double)D + eps) * w[i];
 }
 
-void truth_qk_norm_rope(const op_case *k, double *const *t) { /* x, w, cos, sin; i: heads; f: eps */
+void truth_qk_norm_rope(const op_case *k, double *const *t) { /* q, k, wq, wk, cos, sin; i: heads; f: eps */
   int64_t B = N(0, 0), S = N(0, 1), D = N(0, 2), half = D / k->i[0] / 2;
-  for (int64_t b = 0; b < B; b++)
-    for (int64_t s = 0; s < S; s++) {
-      double *x = t[0] + (b * S + s) * D;
-      if (HAS(1))
-        rms_normalize(x, t[1], D, k->f[0]);
-      for (int64_t pair = 0; HAS(2) && pair < D / 2; pair++) {
-        double co = t[2][s * half + pair % half], si = t[3][s * half + pair % half];
+  for (int which = 0; which < 1 + HAS(1); which++)
+    for (int64_t r = 0; r < B * S; r++) {
+      double *x = t[which] + r * D;
+      if (HAS(2 + which))
+        rms_normalize(x, t[2 + which], D, k->f[0]);
+      for (int64_t pair = 0; HAS(4) && pair < D / 2; pair++) {
+        double co = t[4][r % S * half + pair % half], si = t[5][r % S * half + pair % half];
         double u = x[2 * pair], v = x[2 * pair + 1];
         x[2 * pair] = u * co - v * si;
         x[2 * pair + 1] = u * si + v * co;

@@ -52,8 +52,10 @@ OP(norm_modulate,
    (ebb_context * c, ebb_tensor y, ebb_tensor x, ebb_tensor shift, ebb_tensor scale, float eps),
    (c, k->t[0], k->t[1], k->t[2], k->t[3], k->a), .t = {y, x, shift, scale}, .a = eps)
 OP(qk_norm_rope,
-   (ebb_context * c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin, int heads, float eps),
-   (c, k->t[0], k->t[1], k->t[2], k->t[3], (int)k->n, k->a), .t = {x, w, cos, sin}, .n = heads, .a = eps)
+   (ebb_context * c, ebb_tensor q, ebb_tensor k, ebb_tensor wq, ebb_tensor wk, ebb_tensor cos, ebb_tensor sin,
+    int heads, float eps),
+   (c, k->t[0], k->t[1], k->t[2], k->t[3], k->t[4], k->t[5], (int)k->n, k->a), .t = {q, k, wq, wk, cos, sin},
+   .n = heads, .a = eps)
 OP(attention,
    (ebb_context * c, ebb_tensor out, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k, ebb_tensor v,
     int heads, int64_t repeats, void *scratch),

@@ -97,8 +97,8 @@ void cpu_gate_add_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y,
                        ebb_tensor shift, ebb_tensor scale, float eps);
 void cpu_gate_add_layer_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
                              ebb_tensor w, ebb_tensor b, float eps);
-void cpu_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin, int heads,
-                      float eps);
+void cpu_qk_norm_rope(ebb_context *c, ebb_tensor q, ebb_tensor k, ebb_tensor wq, ebb_tensor wk,
+                      ebb_tensor cos, ebb_tensor sin, int heads, float eps);
 void cpu_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act);
 void cpu_timestep_embedding(ebb_context *c, ebb_tensor y, ebb_tensor t);
 void cpu_attention(ebb_context *c, ebb_tensor out, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,

@@ -85,8 +85,9 @@ static void rotate(float *x, const float *cosine, const float *sine, int64_t pai
   }
 }
 
-void cpu_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin, int heads,
-                      float eps) {
+/* Queries, or keys. */
+static void make_ready(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin, int heads,
+                       float eps) {
   int64_t S = x.shape[1], D = x.shape[2], P = D / heads;
   const float *weight = cpu_f32(w);
   cpu_cut bands = {ebb_rows(x), TILE_ROWS, (ebb_rows(x) + TILE_ROWS - 1) / TILE_ROWS};
@@ -103,6 +104,13 @@ void cpu_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos
         for (int n = 0; n < heads; n++)
           rotate(row + n * P, cpu_f32(cos) + r % S * (P / 2), cpu_f32(sin) + r % S * (P / 2), P / 2);
     }
+}
+
+void cpu_qk_norm_rope(ebb_context *c, ebb_tensor q, ebb_tensor k, ebb_tensor wq, ebb_tensor wk,
+                      ebb_tensor cos, ebb_tensor sin, int heads, float eps) {
+  make_ready(c, q, wq, cos, sin, heads, eps);
+  if (ebb_present(k))
+    make_ready(c, k, wk, cos, sin, heads, eps);
 }
 
 void cpu_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act) {

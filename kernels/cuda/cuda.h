@@ -152,8 +152,8 @@ void cuda_gate_add_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y
                         ebb_tensor shift, ebb_tensor scale, float eps);
 void cuda_gate_add_layer_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
                               ebb_tensor w, ebb_tensor b, float eps);
-void cuda_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin, int heads,
-                       float eps);
+void cuda_qk_norm_rope(ebb_context *c, ebb_tensor q, ebb_tensor k, ebb_tensor wq, ebb_tensor wk,
+                       ebb_tensor cos, ebb_tensor sin, int heads, float eps);
 void cuda_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act);
 void cuda_timestep_embedding(ebb_context *c, ebb_tensor y, ebb_tensor t);
 size_t cuda_attention_scratch(ebb_context *c, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
