@@ -394,25 +394,6 @@ __global__ __launch_bounds__(C::THREADS, C::BLOCKS) void flash(const attention_p
   }
 }
 
-/* ---- statistics from parts --------------------------------------------------------------------------- */
-
-/* One number of mass [B*N, Tq, Tk] or entropy [B*N, Tq] per thread: the parts of the tiles that its query
- * frame touches, in their order. */
-__global__ void add_parts(const attention_problem p, float *mass, float *entropy, int64_t count) {
-  int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-  int width = p.Tk + 1, key = (int)(i % width), frame = (int)(i / width % p.Tq);
-  int64_t group = i / width / p.Tq, first = (int64_t)frame * p.queries;
-  if (i >= count)
-    return;
-  float sum = 0.0f;
-  for (int64_t t = first / p.tile; t <= (first + p.queries - 1) / p.tile; t++)
-    sum += p.parts[((group * p.tiles + t) * p.span + frame - t * p.tile / p.queries) * width + key];
-  if (key < p.Tk)
-    mass[(group * p.Tq + frame) * p.Tk + key] = sum / (float)p.queries;
-  else if (entropy)
-    entropy[group * p.Tq + frame] = sum / (float)p.queries;
-}
-
 /* ---- launchers --------------------------------------------------------------------------------------- */
 
 typedef cut<128, 4, 64, 64, 2, false, 2> cut_128;
@@ -452,8 +433,12 @@ static attention_plan plan_of(ebb_context *c, ebb_attention_stats stats, ebb_ten
   p.scale = 1.44269504f / sqrtf((float)p.P);
   p.tile = tile_of(q.dtype, p.P);
   p.tiles = (int)cuda_ceil(p.S, p.tile);
-  p.Tq = (int)(ebb_present(stats.mass) ? stats.mass.shape[2] : stats.entropy.shape[2]);
-  p.Tk = (int)stats.mass.shape[3];
+  if (ebb_present(stats.mass))
+    p.Tq = (int)stats.mass.shape[2], p.Tk = (int)stats.mass.shape[3];
+  else if (ebb_present(stats.lag))
+    p.Tq = p.Tk = (int)(stats.lag.shape[2] + 1) / 2;
+  else
+    p.Tq = (int)stats.entropy.shape[2];
   if (p.Tq == 0)
     return plan;
   p.queries = p.S / p.Tq, p.keys = p.Tk > 0 ? p.M / p.Tk : 0;
@@ -472,7 +457,8 @@ static attention_plan plan_of(ebb_context *c, ebb_attention_stats stats, ebb_ten
 size_t cuda_attention_scratch(ebb_context *c, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
                               int heads) {
   attention_plan plan = plan_of(c, stats, q, k, heads);
-  return plan.parts + plan.rows;
+  size_t frames = plan.parts + plan.rows, spatial = attention_spatial_scratch(c, &plan.p, stats, q);
+  return frames > spatial ? frames : spatial;
 }
 
 /* Whether two blocks of cut_128 find room in a multiprocessor's shared memory, with statistics too. */
@@ -535,10 +521,8 @@ void cuda_attention(ebb_context *c, ebb_tensor out, ebb_attention_stats stats, e
     p.sample = (int)first;
     attention_launch(c, &p, q.dtype, out.data, q.data, k.data, v.data, (int)count);
   }
-  if (p.Tq == 0)
-    return;
-  int64_t numbers = q.shape[0] * heads * p.Tq * (p.Tk + 1);
-  add_parts<<<(unsigned)cuda_ceil(numbers, 256), 256, 0, cuda_stream(c)>>>(p, cuda_f32(stats.mass),
-                                                                           cuda_f32(stats.entropy), numbers);
-  cuda_launched(c, "attention");
+  if (p.Tq > 0)
+    attention_finish(c, &p, stats, q.shape[0]);
+  if (ebb_present(stats.rows)) /* in the same memory: the parts have been read */
+    attention_spatial(c, &p, stats, q, k, scratch);
 }

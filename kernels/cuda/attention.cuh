@@ -1,5 +1,6 @@
-/* What attention.cu (tensor cores), attention_short.cu (the same for few keys) and attention_general.cu (any
- * width, float32) share: the shapes of a call, and how the rows of a query tile become statistics. */
+/* What attention.cu (tensor cores), attention_short.cu (the same for few keys), attention_general.cu (any
+ * width, float32) and attention_stats.cu (what is left to do for statistics) share: the shapes of a call, and
+ * how the rows of a query tile become statistics. */
 #ifndef EBB_KERNELS_CUDA_ATTENTION_CUH
 #define EBB_KERNELS_CUDA_ATTENTION_CUH
 
@@ -51,6 +52,14 @@ static __device__ void attention_part(const attention_problem &p, int64_t group,
 /* attention.cu: samples p->sample on, by the kernel that takes shapes and dtype. */
 void attention_launch(ebb_context *c, const attention_problem *p, ebb_dtype dtype, void *out, const void *q,
                       const void *k, const void *v, int samples);
+
+/* attention_stats.cu. Means of the parts, when all B samples are through: mass, entropy, lag. */
+void attention_finish(ebb_context *c, const attention_problem *p, ebb_attention_stats stats, int64_t B);
+/* Rows and columns, and the bytes of scratch that they want; p as for output and parts. */
+size_t attention_spatial_scratch(ebb_context *c, const attention_problem *p, ebb_attention_stats stats,
+                                 ebb_tensor q);
+void attention_spatial(ebb_context *c, const attention_problem *p, ebb_attention_stats stats, ebb_tensor q,
+                       ebb_tensor k, void *scratch);
 
 /* attention_short.cu: output and lse alone. False: not its kind of problem. */
 bool attention_short(ebb_context *c, const attention_problem *p, bf16 *out, const bf16 *q, const bf16 *k,
