@@ -42,13 +42,11 @@ static void velocity_stage(const ebb_op_seen *op, char text[64]) {
     stage = "cross-attention";
   else if (strcmp(op->name, "attention") == 0)
     stage = t[1].shape[1] == t[2].shape[1] ? "self-attention" : "cross-attention";
-  else if (strcmp(op->name, "norm_modulate") == 0 || strcmp(op->name, "layer_norm") == 0)
+  else if (strcmp(op->name, "norm_modulate") == 0)
     stage = "norms, modulation";
   else if (strcmp(op->name, "qk_norm_rope") == 0)
     stage = "q k norm, positions";
-  else if (strcmp(op->name, "gate_add") == 0)
-    stage = "gates, residuals";
-  else if (strcmp(op->name, "gate_add_norm") == 0)
+  else if (strcmp(op->name, "gate_add_norm") == 0 || strcmp(op->name, "gate_add_layer_norm") == 0)
     stage = "gates, residuals and norms";
   else if (strcmp(op->name, "patchify") == 0)
     stage = "patch embedding";

@@ -232,6 +232,7 @@ static void condition_on_text(const ebb_model *m, constants *k, ebb_tensor text)
   const wan *w = m->state;
   ebb_context *c = m->context;
   const int64_t B = text.shape[0], M = text.shape[1], D = m->width;
+  const ebb_tensor none = EBB_NO_TENSOR;
   const bool few = B == 1 && M <= EBB_FEW_KEYS && 2 * m->heads * M <= D;
   ebb_tensor hidden = EBB_ACTIVATION(c, "text hidden", B, M, D);
   ebb_tensor full = EBB_ACTIVATION(c, "text states", B, M, D);
@@ -246,7 +247,7 @@ static void condition_on_text(const ebb_model *m, constants *k, ebb_tensor text)
     ebb_tensor value = EBB_NEW(c, few ? EBB_ACTIVATIONS : EBB_WEIGHTS, m->dtype, "text values", B, M, D);
     linear(c, key, states, a->k, EBB_IDENTITY);
     linear(c, value, states, a->v, EBB_IDENTITY);
-    ebb_qk_norm_rope(c, key, a->norm_k, EBB_NO_TENSOR, EBB_NO_TENSOR, (int)m->heads, w->eps);
+    ebb_qk_norm_rope(c, key, none, a->norm_k, none, none, none, (int)m->heads, w->eps);
     if (few) {
       k->blocks[l].u = EBB_NEW(c, EBB_WEIGHTS, m->dtype, "projected text values", D, m->heads * M);
       ebb_projected_values(c, k->blocks[l].u, value, a->out.w, (int)m->heads);
@@ -353,30 +354,26 @@ static void wan_moment(ebb_model *m, const ebb_condition *cond, int64_t moment) 
   ebb_convert(m->context, k->now, ebb_at(k->modulation, moment));
 }
 
-static void cross_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, const block *b, float eps) {
-  if (ebb_present(b->cross_norm.w))
-    ebb_layer_norm(c, y, x, b->cross_norm.w, b->cross_norm.b, eps);
-  else
-    ebb_convert(c, y, x);
-}
-
-/* y <- CrossAttention(q, text) of block l. Few keys: the map [B,S,N*M] first, over a's memory, then one narrow
- * product. */
+/* y <- CrossAttention(q, text) of block l, q before its norm. Few keys: the map [B,S,N*M] first, over a's memory,
+ * then one narrow product. */
 static void attend_to_text(const ebb_model *m, int l, const activations *t, const ebb_condition *cond) {
   const wan *w = m->state;
   const constants *k = cond->state;
   ebb_context *c = m->context;
   const ebb_tensor keys = k->blocks[l].k, values = k->blocks[l].v, u = k->blocks[l].u;
-  const layer out = w->blocks[l].cross.out;
+  const attention *cross = &w->blocks[l].cross;
+  const ebb_tensor none = EBB_NO_TENSOR;
+  const int heads = (int)m->heads;
   if (ebb_present(u)) {
     const int64_t B = t->a.shape[0], S = t->a.shape[1], n = ebb_last(u);
     const ebb_tensor all = EBB_VIEW(t->a, ebb_count(t->a));
     const ebb_tensor map = ebb_named(EBB_VIEW(ebb_slice(all, 0, B * S * n), B, S, n), "text map");
-    ebb_attention_weights(c, map, t->q, keys, (int)m->heads, cond->text_repeats);
-    ebb_linear(c, t->y, map, u, out.b, EBB_IDENTITY);
+    ebb_attention_weights(c, map, t->q, keys, cross->norm_q, heads, cond->text_repeats, w->eps);
+    ebb_linear(c, t->y, map, u, cross->out.b, EBB_IDENTITY);
   } else {
-    ebb_attention(c, t->a, NULL, t->q, keys, values, (int)m->heads, cond->text_repeats);
-    linear(c, t->y, t->a, out, EBB_IDENTITY);
+    ebb_qk_norm_rope(c, t->q, none, cross->norm_q, none, none, none, heads, w->eps);
+    ebb_attention(c, t->a, NULL, t->q, keys, values, heads, cond->text_repeats);
+    linear(c, t->y, t->a, cross->out, EBB_IDENTITY);
   }
 }
 
@@ -395,22 +392,19 @@ static void forward_block(const ebb_model *m, int l, const activations *t, const
   ebb_attention_stats room;
   const ebb_attention_stats *stats = ebb_tap_stats(tap, l, &room);
 
-  /* x <- x + gate1 * SelfAttention(h) */
+  /* x <- x + gate1 * SelfAttention(h); h <- norm(x) * w + b */
   ebb_tap_tokens(tap, EBB_BLOCK_IN, l, t->x);
   linear(c, t->q, t->h, b->self.q, EBB_IDENTITY);
   linear(c, t->k, t->h, b->self.k, EBB_IDENTITY);
   linear(c, t->v, t->h, b->self.v, EBB_IDENTITY);
-  ebb_qk_norm_rope(c, t->q, b->self.norm_q, k->cos, k->sin, heads, w->eps);
-  ebb_qk_norm_rope(c, t->k, b->self.norm_k, k->cos, k->sin, heads, w->eps);
+  ebb_qk_norm_rope(c, t->q, t->k, b->self.norm_q, b->self.norm_k, k->cos, k->sin, heads, w->eps);
   ebb_attention(c, t->a, stats, t->q, t->k, t->v, heads, 1);
   linear(c, t->y, t->a, b->self.out, EBB_IDENTITY);
-  ebb_gate_add(c, t->x, t->y, of.gate1);
+  ebb_gate_add_layer_norm(c, t->h, t->x, t->y, of.gate1, b->cross_norm.w, b->cross_norm.b, w->eps);
   ebb_tap_tokens(tap, EBB_ATTN_OUT, l, t->x);
 
-  /* x <- x + CrossAttention(norm(x), text); h <- norm(x) * (1 + scale2) + shift2 */
-  cross_norm(c, t->h, t->x, b, w->eps);
+  /* x <- x + CrossAttention(h, text); h <- norm(x) * (1 + scale2) + shift2 */
   linear(c, t->q, t->h, b->cross.q, EBB_IDENTITY);
-  ebb_qk_norm_rope(c, t->q, b->cross.norm_q, none, none, heads, w->eps);
   attend_to_text(m, l, t, cond);
   ebb_gate_add_norm(c, t->h, t->x, t->y, none, of.shift2, of.scale2, w->eps);
   ebb_tap_tokens(tap, EBB_CROSS_OUT, l, t->x);

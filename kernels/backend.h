@@ -50,20 +50,21 @@ typedef struct ebb_backend {
   size_t (*logistic_adam_scratch)(ebb_context *c, ebb_tensor w, ebb_tensor z);
 
   void (*linear)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, ebb_activation act);
-  void (*layer_norm)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, float eps);
   void (*norm_modulate)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor shift, ebb_tensor scale,
                         float eps);
   void (*gate_add_norm)(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
                         ebb_tensor shift, ebb_tensor scale, float eps);
-  void (*qk_norm_rope)(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin, int heads,
-                       float eps);
+  void (*gate_add_layer_norm)(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
+                              ebb_tensor w, ebb_tensor b, float eps);
+  void (*qk_norm_rope)(ebb_context *c, ebb_tensor q, ebb_tensor k, ebb_tensor wq, ebb_tensor wk, ebb_tensor cos,
+                       ebb_tensor sin, int heads, float eps);
   void (*channel_norm)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act);
   void (*timestep_embedding)(ebb_context *c, ebb_tensor y, ebb_tensor t);
   void (*attention)(ebb_context *c, ebb_tensor out, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
                     ebb_tensor v, int heads, int64_t repeats,
                     void *scratch); /* absent stats: both tensors absent */
-  void (*attention_weights)(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, int heads,
-                            int64_t repeats);
+  void (*attention_weights)(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, ebb_tensor w, int heads,
+                            int64_t repeats, float eps);
   void (*projected_values)(ebb_context *c, ebb_tensor u, ebb_tensor v, ebb_tensor w, int heads);
   void (*gate_add)(ebb_context *c, ebb_tensor x, ebb_tensor y, ebb_tensor gate);
   void (*axpby)(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor z);

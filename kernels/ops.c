@@ -15,16 +15,6 @@ void ebb_linear(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_te
     c->backend->linear(c, y, x, w, b, act);
 }
 
-void ebb_layer_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, float eps) {
-  const arg args[] = {
-      {"y", y, OUT | IN_PLACE | HALF}, {"x", x, HALF}, {"w", w, OPTIONAL}, {"b", b, OPTIONAL}};
-  const call k = CALL(c, "layer_norm", args);
-  if (start(&k, EBB_F32) && want_like(&k, 0, x) && WANT(&k, 2, ebb_last(x)) && WANT(&k, 3, ebb_last(x)) &&
-      want(&k, ebb_present(w) == ebb_present(b), "one of w and b is absent, expected both or neither") &&
-      count(&k, 8.0 * numel(x)))
-    c->backend->layer_norm(c, y, x, w, b, eps);
-}
-
 void ebb_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor shift, ebb_tensor scale,
                        float eps) {
   const arg args[] = {
@@ -49,23 +39,42 @@ void ebb_gate_add_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y,
     c->backend->gate_add_norm(c, h, x, y, gate, shift, scale, eps);
 }
 
-void ebb_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin, int heads,
-                      float eps) {
-  const arg args[] = {
-      {"x", x, INOUT | HALF}, {"w", w, OPTIONAL}, {"cos", cos, OPTIONAL}, {"sin", sin, OPTIONAL}};
-  const call k = CALL(c, "qk_norm_rope", args);
-  if (!start(&k, EBB_F32) || !want_rank(&k, 0, 3, "[B, S, D]") ||
-      !want(&k, heads >= 1 && x.shape[2] % heads == 0,
-            "the width of x is not a multiple of the number of heads") ||
-      !want(&k, ebb_present(cos) == ebb_present(sin),
+void ebb_gate_add_layer_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
+                             ebb_tensor w, ebb_tensor b, float eps) {
+  const arg args[] = {{"h", h, OUT | HALF},     {"x", x, INOUT | HALF}, {"y", y, HALF},
+                      {"gate", gate, OPTIONAL}, {"w", w, OPTIONAL},     {"b", b, OPTIONAL}};
+  const call k = CALL(c, "gate_add_layer_norm", args);
+  if (!start(&k, EBB_F32) || !want_rank(&k, 1, 3, "[B, S, D]"))
+    return;
+  int64_t B = x.shape[0], D = x.shape[2];
+  if (want_like(&k, 0, x) && want_like(&k, 2, x) && WANT(&k, 3, shared(gate, B), D) && WANT(&k, 4, D) &&
+      WANT(&k, 5, D) &&
+      want(&k, ebb_present(w) == ebb_present(b), "one of w and b is absent, expected both or neither") &&
+      count(&k, (ebb_present(w) ? 10.0 : 2.0) * numel(x)))
+    c->backend->gate_add_layer_norm(c, h, x, y, gate, w, b, eps);
+}
+
+void ebb_qk_norm_rope(ebb_context *c, ebb_tensor q, ebb_tensor k, ebb_tensor wq, ebb_tensor wk,
+                      ebb_tensor cos, ebb_tensor sin, int heads, float eps) {
+  const arg args[] = {{"q", q, INOUT | HALF}, {"k", k, INOUT | OPTIONAL | HALF},
+                      {"wq", wq, OPTIONAL},   {"wk", wk, OPTIONAL},
+                      {"cos", cos, OPTIONAL}, {"sin", sin, OPTIONAL}};
+  const call a = CALL(c, "qk_norm_rope", args);
+  if (!start(&a, EBB_F32) || !want_rank(&a, 0, 3, "[B, S, D]") || !want_like(&a, 1, q) ||
+      !want_dtype_of(&a, 1, 0) ||
+      !want(&a, heads >= 1 && q.shape[2] % heads == 0,
+            "the width of q is not a multiple of the number of heads") ||
+      !want(&a, ebb_present(k) || !ebb_present(wk), "wk without k") ||
+      !want(&a, ebb_present(cos) == ebb_present(sin),
             "one of cos and sin is absent, expected both or neither"))
     return;
-  int64_t P = x.shape[2] / heads;
-  if (WANT(&k, 1, x.shape[2]) &&
-      want(&k, !ebb_present(cos) || P % 2 == 0, "the head width is odd, expected even") &&
-      WANT(&k, 2, x.shape[1], P / 2) && WANT(&k, 3, x.shape[1], P / 2) &&
-      count(&k, ((ebb_present(w) ? 4.0 : 0.0) + (ebb_present(cos) ? 3.0 : 0.0)) * numel(x)))
-    c->backend->qk_norm_rope(c, x, w, cos, sin, heads, eps);
+  int64_t S = q.shape[1], D = q.shape[2], P = D / heads;
+  double norms = (ebb_present(wq) ? 4.0 : 0.0) + (ebb_present(wk) ? 4.0 : 0.0);
+  double rotations = ebb_present(cos) ? (ebb_present(k) ? 6.0 : 3.0) : 0.0;
+  if (WANT(&a, 2, D) && WANT(&a, 3, D) &&
+      want(&a, !ebb_present(cos) || P % 2 == 0, "the head width is odd, expected even") &&
+      WANT(&a, 4, S, P / 2) && WANT(&a, 5, S, P / 2) && count(&a, (norms + rotations) * numel(q)))
+    c->backend->qk_norm_rope(c, q, k, wq, wk, cos, sin, heads, eps);
 }
 
 void ebb_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act) {
@@ -87,6 +96,39 @@ void ebb_timestep_embedding(ebb_context *c, ebb_tensor y, ebb_tensor t) {
 
 /* ---- attention --------------------------------------------------------------------------------------- */
 
+enum { MASS = 4, ENTROPY, LAG, ROWS, COLUMNS, LSE }; /* places among attention's tensors */
+
+/* The statistics' shapes against those of q [B,S,D] and k [.,M,D]. */
+static bool want_statistics(const call *a, ebb_attention_stats s, int64_t B, int64_t N, int64_t S,
+                            int64_t M) {
+  const char *frames = "the queries do not fall into whole frames: S is not a multiple of Tq";
+  if (!want_rank(a, MASS, 4, "[B, N, Tq, Tk]") || !want_rank(a, ENTROPY, 3, "[B, N, Tq]") ||
+      !want_rank(a, LAG, 3, "[B, N, 2 T - 1]") || !want_rank(a, ROWS, 3, "[B, N, H]") ||
+      !want_rank(a, COLUMNS, 3, "[B, N, W]") || !WANT(a, LSE, B, N, S))
+    return false;
+  int64_t Tq = ebb_present(s.mass) ? s.mass.shape[2] : s.entropy.shape[2], Tk = s.mass.shape[3];
+  int64_t T = (s.lag.shape[2] + 1) / 2, H = s.rows.shape[2], W = s.columns.shape[2];
+  bool lag = ebb_present(s.lag), spatial = ebb_present(s.rows);
+  return WANT(a, MASS, B, N, Tq, Tk) && WANT(a, ENTROPY, B, N, Tq) &&
+         want(a, Tq < 1 || S % Tq == 0, frames) &&
+         want(a, Tk < 1 || M % Tk == 0,
+              "the keys do not fall into whole frames: M is not a multiple of Tk") &&
+         WANT(a, LAG, B, N, 2 * T - 1) && want(a, !lag || S % T == 0, frames) &&
+         want(a, !lag || (S == M && (Tq < 1 || Tq == T) && (Tk < 1 || Tk == T)),
+              "lags between frames of queries and of keys that are not the same") &&
+         want(a, spatial == ebb_present(s.columns),
+              "one of rows and columns is absent, expected both or neither") &&
+         WANT(a, ROWS, B, N, H) && WANT(a, COLUMNS, B, N, W) &&
+         want(a, !spatial || (S % (H * W) == 0 && M % (H * W) == 0),
+              "the tokens do not fall into whole frames: S or M is not a multiple of H W");
+}
+
+/* Operations per score that the statistics add: the sums of p over frames, rows and columns, and of p ln p. */
+static double statistics_flops(ebb_attention_stats s) {
+  return (ebb_present(s.mass) || ebb_present(s.lag) ? 1.0 : 0.0) + (ebb_present(s.entropy) ? 2.0 : 0.0) +
+         (ebb_present(s.rows) ? 2.0 : 0.0);
+}
+
 void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *stats, ebb_tensor q,
                    ebb_tensor k, ebb_tensor v, int heads, int64_t repeats) {
   ebb_attention_stats wanted = stats ? *stats : (ebb_attention_stats){0};
@@ -95,7 +137,11 @@ void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *st
                       {"k", k, HALF},
                       {"v", v, HALF},
                       {"mass", wanted.mass, OUT | OPTIONAL},
-                      {"entropy", wanted.entropy, OUT | OPTIONAL}};
+                      {"entropy", wanted.entropy, OUT | OPTIONAL},
+                      {"lag", wanted.lag, OUT | OPTIONAL},
+                      {"rows", wanted.rows, OUT | OPTIONAL},
+                      {"columns", wanted.columns, OUT | OPTIONAL},
+                      {"lse", wanted.lse, OUT | OPTIONAL}};
   const call a = CALL(c, "attention", args);
   if (!start(&a, EBB_F32) || !want_rank(&a, 1, 3, "[B, S, D]") || !want_rank(&a, 2, 3, "[B, M, D]") ||
       !want_dtype_of(&a, 0, 1) || !want_dtype_of(&a, 2, 1) || !want_dtype_of(&a, 3, 1))
@@ -103,30 +149,24 @@ void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *st
   int64_t B = q.shape[0], S = q.shape[1], D = q.shape[2], M = k.shape[1];
   if (!WANT(&a, 2, shared(k, B), M, D) || !want_like(&a, 3, k) || !want_like(&a, 0, q) ||
       !want(&a, heads >= 1 && D % heads == 0, "the width of q is not a multiple of the number of heads") ||
-      !want_rank(&a, 4, 4, "[B, N, Tq, Tk]") || !want_rank(&a, 5, 3, "[B, N, Tq]"))
-    return;
-  int64_t Tq = ebb_present(wanted.mass) ? wanted.mass.shape[2] : wanted.entropy.shape[2],
-          Tk = wanted.mass.shape[3];
-  if (!WANT(&a, 4, B, heads, Tq, Tk) || !WANT(&a, 5, B, heads, Tq) ||
-      !want(&a, Tq < 1 || S % Tq == 0,
-            "the queries do not fall into whole frames: S is not a multiple of Tq") ||
-      !want(&a, Tk < 1 || M % Tk == 0, "the keys do not fall into whole frames: M is not a multiple of Tk") ||
+      !want_statistics(&a, wanted, B, heads, S, M) ||
       !want(&a, repeats >= 1, "the last key stands for fewer than one") ||
-      !want(&a, repeats == 1 || (!ebb_present(wanted.mass) && !ebb_present(wanted.entropy)),
+      !want(&a, repeats == 1 || statistics_flops(wanted) == 0,
             "statistics of a map whose last key stands for several") ||
       !want_aligned(&a))
     return;
   size_t mark = ebb_arena_mark(&c->activations);
   void *scratch = NULL;
   size_t bytes = c->backend->attention_scratch ? c->backend->attention_scratch(c, wanted, q, k, heads) : 0;
-  if (take_scratch(&a, bytes, &scratch) && count(&a, 4.0 * (double)B * (double)S * (double)M * (double)D))
+  double each = 4.0 * (double)D + (double)heads * statistics_flops(wanted);
+  if (take_scratch(&a, bytes, &scratch) && count(&a, (double)B * (double)S * (double)M * each))
     c->backend->attention(c, out, wanted, q, k, v, heads, repeats, scratch);
   ebb_arena_release(&c->activations, mark);
 }
 
-void ebb_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, int heads,
-                           int64_t repeats) {
-  const arg args[] = {{"p", p, OUT | HALF}, {"q", q, HALF}, {"k", k, HALF}};
+void ebb_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, ebb_tensor w, int heads,
+                           int64_t repeats, float eps) {
+  const arg args[] = {{"p", p, OUT | HALF}, {"q", q, HALF}, {"k", k, HALF}, {"w", w, OPTIONAL}};
   const call a = CALL(c, "attention_weights", args);
   if (!start(&a, EBB_F32) || !want_rank(&a, 1, 3, "[B, S, D]") || !want_rank(&a, 2, 3, "[B, M, D]") ||
       !want_dtype_of(&a, 0, 1) || !want_dtype_of(&a, 2, 1))
@@ -134,10 +174,10 @@ void ebb_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tenso
   int64_t B = q.shape[0], S = q.shape[1], D = q.shape[2], M = k.shape[1];
   if (WANT(&a, 2, shared(k, B), M, D) &&
       want(&a, heads >= 1 && D % heads == 0, "the width of q is not a multiple of the number of heads") &&
-      want(&a, M <= EBB_FEW_KEYS, "more keys than few") && WANT(&a, 0, B, S, heads * M) &&
+      want(&a, M <= EBB_FEW_KEYS, "more keys than few") && WANT(&a, 0, B, S, heads * M) && WANT(&a, 3, D) &&
       want(&a, repeats >= 1, "the last key stands for fewer than one") && want_aligned(&a) &&
-      count(&a, 2.0 * (double)B * (double)S * (double)M * (double)D))
-    c->backend->attention_weights(c, p, q, k, heads, repeats);
+      count(&a, (2.0 * (double)M + (ebb_present(w) ? 4.0 : 0.0)) * numel(q)))
+    c->backend->attention_weights(c, p, q, k, w, heads, repeats, eps);
 }
 
 void ebb_projected_values(ebb_context *c, ebb_tensor u, ebb_tensor v, ebb_tensor w, int heads) {

@@ -33,9 +33,7 @@ void ebb_linear(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_te
 
 /* ---- norms: norm.c ----------------------------------------------------------------------------------- */
 
-/* y = (x - mean)/sqrt(var + eps) * w + b over the last dimension, var biased. x, y [..., D]; w, b [D], both
- * or neither absent. Half: x, y, each for itself. In place allowed. */
-void ebb_layer_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, float eps);
+/* Below, layer_norm(x) = (x - mean)/sqrt(var + eps) over the last dimension, var biased. */
 
 /* The adaptive layer norm of diffusion transformers: y = layer_norm(x) * (1 + scale) + shift. x, y [B,S,D];
  * shift, scale [B,D], one vector per sample, or [1,D], the same for all. Half: x, y, each for itself. In
@@ -50,12 +48,17 @@ void ebb_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor sh
 void ebb_gate_add_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
                        ebb_tensor shift, ebb_tensor scale, float eps);
 
-/* Queries or keys made ready, in place: RMS norm over all heads together, then rotary position.
- * x[b,s,:] <- x / sqrt(mean(x^2) + eps) * w over D ("rms_norm_across_heads"); then, in every head, pairs (2i,
- * 2i+1): (u, v) <- (u cos - v sin, u sin + v cos) with cos, sin [S, P/2] (absent: no rotation). x [B,S,D], w
- * [D] or absent (no norm). Half: x. */
-void ebb_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin, int heads,
-                      float eps);
+/* The same before a norm with weights of its own: x <- x + gate * y, bitwise as ebb_gate_add has it, then h =
+ * layer_norm(x) * w + b. w, b [D], both or neither absent (no norm: h = x). Half: h, x, y, each for itself. */
+void ebb_gate_add_layer_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
+                             ebb_tensor w, ebb_tensor b, float eps);
+
+/* Queries and keys made ready, in place: RMS norm over all heads together, then rotary position. x being q or k
+ * and w its weights, x[b,s,:] <- x / sqrt(mean(x^2) + eps) * w over D ("rms_norm_across_heads"); then, in every
+ * head, pairs (2i, 2i+1): (u, v) <- (u cos - v sin, u sin + v cos) with cos, sin [S, P/2] (absent: no rotation).
+ * q, k [B,S,D], wq, wk [D] or absent (no norm); k absent: q alone. Half: q and k together. */
+void ebb_qk_norm_rope(ebb_context *c, ebb_tensor q, ebb_tensor k, ebb_tensor wq, ebb_tensor wk,
+                      ebb_tensor cos, ebb_tensor sin, int heads, float eps);
 
 /* The VAE's RMS norm over channels: y = act( x / max(||x||_2, 1e-12) * sqrt(C) * w ) over the last dimension.
  * x, y [..., C], w [C]. Half: x and y together. In place allowed. Aligned. */
@@ -88,8 +91,10 @@ typedef struct ebb_attention_stats {
 /* out = softmax(q k' / sqrt(P)) v per head. q, out [B,S,D], k, v [B,M,D] or [1,M,D], the same for all
  * samples, D = heads*P. stats NULL: none. The output is bitwise the same with and without stats. Half: q, k,
  * v, out together. Aligned.
+ * rows and columns are means of what falls on each row and column, query by query; with half q those numbers
+ * have been rounded to it.
  * The last key and its value stand for `repeats` equal ones (padded text): its weight is that many times
- * e^score. 1: a key like the others; with stats only 1. */
+ * e^score. 1: a key like the others; with stats other than lse only 1. */
 void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *stats, ebb_tensor q,
                    ebb_tensor k, ebb_tensor v, int heads, int64_t repeats);
 
@@ -98,10 +103,11 @@ void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *st
  *   linear(attention(q, k, v), W_out) = linear(attention_weights(q, k), projected_values(v, W_out))
  * with N*M instead of D columns in the product. */
 #define EBB_FEW_KEYS 4 /* an empty prompt has 2: its one token, and what pads it */
-/* M <= EBB_FEW_KEYS. p[b,s,n*M+m]: the softmax row over m of head n, `repeats` as in ebb_attention. p
- * [B,S,N*M], q [B,S,D], k [B,M,D] or [1,M,D]. Half: p, q, k together. Aligned. */
-void ebb_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, int heads,
-                           int64_t repeats);
+/* M <= EBB_FEW_KEYS. p[b,s,n*M+m]: the softmax row over m of head n, `repeats` as in ebb_attention, of queries
+ * that get their RMS norm over D on the way, as ebb_qk_norm_rope has it; w absent: they have had it. p
+ * [B,S,N*M], q [B,S,D], k [B,M,D] or [1,M,D], w [D] or absent. Half: p, q, k together. Aligned. */
+void ebb_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, ebb_tensor w, int heads,
+                           int64_t repeats, float eps);
 /* u[d,n*M+m] = sum over j of head n of w[d,j] v[m,j]. u [D,N*M], v [1,M,D], w [D,D]. Half: u, v, w
  * together. */
 void ebb_projected_values(ebb_context *c, ebb_tensor u, ebb_tensor v, ebb_tensor w, int heads);

@@ -41,16 +41,6 @@ static void normalize(double *y, const double *x, int64_t D, double eps) {
     y[i] = (x[i] - mean) / sqrt(var + eps);
 }
 
-void truth_layer_norm(const op_case *k, double *const *t) { /* y, x, w, b; f: eps */
-  int64_t D = N(0, k->t[0].rank - 1);
-  for (int64_t r = 0; r < op_tensor_count(&k->t[0]) / D; r++) {
-    double *y = t[0] + r * D;
-    normalize(y, t[1] + r * D, D, k->f[0]);
-    for (int64_t i = 0; HAS(2) && i < D; i++)
-      y[i] = y[i] * t[2][i] + t[3][i];
-  }
-}
-
 void truth_norm_modulate(const op_case *k, double *const *t) { /* y, x, shift, scale; f: eps */
   int64_t B = N(0, 0), S = N(0, 1), D = N(0, 2);
   for (int64_t b = 0; b < B; b++)
@@ -62,29 +52,54 @@ void truth_norm_modulate(const op_case *k, double *const *t) { /* y, x, shift, s
     }
 }
 
+/* x += gate * y */
+static void add_gated(const op_case *k, int gate, double *x, const double *y, const double *gates) {
+  int64_t S = N(1, 1), D = N(1, 2);
+  for (int64_t i = 0; i < N(1, 0) * S * D; i++)
+    x[i] += (HAS(gate) ? gates[SAMPLE(gate, i / (S * D)) * D + i % D] : 1) * y[i];
+}
+
 void truth_gate_add_norm(const op_case *k, double *const *t) { /* h, x, y, gate, shift, scale; f: eps */
-  int64_t B = N(1, 0), S = N(1, 1), D = N(1, 2);
-  for (int64_t r = 0; r < B * S; r++) {
-    double *h = t[0] + r * D, *x = t[1] + r * D;
-    for (int64_t i = 0; i < D; i++)
-      x[i] += (HAS(3) ? t[3][SAMPLE(3, r / S) * D + i] : 1) * t[2][r * D + i];
-    normalize(h, x, D, k->f[0]);
+  int64_t S = N(1, 1), D = N(1, 2);
+  add_gated(k, 3, t[1], t[2], t[3]);
+  for (int64_t r = 0; r < N(1, 0) * S; r++) {
+    double *h = t[0] + r * D;
+    normalize(h, t[1] + r * D, D, k->f[0]);
     for (int64_t i = 0; i < D; i++)
       h[i] = h[i] * (1 + t[5][SAMPLE(5, r / S) * D + i]) + t[4][SAMPLE(4, r / S) * D + i];
   }
 }
 
-void truth_qk_norm_rope(const op_case *k, double *const *t) { /* x, w, cos, sin; i: heads; f: eps */
+void truth_gate_add_layer_norm(const op_case *k, double *const *t) { /* h, x, y, gate, w, b; f: eps */
+  int64_t D = N(1, 2);
+  add_gated(k, 3, t[1], t[2], t[3]);
+  memcpy(t[0], t[1], (size_t)op_tensor_count(&k->t[1]) * sizeof(double));
+  for (int64_t r = 0; HAS(4) && r < N(1, 0) * N(1, 1); r++) {
+    double *h = t[0] + r * D;
+    normalize(h, t[1] + r * D, D, k->f[0]);
+    for (int64_t i = 0; i < D; i++)
+      h[i] = h[i] * t[4][i] + t[5][i];
+  }
+}
+
+/* x <- x / sqrt(mean(x^2) + eps) * w over one row */
+static void rms_normalize(double *x, const double *w, int64_t D, double eps) {
+  double square = 0;
+  for (int64_t i = 0; i < D; i++)
+    square += x[i] * x[i];
+  for (int64_t i = 0; i < D; i++)
+    x[i] = x[i] / sqrt(square / (double)D + eps) * w[i];
+}
+
+void truth_qk_norm_rope(const op_case *k, double *const *t) { /* q, k, wq, wk, cos, sin; i: heads; f: eps */
   int64_t B = N(0, 0), S = N(0, 1), D = N(0, 2), half = D / k->i[0] / 2;
-  for (int64_t b = 0; b < B; b++)
-    for (int64_t s = 0; s < S; s++) {
-      double *x = t[0] + (b * S + s) * D, square = 0;
-      for (int64_t i = 0; i < D; i++)
-        square += x[i] * x[i];
-      for (int64_t i = 0; HAS(1) && i < D; i++)
-        x[i] = x[i] / sqrt(square / (double)D + k->f[0]) * t[1][i];
-      for (int64_t pair = 0; HAS(2) && pair < D / 2; pair++) {
-        double co = t[2][s * half + pair % half], si = t[3][s * half + pair % half];
+  for (int which = 0; which < 1 + HAS(1); which++)
+    for (int64_t r = 0; r < B * S; r++) {
+      double *x = t[which] + r * D;
+      if (HAS(2 + which))
+        rms_normalize(x, t[2 + which], D, k->f[0]);
+      for (int64_t pair = 0; HAS(4) && pair < D / 2; pair++) {
+        double co = t[4][r % S * half + pair % half], si = t[5][r % S * half + pair % half];
         double u = x[2 * pair], v = x[2 * pair + 1];
         x[2 * pair] = u * co - v * si;
         x[2 * pair + 1] = u * si + v * co;
@@ -117,8 +132,8 @@ void truth_timestep_embedding(const op_case *k, double *const *t) { /* y, t */
     }
 }
 
-/* The softmax row p [M] of query s of sample b and head n. */
-static void attention_row(const op_case *k, double *const *t, int64_t b, int64_t n, int64_t s, double *p) {
+/* The softmax row p [M] of query s of sample b and head n; returns the logarithm of its sum. */
+static double attention_row(const op_case *k, double *const *t, int64_t b, int64_t n, int64_t s, double *p) {
   int64_t S = N(1, 1), D = N(1, 2), M = N(2, 1), P = D / k->i[0];
   double max = -INFINITY, total = 0;
   for (int64_t m = 0; m < M; m++) {
@@ -131,39 +146,57 @@ static void attention_row(const op_case *k, double *const *t, int64_t b, int64_t
     total += p[m] = (m == M - 1 && k->i[1] > 1 ? k->i[1] : 1) * exp(p[m] - max);
   for (int64_t m = 0; m < M; m++)
     p[m] /= total;
+  return max + log(total);
 }
 
-void truth_attention(const op_case *k,
-                     double *const *t) { /* out, q, k, v, mass, entropy; i: heads, repeats */
+/* Adds the row p [M] of query s to the statistics of group g = b * heads + n. */
+static void attention_statistics(const op_case *k, double *const *t, int64_t g, int64_t s, const double *p) {
+  int64_t S = N(1, 1), M = N(2, 1), L = N(6, 2), T = (L + 1) / 2, H = N(7, 2), W = N(8, 2);
+  for (int64_t m = 0; m < M; m++) {
+    if (HAS(4)) {
+      int64_t Tq = N(4, 2), Tk = N(4, 3);
+      t[4][(g * Tq + s / (S / Tq)) * Tk + m / (M / Tk)] += p[m] / (double)(S / Tq);
+    }
+    if (HAS(5) && p[m] > 0)
+      t[5][g * N(5, 2) + s / (S / N(5, 2))] -= p[m] * log(p[m]) / (double)(S / N(5, 2));
+    if (HAS(6))
+      t[6][g * L + m / (M / T) - s / (S / T) + T - 1] += p[m] / (double)S;
+    if (HAS(7)) {
+      t[7][g * H + llabs(m / W % H - s / W % H)] += p[m] / (double)S;
+      t[8][g * W + llabs(m % W - s % W)] += p[m] / (double)S;
+    }
+  }
+}
+
+void truth_attention(
+    const op_case *k,
+    double *const *t) { /* out, q, k, v, mass, entropy, lag, rows, columns, lse; i: heads, repeats */
   int64_t B = N(1, 0), S = N(1, 1), D = N(1, 2), M = N(2, 1), heads = k->i[0], P = D / heads;
   double *p = malloc((size_t)M * sizeof *p);
-  for (int i = 4; i < 6; i++)
+  for (int i = 4; i < 9; i++)
     for (int64_t j = 0; j < op_tensor_count(&k->t[i]); j++)
       t[i][j] = 0;
   for (int64_t b = 0; b < B; b++)
     for (int64_t n = 0; n < heads; n++)
       for (int64_t s = 0; s < S; s++) {
-        attention_row(k, t, b, n, s, p);
+        double lse = attention_row(k, t, b, n, s, p);
+        if (HAS(9))
+          t[9][(b * heads + n) * S + s] = lse;
+        attention_statistics(k, t, b * heads + n, s, p);
         for (int64_t d = n * P; d < (n + 1) * P; d++) {
           double sum = 0;
           for (int64_t m = 0; m < M; m++)
             sum += p[m] * t[3][(SAMPLE(3, b) * M + m) * D + d];
           t[0][(b * S + s) * D + d] = sum;
         }
-        for (int64_t m = 0; m < M; m++) {
-          if (HAS(4)) {
-            int64_t Tq = N(4, 2), Tk = N(4, 3);
-            t[4][((b * heads + n) * Tq + s / (S / Tq)) * Tk + m / (M / Tk)] += p[m] / (double)(S / Tq);
-          }
-          if (HAS(5) && p[m] > 0)
-            t[5][(b * heads + n) * N(5, 2) + s / (S / N(5, 2))] -= p[m] * log(p[m]) / (double)(S / N(5, 2));
-        }
       }
   free(p);
 }
 
-void truth_attention_weights(const op_case *k, double *const *t) { /* p, q, k; i: heads, repeats */
-  int64_t B = N(1, 0), S = N(1, 1), M = N(2, 1), heads = k->i[0];
+void truth_attention_weights(const op_case *k, double *const *t) { /* p, q, k, w; i: heads, repeats; f: eps */
+  int64_t B = N(1, 0), S = N(1, 1), M = N(2, 1), D = N(1, 2), heads = k->i[0];
+  for (int64_t r = 0; HAS(3) && r < B * S; r++)
+    rms_normalize(t[1] + r * D, t[3], D, k->f[0]);
   for (int64_t b = 0; b < B; b++)
     for (int64_t s = 0; s < S; s++)
       for (int64_t n = 0; n < heads; n++)

@@ -6,9 +6,9 @@
 #include "tests/op_cases.h"
 
 void truth_linear(const op_case *k, double *const *t);
-void truth_layer_norm(const op_case *k, double *const *t);
 void truth_norm_modulate(const op_case *k, double *const *t);
 void truth_gate_add_norm(const op_case *k, double *const *t);
+void truth_gate_add_layer_norm(const op_case *k, double *const *t);
 void truth_qk_norm_rope(const op_case *k, double *const *t);
 void truth_channel_norm(const op_case *k, double *const *t);
 void truth_timestep_embedding(const op_case *k, double *const *t);

@@ -7,7 +7,7 @@
 
 typedef struct call {
   void (*run)(ebb_context *c, const struct call *k);
-  ebb_tensor t[6];
+  ebb_tensor t[EBB_OP_TENSORS];
   float a, b;
   int64_t n, repeats;
   int patch[3];
@@ -48,22 +48,26 @@ static void put(ebb_context *c, call k) {
 
 OP(linear, (ebb_context * c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, ebb_activation act),
    (c, k->t[0], k->t[1], k->t[2], k->t[3], k->act), .t = {y, x, w, b}, .act = act)
-OP(layer_norm, (ebb_context * c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, float eps),
-   (c, k->t[0], k->t[1], k->t[2], k->t[3], k->a), .t = {y, x, w, b}, .a = eps)
 OP(norm_modulate,
    (ebb_context * c, ebb_tensor y, ebb_tensor x, ebb_tensor shift, ebb_tensor scale, float eps),
    (c, k->t[0], k->t[1], k->t[2], k->t[3], k->a), .t = {y, x, shift, scale}, .a = eps)
 OP(qk_norm_rope,
-   (ebb_context * c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin, int heads, float eps),
-   (c, k->t[0], k->t[1], k->t[2], k->t[3], (int)k->n, k->a), .t = {x, w, cos, sin}, .n = heads, .a = eps)
+   (ebb_context * c, ebb_tensor q, ebb_tensor k, ebb_tensor wq, ebb_tensor wk, ebb_tensor cos, ebb_tensor sin,
+    int heads, float eps),
+   (c, k->t[0], k->t[1], k->t[2], k->t[3], k->t[4], k->t[5], (int)k->n, k->a), .t = {q, k, wq, wk, cos, sin},
+   .n = heads, .a = eps)
 OP(attention,
    (ebb_context * c, ebb_tensor out, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k, ebb_tensor v,
     int heads, int64_t repeats, void *scratch),
-   (c, k->t[0], (ebb_attention_stats){k->t[1], k->t[2]}, k->t[3], k->t[4], k->t[5], (int)k->n, k->repeats,
-    NULL),
-   .t = {out, stats.mass, stats.entropy, q, k, v}, .n = heads + 0 * (scratch != NULL), .repeats = repeats)
-OP(attention_weights, (ebb_context * c, ebb_tensor p, ebb_tensor q, ebb_tensor k, int heads, int64_t repeats),
-   (c, k->t[0], k->t[1], k->t[2], (int)k->n, k->repeats), .t = {p, q, k}, .n = heads, .repeats = repeats)
+   (c, k->t[0], (ebb_attention_stats){k->t[4], k->t[5], k->t[6], k->t[7], k->t[8], k->t[9]}, k->t[1], k->t[2],
+    k->t[3], (int)k->n, k->repeats, NULL),
+   .t = {out, q, k, v, stats.mass, stats.entropy, stats.lag, stats.rows, stats.columns, stats.lse},
+   .n = heads + 0 * (scratch != NULL), .repeats = repeats)
+OP(attention_weights,
+   (ebb_context * c, ebb_tensor p, ebb_tensor q, ebb_tensor k, ebb_tensor w, int heads, int64_t repeats,
+    float eps),
+   (c, k->t[0], k->t[1], k->t[2], k->t[3], (int)k->n, k->repeats, k->a), .t = {p, q, k, w}, .n = heads,
+   .repeats = repeats, .a = eps)
 OP(projected_values, (ebb_context * c, ebb_tensor u, ebb_tensor v, ebb_tensor w, int heads),
    (c, k->t[0], k->t[1], k->t[2], (int)k->n), .t = {u, v, w}, .n = heads)
 OP(gate_add, (ebb_context * c, ebb_tensor x, ebb_tensor y, ebb_tensor gate), (c, k->t[0], k->t[1], k->t[2]),
@@ -73,6 +77,10 @@ OP(gate_add_norm,
     ebb_tensor scale, float eps),
    (c, k->t[0], k->t[1], k->t[2], k->t[3], k->t[4], k->t[5], k->a), .t = {h, x, y, gate, shift, scale},
    .a = eps)
+OP(gate_add_layer_norm,
+   (ebb_context * c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate, ebb_tensor w, ebb_tensor b,
+    float eps),
+   (c, k->t[0], k->t[1], k->t[2], k->t[3], k->t[4], k->t[5], k->a), .t = {h, x, y, gate, w, b}, .a = eps)
 OP(axpby, (ebb_context * c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor z),
    (c, k->t[0], k->a, k->t[1], k->b, k->t[2]), .t = {y, x, z}, .a = a, .b = b)
 OP(convert, (ebb_context * c, ebb_tensor y, ebb_tensor x), (c, k->t[0], k->t[1]), .t = {y, x})
@@ -175,7 +183,6 @@ void recorder_install(ebb_context *c, recorder_counts *into) {
   backend.download_start = download_start;
   backend.download_wait = download_wait;
   backend.linear = linear;
-  backend.layer_norm = layer_norm;
   backend.norm_modulate = norm_modulate;
   backend.qk_norm_rope = qk_norm_rope;
   backend.attention = attention;
@@ -183,6 +190,7 @@ void recorder_install(ebb_context *c, recorder_counts *into) {
   backend.projected_values = projected_values;
   backend.gate_add = gate_add;
   backend.gate_add_norm = gate_add_norm;
+  backend.gate_add_layer_norm = gate_add_layer_norm;
   backend.axpby = axpby;
   backend.convert = convert;
   backend.patchify = patchify;

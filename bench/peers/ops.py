@@ -68,11 +68,11 @@ class Ops:
         B, S, D = (1, 100, 24) if self.small else (16, 6400, 1536)
         x, y, w, b = self.draw(B, S, D), self.draw(B, S, D), self.draw(D, dtype=torch.float32), self.draw(D, dtype=torch.float32)
         gate, moved = self.draw(1, 1, D), 2 * x.nbytes
-        self.row("torch", "layer_norm", "1.3B", (B, S, D), self.a.dtype,
-                 lambda: F.layer_norm(x, (D,), w.to(x.dtype), b.to(x.dtype), 1e-6), 8 * B * S * D, moved)
         self.row("torch", "norm_modulate", "1.3B", (B, S, D), self.a.dtype,
                  lambda: (F.layer_norm(x.float(), (D,), eps=1e-6) * (1 + w) + b).to(x.dtype), 8 * B * S * D, moved)
         self.row("torch", "gate_add", "1.3B", (B, S, D), self.a.dtype, lambda: x.addcmul_(y, gate), 2 * B * S * D, 3 * x.nbytes)
+        self.row("torch", "gate_add_layer_norm", "1.3B", (B, S, D), self.a.dtype,
+                 lambda: F.layer_norm(x.addcmul_(y, gate), (D,), w.to(x.dtype), b.to(x.dtype), 1e-6), 10 * B * S * D, 4 * x.nbytes)
         self.row("torch", "pool_mean", "1.3B", (B, D), self.a.dtype, lambda: x.float().mean(1), B * S * D, x.nbytes)
 
     def conv(self):

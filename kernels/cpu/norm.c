@@ -35,27 +35,13 @@ static double sum_squares(const float *x, int64_t n, double about) {
   return total;
 }
 
-/* y = (x - mean)/sqrt(var + eps) * (w + one) + b over one row of D; w and b NULL: neither. */
+/* y = (x - mean)/sqrt(var + eps) * (w + one) + b over one row of D. */
 static void norm_row(float *y, const float *x, int64_t D, float eps, const float *w, float one,
                      const float *b) {
   double mean = sum(x, D) / (double)D, var = sum_squares(x, D, mean) / (double)D;
   float m = (float)mean, inverse = (float)(1.0 / sqrt(var + (double)eps));
-  if (!w) {
-    for (int64_t i = 0; i < D; i++)
-      y[i] = (x[i] - m) * inverse;
-    return;
-  }
   for (int64_t i = 0; i < D; i++)
     y[i] = (x[i] - m) * inverse * (w[i] + one) + b[i];
-}
-
-void cpu_layer_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, float eps) {
-  int64_t D = ebb_last(x);
-  cpu_cut bands = {ebb_rows(x), TILE_ROWS, (ebb_rows(x) + TILE_ROWS - 1) / TILE_ROWS};
-  CPU_PARALLEL(c, 8.0 * (double)ebb_count(x))
-  for (int64_t band = 0; band < bands.pieces; band++)
-    for (int64_t r = cpu_first(bands, band); r < cpu_first(bands, band) + cpu_size(bands, band); r++)
-      norm_row(cpu_f32(y) + r * D, cpu_f32(x) + r * D, D, eps, cpu_f32(w), 0.0f, cpu_f32(b));
 }
 
 void cpu_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor shift, ebb_tensor scale,
@@ -75,6 +61,21 @@ void cpu_gate_add_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y,
   cpu_norm_modulate(c, h, x, shift, scale, eps);
 }
 
+void cpu_gate_add_layer_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
+                             ebb_tensor w, ebb_tensor b, float eps) {
+  cpu_gate_add(c, x, y, gate);
+  if (!ebb_present(w)) {
+    cpu_convert(c, h, x);
+    return;
+  }
+  int64_t D = x.shape[2];
+  cpu_cut bands = {ebb_rows(x), TILE_ROWS, (ebb_rows(x) + TILE_ROWS - 1) / TILE_ROWS};
+  CPU_PARALLEL(c, 8.0 * (double)ebb_count(x))
+  for (int64_t band = 0; band < bands.pieces; band++)
+    for (int64_t r = cpu_first(bands, band); r < cpu_first(bands, band) + cpu_size(bands, band); r++)
+      norm_row(cpu_f32(h) + r * D, cpu_f32(x) + r * D, D, eps, cpu_f32(w), 0.0f, cpu_f32(b));
+}
+
 /* Pairs (2i, 2i+1) of one head x [2*pairs] turned by the angles of its token. */
 static void rotate(float *x, const float *cosine, const float *sine, int64_t pairs) {
   for (int64_t i = 0; i < pairs; i++) {
@@ -84,8 +85,9 @@ static void rotate(float *x, const float *cosine, const float *sine, int64_t pai
   }
 }
 
-void cpu_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin, int heads,
-                      float eps) {
+/* Queries, or keys. */
+static void make_ready(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin, int heads,
+                       float eps) {
   int64_t S = x.shape[1], D = x.shape[2], P = D / heads;
   const float *weight = cpu_f32(w);
   cpu_cut bands = {ebb_rows(x), TILE_ROWS, (ebb_rows(x) + TILE_ROWS - 1) / TILE_ROWS};
@@ -102,6 +104,13 @@ void cpu_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos
         for (int n = 0; n < heads; n++)
           rotate(row + n * P, cpu_f32(cos) + r % S * (P / 2), cpu_f32(sin) + r % S * (P / 2), P / 2);
     }
+}
+
+void cpu_qk_norm_rope(ebb_context *c, ebb_tensor q, ebb_tensor k, ebb_tensor wq, ebb_tensor wk,
+                      ebb_tensor cos, ebb_tensor sin, int heads, float eps) {
+  make_ready(c, q, wq, cos, sin, heads, eps);
+  if (ebb_present(k))
+    make_ready(c, k, wk, cos, sin, heads, eps);
 }
 
 void cpu_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act) {

@@ -1,59 +1,22 @@
 /* Attention to few keys: the map, and values that have been through the output projection. The work is reading q. */
-#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/tensor_cores.cuh"
+#include "kernels/cuda/units.cuh"
 
 #define WARPS 8
+#define ROWS 16     /* of q that a block takes at a time: those of a product */
+#define ROW_WARPS 4 /* that share them, by heads */
+#define SLICE 32    /* numbers of a row that four lanes take together, eight each */
 
 /* ---- kernels ----------------------------------------------------------------------------------------- */
 
+/* sum x y w over P; w NULL: ones. */
 template <typename T>
-static __device__ float warp_dot(const T *__restrict__ x, const T *__restrict__ y, int P, int lane) {
+static __device__ float warp_dot(const T *__restrict__ x, const T *__restrict__ y,
+                                 const float *__restrict__ w, int P, int lane) {
   float sum = 0;
   for (int i = lane; i < P; i += 32)
-    sum = fmaf(to_float(x[i]), to_float(y[i]), sum);
+    sum = fmaf(to_float(x[i]) * (w ? w[i] : 1.0f), to_float(y[i]), sum);
   return warp_sum(sum);
-}
-
-/* Heads of 64 and 128: a lane's neighbouring numbers in one access. */
-template <int EACH>
-static __device__ float warp_dot_of(const bf16 *__restrict__ x, const bf16 *__restrict__ y, int lane) {
-  __nv_bfloat162 a[EACH / 2], b[EACH / 2];
-  float sum = 0;
-#pragma unroll
-  for (int i = 0; i < EACH / 2; i++) {
-    a[i] = reinterpret_cast<const __nv_bfloat162 *>(x + lane * EACH)[i];
-    b[i] = reinterpret_cast<const __nv_bfloat162 *>(y + lane * EACH)[i];
-  }
-#pragma unroll
-  for (int i = 0; i < EACH / 2; i++) {
-    float2 u = __bfloat1622float2(a[i]), v = __bfloat1622float2(b[i]);
-    sum = fmaf(u.x, v.x, sum);
-    sum = fmaf(u.y, v.y, sum);
-  }
-  return warp_sum(sum);
-}
-
-template <typename T> static __device__ float head_dot(const T *x, const T *y, int P, int lane) {
-  return warp_dot(x, y, P, lane);
-}
-template <> __device__ float head_dot<bf16>(const bf16 *x, const bf16 *y, int P, int lane) {
-  if (P == 128)
-    return warp_dot_of<4>(x, y, lane);
-  if (P == 64)
-    return warp_dot_of<2>(x, y, lane);
-  return warp_dot(x, y, P, lane);
-}
-
-static __device__ float dot_of_eight(uint4 a, uint4 b) {
-  const __nv_bfloat162 *x = reinterpret_cast<const __nv_bfloat162 *>(&a),
-                       *y = reinterpret_cast<const __nv_bfloat162 *>(&b);
-  float sum = 0;
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    const float2 u = __bfloat1622float2(x[i]), v = __bfloat1622float2(y[i]);
-    sum = fmaf(u.x, v.x, sum);
-    sum = fmaf(u.y, v.y, sum);
-  }
-  return sum;
 }
 
 /* In place, scores beyond M being -infinity; the last of M has `repeats` times its weight. */
@@ -63,67 +26,159 @@ static __device__ void softmax(float (&score)[EBB_FEW_KEYS], int M, float repeat
   for (int m = 1; m < EBB_FEW_KEYS; m++)
     max = fmaxf(max, score[m]);
 #pragma unroll
-  for (int m = 0; m < EBB_FEW_KEYS; m++) {
-    score[m] = expf(score[m] - max) * (m == M - 1 ? repeats : 1.0f);
-    total += score[m];
-  }
+  for (int m = 0; m < EBB_FEW_KEYS; m++)
+    if (m < M) {
+      score[m] = expf(score[m] - max) * (m == M - 1 ? repeats : 1.0f);
+      total += score[m];
+    }
 #pragma unroll
   for (int m = 0; m < EBB_FEW_KEYS; m++)
-    score[m] /= total;
+    if (m < M)
+      score[m] /= total;
 }
 
 /* The map, any width. p [rows,N,M], q [rows,N,P], k [M,N,P] of the row's sample, `stride` numbers from one sample's to
- * the next. A warp has one (row, head). */
+ * the next, w [N,P] or NULL: no norm. A warp has a row. */
 template <typename T>
 static __global__ void weights(T *__restrict__ p, const T *__restrict__ q, const T *__restrict__ k,
-                               int64_t rows, int S, int N, int P, int M, int64_t stride, float scale,
-                               float repeats) {
-  int lane = threadIdx.x % 32;
-  int64_t item = blockIdx.x * (int64_t)WARPS + threadIdx.x / 32;
-  if (item >= rows * N)
+                               const float *__restrict__ w, int64_t rows, int S, int N, int P, int M,
+                               int64_t stride, float scale, float repeats, float eps) {
+  const int lane = threadIdx.x % 32, D = N * P;
+  const int64_t row = blockIdx.x * (int64_t)WARPS + threadIdx.x / 32;
+  if (row >= rows)
     return;
-  const T *query = q + item * P, *key = k + item / N / S * stride + item % N * (int64_t)P;
-  float score[EBB_FEW_KEYS];
+  const T *query = q + row * D, *key = k + row / S * stride;
+  if (w)
+    scale *= rsqrtf(warp_dot<T>(query, query, NULL, D, lane) / (float)D + eps);
+  for (int n = 0; n < N; n++) {
+    float score[EBB_FEW_KEYS];
 #pragma unroll
-  for (int m = 0; m < EBB_FEW_KEYS; m++)
-    score[m] = m < M ? scale * head_dot(query, key + m * (int64_t)N * P, P, lane) : -INFINITY;
-  softmax(score, M, repeats);
+    for (int m = 0; m < EBB_FEW_KEYS; m++)
+      score[m] = m < M ? scale * warp_dot(query + n * P, key + m * D + n * P, w ? w + n * P : NULL, P, lane)
+                       : -INFINITY;
+    softmax(score, M, repeats);
 #pragma unroll
-  for (int m = 0; m < EBB_FEW_KEYS; m++)
-    if (lane == m && m < M)
-      p[item * M + m] = from_float<T>(score[m]);
+    for (int m = 0; m < EBB_FEW_KEYS; m++)
+      if (lane == m && m < M)
+        p[(row * N + n) * M + m] = from_float<T>(score[m]);
+  }
 }
 
-/* The same for heads of P = 8 G numbers in bfloat16 and one k: a warp takes whole rows, a lane eight
- * numbers at a time, so that G neighbouring lanes have a head; the keys wait in shared memory. */
-template <int G, int M>
-static __global__ void weights_of_rows(bf16 *__restrict__ p, const bf16 *__restrict__ q,
-                                       const bf16 *__restrict__ k, int64_t rows, int D, float scale,
-                                       float repeats) {
-  extern __shared__ uint4 keys[]; /* [M][D/8] */
-  const int units = D / 8, lane = threadIdx.x % 32, N = units / G;
-  for (int i = threadIdx.x; i < M * units; i += blockDim.x)
-    keys[i] = reinterpret_cast<const uint4 *>(k)[i];
-  __syncthreads();
-  for (int64_t row = blockIdx.x * (int64_t)WARPS + threadIdx.x / 32; row < rows;
-       row += (int64_t)gridDim.x * WARPS) {
-    const uint4 *query = reinterpret_cast<const uint4 *>(q) + row * units;
-#pragma unroll 3
-    for (int first = 0; first < units; first += 32) { /* every lane takes part in the shuffles */
-      const int unit = first + lane;
-      const uint4 mine = unit < units ? __ldcs(query + unit) : make_uint4(0, 0, 0, 0);
-      float score[EBB_FEW_KEYS] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
+/* What a block of map_rows has in shared memory. */
+typedef struct room {
+  uint4 *keys;    /* [D/SLICE][2M][4]: eight numbers each */
+  float *scores;  /* [ROWS][N][M]: before the norm */
+  float *squares; /* [ROW_WARPS][ROWS]: sums over a warp's heads */
+} room;
+
+static __host__ __device__ size_t room_bytes(int D, int N, int M) {
+  return (size_t)M * D * 2 * sizeof(bf16) + (size_t)ROWS * (N * M + ROW_WARPS) * sizeof(float);
+}
+
+static __device__ room room_of(uint4 *memory, int D, int N, int M) {
+  float *scores = reinterpret_cast<float *>(memory + M * D / 4);
+  return {memory, scores, scores + ROWS * N * M};
+}
+
+/* Column 2m of the keys is w k_m rounded to bfloat16, column 2m + 1 what that took: together as good as float32. */
+static __device__ void prepare_keys(uint4 *keys, const bf16 *k, const float *w, int D, int M) {
+  for (int i = threadIdx.x; i < M * D / 8; i += blockDim.x) {
+    const int m = i / (D / 8), unit = i % (D / 8);
+    float key[8], weight[8];
+    read_unit(key, k + i * 8);
+    if (w)
+      read_unit(weight, w + unit * 8);
+    float rest[8];
 #pragma unroll
-      for (int m = 0; m < M; m++) {
-        float sum = unit < units ? dot_of_eight(mine, keys[m * units + unit]) : 0;
-        score[m] = scale * warp_sum<G>(sum);
-      }
+    for (int j = 0; j < 8; j++) {
+      const float exact = w ? key[j] * weight[j] : key[j];
+      key[j] = to_float(from_float<bf16>(exact));
+      rest[j] = exact - key[j];
+    }
+    uint4 *to = keys + (unit / 4 * 2 * M + 2 * m) * 4 + unit % 4;
+    store_unit(reinterpret_cast<bf16 *>(to), key);
+    store_unit(reinterpret_cast<bf16 *>(to + 4), rest);
+  }
+}
+
+static __device__ __forceinline__ float add_squares(float sum, uint4 x) {
+  const __nv_bfloat162 *pairs = reinterpret_cast<const __nv_bfloat162 *>(&x);
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    const float2 v = __bfloat1622float2(pairs[i]);
+    sum = fmaf(v.x, v.x, sum);
+    sum = fmaf(v.y, v.y, sum);
+  }
+  return sum;
+}
+
+/* Scores of rows g and g + 8 of a tile, g = lane / 4, for the warp's heads, and their squares. Which numbers of a
+ * SLICE are multiplied together is free as long as q and keys agree: a lane takes eight neighbours. */
+template <int SLICES>
+static __device__ __forceinline__ void score_heads(room r, const bf16 *low, const bf16 *high, int N, int M) {
+  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  float square[2] = {};
+  for (int n = threadIdx.x / 32; n < N; n += ROW_WARPS) {
+    const uint4 *x = reinterpret_cast<const uint4 *>(low) + n * SLICES * 4 + t,
+                *y = reinterpret_cast<const uint4 *>(high) + n * SLICES * 4 + t;
+    const uint4 *key = r.keys + (n * SLICES * 2 * M + g) * 4 + t;
+    uint4 a[SLICES], b[SLICES];
+    float c[4] = {};
+#pragma unroll
+    for (int j = 0; j < SLICES; j++) {
+      a[j] = __ldcs(x + j * 4);
+      b[j] = __ldcs(y + j * 4);
+    }
+#pragma unroll
+    for (int j = 0; j < SLICES; j++, key += 2 * M * 4) {
+      const uint4 k = g < 2 * M ? *key : make_uint4(0, 0, 0, 0);
+      mma(c, {a[j].x, b[j].x, a[j].y, b[j].y}, k.x, k.y);
+      mma(c, {a[j].z, b[j].z, a[j].w, b[j].w}, k.z, k.w);
+      square[0] = add_squares(square[0], a[j]);
+      square[1] = add_squares(square[1], b[j]);
+    }
+    if (t < M) {
+      r.scores[(g * N + n) * M + t] = c[0] + c[1];
+      r.scores[((g + 8) * N + n) * M + t] = c[2] + c[3];
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < 2; i++) {
+    const float sum = quad_sum(square[i]);
+    if (t == 0)
+      r.squares[threadIdx.x / 32 * ROWS + g + 8 * i] = sum;
+  }
+}
+
+/* The map for heads of SLICE * SLICES numbers in bfloat16 and one k [M,D], on tensor cores: the scores of a tile of
+ * whole rows, then its norms and softmax. */
+template <int SLICES>
+static __global__ void __launch_bounds__(32 * ROW_WARPS, 8)
+    map_rows(bf16 *__restrict__ p, const bf16 *__restrict__ q, const bf16 *__restrict__ k,
+             const float *__restrict__ w, int64_t rows, int N, int M, float scale, float repeats, float eps) {
+  extern __shared__ uint4 memory[];
+  const int D = N * SLICES * SLICE, g = threadIdx.x % 32 / 4;
+  const room r = room_of(memory, D, N, M);
+  prepare_keys(r.keys, k, w, D, M);
+  for (int64_t first = blockIdx.x * (int64_t)ROWS; first < rows; first += (int64_t)gridDim.x * ROWS) {
+    __syncthreads(); /* the keys are there; the last tile's scores have been read */
+    const int count = (int)min((int64_t)ROWS, rows - first); /* beyond them, the last once more */
+    score_heads<SLICES>(r, q + (first + min(g, count - 1)) * D, q + (first + min(g + 8, count - 1)) * D, N,
+                        M);
+    __syncthreads();
+    for (int i = threadIdx.x; i < count * N; i += blockDim.x) {
+      float square = 0, score[EBB_FEW_KEYS];
+      for (int warp = 0; warp < ROW_WARPS; warp++)
+        square += r.squares[warp * ROWS + i / N];
+      const float factor = w ? scale * rsqrtf(square / (float)D + eps) : scale;
+#pragma unroll
+      for (int m = 0; m < EBB_FEW_KEYS; m++)
+        score[m] = m < M ? factor * r.scores[i * M + m] : -INFINITY;
       softmax(score, M, repeats);
-      const int m = lane % G;
 #pragma unroll
-      for (int i = 0; i < M; i++)
-        if (m == i && unit < units)
-          p[(row * N + unit / G) * M + i] = __float2bfloat16_rn(score[i]);
+      for (int m = 0; m < EBB_FEW_KEYS; m++)
+        if (m < M)
+          p[(first * N + i) * M + m] = __float2bfloat16_rn(score[m]);
     }
   }
 }
@@ -137,7 +192,7 @@ static __global__ void project(T *__restrict__ u, const T *__restrict__ v, const
   if (item >= items)
     return;
   for (int m = 0; m < M; m++) {
-    float sum = head_dot(w + item * P, v + (m * (int64_t)N + item % N) * P, P, lane);
+    float sum = warp_dot(w + item * P, v + (m * (int64_t)N + item % N) * P, NULL, P, lane);
     if (lane == 0)
       u[item * M + m] = from_float<T>(sum);
   }
@@ -145,59 +200,41 @@ static __global__ void project(T *__restrict__ u, const T *__restrict__ v, const
 
 /* ---- launchers --------------------------------------------------------------------------------------- */
 
-/* A launch for all samples that share their keys: the path does not hang on the batch. */
-template <int G, int M>
-static void launch_rows(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, float repeats) {
-  const int D = (int)q.shape[2];
+/* True when the rows were taken: keys that fit into shared memory. A launch for all samples that share their keys:
+ * the path does not hang on the batch. */
+template <int SLICES>
+static bool take_rows(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, ebb_tensor w, int N,
+                      float repeats, float eps) {
+  const int D = (int)q.shape[2], M = (int)k.shape[1];
   const int64_t texts = k.shape[0], rows = ebb_rows(q) / texts;
-  const int64_t blocks = cuda_ceil(rows, WARPS), most = 8 * (int64_t)cuda_of(c)->processors;
+  const int64_t blocks = cuda_ceil(rows, ROWS), most = 8 * (int64_t)cuda_of(c)->processors;
+  const size_t bytes = room_bytes(D, N, M);
+  if (bytes > cuda_of(c)->shared || !cuda_shared(c, "attention_weights", map_rows<SLICES>, bytes))
+    return false;
   for (int64_t t = 0; t < texts; t++)
-    weights_of_rows<G, M>
-        <<<(unsigned)(blocks < most ? blocks : most), 32 * WARPS, (size_t)M * D * sizeof(bf16),
-           cuda_stream(c)>>>(cuda_at<bf16>(p) + t * rows * ebb_last(p), cuda_at<bf16>(q) + t * rows * D,
-                             cuda_at<bf16>(k) + t * M * D, rows, D, 1.0f / sqrtf(8.0f * G), repeats);
+    map_rows<SLICES><<<(unsigned)(blocks < most ? blocks : most), 32 * ROW_WARPS, bytes, cuda_stream(c)>>>(
+        cuda_at<bf16>(p) + t * rows * ebb_last(p), cuda_at<bf16>(q) + t * rows * D,
+        cuda_at<bf16>(k) + t * M * D, cuda_f32(w), rows, N, M, 1.0f / sqrtf((float)(D / N)), repeats, eps);
+  return true;
 }
 
-/* True when the rows were taken: heads of 64 or 128, and keys whose copy fits into what a block always has. */
-template <int G>
-static bool take_rows(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, float repeats) {
-  if (k.shape[1] * k.shape[2] * (int64_t)sizeof(bf16) > 48 << 10)
-    return false;
-  switch (k.shape[1]) {
-  case 1:
-    launch_rows<G, 1>(c, p, q, k, repeats);
-    return true;
-  case 2:
-    launch_rows<G, 2>(c, p, q, k, repeats);
-    return true;
-  case 3:
-    launch_rows<G, 3>(c, p, q, k, repeats);
-    return true;
-  case 4:
-    launch_rows<G, 4>(c, p, q, k, repeats);
-    return true;
-  default:
-    return false;
-  }
-}
-
-static void take_any(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, int heads, float repeats) {
+static void take_any(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, ebb_tensor w, int heads,
+                     float repeats, float eps) {
   const int P = (int)(q.shape[2] / heads), M = (int)k.shape[1];
   const int64_t rows = ebb_rows(q), stride = k.shape[0] == 1 ? 0 : k.shape[1] * k.shape[2];
-  const unsigned blocks = (unsigned)cuda_ceil(rows * heads, WARPS);
   CUDA_FOR_DTYPE(q, T,
-                 (weights<T><<<blocks, 32 * WARPS, 0, cuda_stream(c)>>>(
-                     cuda_at<T>(p), cuda_at<T>(q), cuda_at<T>(k), rows, (int)q.shape[1], heads, P, M, stride,
-                     1.0f / sqrtf((float)P), repeats)));
+                 (weights<T><<<(unsigned)cuda_ceil(rows, WARPS), 32 * WARPS, 0, cuda_stream(c)>>>(
+                     cuda_at<T>(p), cuda_at<T>(q), cuda_at<T>(k), cuda_f32(w), rows, (int)q.shape[1], heads,
+                     P, M, stride, 1.0f / sqrtf((float)P), repeats, eps)));
 }
 
-void cuda_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, int heads,
-                            int64_t repeats) {
+void cuda_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, ebb_tensor w, int heads,
+                            int64_t repeats, float eps) {
   const int64_t P = q.shape[2] / heads;
   const bool half = q.dtype == EBB_BF16;
-  if (!(half && P == 128 && take_rows<16>(c, p, q, k, (float)repeats)) &&
-      !(half && P == 64 && take_rows<8>(c, p, q, k, (float)repeats)))
-    take_any(c, p, q, k, heads, (float)repeats);
+  if (!(half && P == 128 && take_rows<128 / SLICE>(c, p, q, k, w, heads, (float)repeats, eps)) &&
+      !(half && P == 64 && take_rows<64 / SLICE>(c, p, q, k, w, heads, (float)repeats, eps)))
+    take_any(c, p, q, k, w, heads, (float)repeats, eps);
   cuda_launched(c, "attention_weights");
 }
 

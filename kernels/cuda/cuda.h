@@ -146,21 +146,22 @@ static __device__ __forceinline__ float activated(float a, ebb_activation act) {
 extern "C" {
 void cuda_linear(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, ebb_activation act);
 void cuda_products_close(cuda_products *products);
-void cuda_layer_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, float eps);
 void cuda_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor shift, ebb_tensor scale,
                         float eps);
 void cuda_gate_add_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
                         ebb_tensor shift, ebb_tensor scale, float eps);
-void cuda_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin, int heads,
-                       float eps);
+void cuda_gate_add_layer_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
+                              ebb_tensor w, ebb_tensor b, float eps);
+void cuda_qk_norm_rope(ebb_context *c, ebb_tensor q, ebb_tensor k, ebb_tensor wq, ebb_tensor wk,
+                       ebb_tensor cos, ebb_tensor sin, int heads, float eps);
 void cuda_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act);
 void cuda_timestep_embedding(ebb_context *c, ebb_tensor y, ebb_tensor t);
 size_t cuda_attention_scratch(ebb_context *c, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
                               int heads);
 void cuda_attention(ebb_context *c, ebb_tensor out, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
                     ebb_tensor v, int heads, int64_t repeats, void *scratch);
-void cuda_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, int heads,
-                            int64_t repeats);
+void cuda_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, ebb_tensor w, int heads,
+                            int64_t repeats, float eps);
 void cuda_projected_values(ebb_context *c, ebb_tensor u, ebb_tensor v, ebb_tensor w, int heads);
 void cuda_gate_add(ebb_context *c, ebb_tensor x, ebb_tensor y, ebb_tensor gate);
 void cuda_axpby(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor z);

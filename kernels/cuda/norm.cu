@@ -11,6 +11,8 @@
 #define MOST_WARPS 8  /* that share a row */
 #define BLOCK_WARPS 4
 #define ROW_BOUNDS __launch_bounds__(32 * MOST_WARPS, 3) /* 80 registers: enough rows are under way at once */
+#define QK_UNITS 6 /* of a row that a thread holds at most, as they came */
+#define QK_BOUNDS __launch_bounds__(32 * MOST_WARPS, 4) /* 64 registers */
 #define WIDE_THREADS 256
 
 /* Where rows are: a block has rows of one sample, blockDim.y at a time, blockDim.x threads each. */
@@ -22,7 +24,7 @@ typedef struct rows {
 } rows;
 
 /* What a normed row is multiplied by and added to, (scale + one) and shift, and what is added to it before is
- * multiplied by. Each may be NULL; scale and shift together. */
+ * multiplied by, which may be NULL. */
 typedef struct vectors {
   const float *scale, *shift, *gate;
   int64_t stride, gate_stride; /* from one sample's to the next one's */
@@ -141,7 +143,7 @@ static __device__ __forceinline__ void write_row(Y *y, float (&v)[UNITS][N], flo
   float scale[BATCH][N], shift[BATCH][N];
 #pragma unroll
   for (int u = 0; u < UNITS; u++) {
-    if (u % BATCH == 0 && m.scale) {
+    if (u % BATCH == 0) {
       read_batch<WHOLE>(scale, m.scale + sample * m.stride, u, D);
       read_batch<WHOLE>(shift, m.shift + sample * m.stride, u, D);
     }
@@ -149,13 +151,12 @@ static __device__ __forceinline__ void write_row(Y *y, float (&v)[UNITS][N], flo
       continue;
 #pragma unroll
     for (int i = 0; i < N; i++)
-      v[u][i] = m.scale ? modulated(v[u][i], mean, inverse, scale[u % BATCH][i] + m.one, shift[u % BATCH][i])
-                        : __fmul_rn(v[u][i] - mean, inverse);
+      v[u][i] = modulated(v[u][i], mean, inverse, scale[u % BATCH][i] + m.one, shift[u % BATCH][i]);
     store_some<WHOLE>(y + begin_of<N>(u), v[u], D - begin_of<N>(u));
   }
 }
 
-/* y = norm(x), modulated: layer_norm and norm_modulate, y may be x; with A a number, x <- x + gate * a before. */
+/* y = norm(x), modulated; y may be x. With A a number, x <- x + gate * a before. */
 template <int FLOATS, bool WHOLE, typename Y, typename X, typename A>
 static __global__ void ROW_BOUNDS norm_rows(Y *y, X *x, const A *a, vectors m, rows at, float eps) {
   constexpr int N = 16 / sizeof(X), UNITS = FLOATS / N;
@@ -171,6 +172,48 @@ static __global__ void ROW_BOUNDS norm_rows(Y *y, X *x, const A *a, vectors m, r
   float inverse = rsqrtf(__fmaf_rn(sum_row<true, WHOLE>(v, at.D, mean), at.per, eps));
   if (inside)
     write_row<WHOLE>(y + from, v, mean, inverse, m, sample, at.D);
+}
+
+/* N numbers as they stand in memory; 0 beyond `count`. */
+template <bool WHOLE, int N, typename X>
+static __device__ __forceinline__ void load_packed(unit<X, N> &to, const X *x, int count) {
+  if constexpr (WHOLE) {
+    to = *reinterpret_cast<const unit<X, N> *>(x);
+  } else {
+#pragma unroll
+    for (int i = 0; i < N; i++)
+      if (i < count)
+        to.v[i] = x[i];
+  }
+}
+
+template <typename X, int N>
+static __device__ __forceinline__ void unpack(float (&v)[N], const unit<X, N> &from) {
+#pragma unroll
+  for (int i = 0; i < N; i++)
+    v[i] = to_float(from.v[i]);
+}
+
+/* Makes the compiler take apart again what it has taken apart before, in place of keeping all the parts. */
+template <typename X, int N> static __device__ __forceinline__ void forget_parts(unit<X, N> &x) {
+  uint4 &words = reinterpret_cast<uint4 &>(x);
+  asm volatile("" : "+r"(words.x), "+r"(words.y), "+r"(words.z), "+r"(words.w));
+}
+
+/* sum x^2 over the row */
+template <int UNITS, typename X, int N>
+static __device__ __forceinline__ float packed_squares(const unit<X, N> (&x)[UNITS]) {
+  float total = 0;
+#pragma unroll
+  for (int u = 0; u < UNITS; u++) {
+    float v[N], part = 0;
+    unpack(v, x[u]);
+#pragma unroll
+    for (int i = 0; i < N; i++)
+      part = __fmaf_rn(v[i], v[i], part);
+    total += part;
+  }
+  return row_sum(total);
 }
 
 /* The angles of the N / 2 pairs from number i0 of the row of token s on. */
@@ -199,37 +242,51 @@ template <int N> static __device__ __forceinline__ void rotate(float (&v)[N], co
   }
 }
 
-/* x <- x / sqrt(mean(x^2) + eps) * w, then turned. */
+/* Queries alone, or queries and keys: two 1. Their rows take turns, so that those of one token are in one block, which
+ * reads its angles once. */
+template <typename X> struct made_ready {
+  X *q, *k;
+  const float *wq, *wk;
+  unsigned two;
+};
+
+/* x <- x / sqrt(mean(x^2) + eps) * w, then turned. A thread keeps its numbers as they came. */
 template <int FLOATS, bool WHOLE, typename X>
-static __global__ void ROW_BOUNDS qk_rows(X *x, const float *w, rotation r, rows at, float eps) {
+static __global__ void QK_BOUNDS qk_rows(made_ready<X> of, rotation r, rows at, float eps) {
   constexpr int N = 16 / sizeof(X), UNITS = FLOATS / N;
-  int64_t s = row_of(at);
-  X *row = x + ((int64_t)sample_of(at) * at.S + s) * at.D;
-  float v[UNITS][N] = {};
+  const unsigned turn = (unsigned)row_of(at), s = turn >> of.two;
+  const bool inside = turn < (unsigned)at.S, key = turn & of.two;
+  const float *w = key ? of.wk : of.wq;
+  X *row = (key ? of.k : of.q) + (sample_of(at) * (at.S >> of.two) + s) * at.D;
+  unit<X, N> packed[UNITS] = {};
   angles<N> by;
-  if (s < at.S)
-    load_row<WHOLE>(v, row, at.D);
-  if (r.repeats && s < at.S && begin_of<N>(0) < at.D) /* on their way while the row is measured */
+#pragma unroll
+  for (int u = 0; u < UNITS; u++)
+    if (inside && begin_of<N>(u) < at.D)
+      load_packed<WHOLE>(packed[u], row + begin_of<N>(u), at.D - begin_of<N>(u));
+  if (r.repeats && inside && begin_of<N>(0) < at.D) /* on their way while the row is measured */
     load_angles<WHOLE>(by, r, s, begin_of<N>(0));
-  float inverse = w ? rsqrtf(__fmaf_rn(sum_row<true, WHOLE>(v, at.D, 0.0f), at.per, eps)) : 1.0f;
+  const float inverse = w ? rsqrtf(__fmaf_rn(packed_squares(packed), at.per, eps)) : 1.0f;
 #pragma unroll
   for (int u = 0; u < UNITS; u++) {
-    int i0 = begin_of<N>(u);
-    if (s >= at.S || i0 >= at.D)
+    const int i0 = begin_of<N>(u);
+    if (!inside || i0 >= at.D)
       continue;
-    float weight[N];
+    float v[N], weight[N];
+    forget_parts(packed[u]);
+    unpack(v, packed[u]);
     if (w) {
       read_some<WHOLE>(weight, w + i0, at.D - i0);
 #pragma unroll
       for (int i = 0; i < N; i++)
-        v[u][i] = v[u][i] * inverse * weight[i];
+        v[i] = v[i] * inverse * weight[i];
     }
     if (r.cosine) {
       if (!r.repeats)
         load_angles<WHOLE>(by, r, s, i0);
-      rotate(v[u], by);
+      rotate(v, by);
     }
-    store_some<WHOLE>(row + i0, v[u], at.D - i0);
+    store_some<WHOLE>(row + i0, v, at.D - i0);
   }
 }
 
@@ -245,18 +302,19 @@ static __global__ void __launch_bounds__(WIDE_THREADS)
   for (int i = threadIdx.x; i < at.D; i += WIDE_THREADS)
     squares += (to_float(x[from + i]) - mean) * (to_float(x[from + i]) - mean);
   float inverse = rsqrtf(__fmaf_rn(row_sum(squares), at.per, eps));
-  for (int i = threadIdx.x; i < at.D; i += WIDE_THREADS) {
-    float scale = m.scale ? m.scale[sample * m.stride + i] + m.one : 1.0f;
-    float shift = m.scale ? m.shift[sample * m.stride + i] : 0.0f;
-    y[from + i] = from_float<Y>(modulated(to_float(x[from + i]), mean, inverse, scale, shift));
-  }
+  for (int i = threadIdx.x; i < at.D; i += WIDE_THREADS)
+    y[from + i] =
+        from_float<Y>(modulated(to_float(x[from + i]), mean, inverse, m.scale[sample * m.stride + i] + m.one,
+                                m.shift[sample * m.stride + i]));
 }
 
 template <typename X>
 static __global__ void __launch_bounds__(WIDE_THREADS)
-    qk_wide(X *x, const float *w, rotation r, rows at, float eps) {
-  int64_t s = blockIdx.x % at.S;
-  X *row = x + blockIdx.x * (int64_t)at.D;
+    qk_wide(made_ready<X> of, rotation r, rows at, float eps) {
+  const int64_t token = blockIdx.x >> of.two, s = token % (at.S >> of.two);
+  const bool key = blockIdx.x & of.two;
+  const float *w = key ? of.wk : of.wq;
+  X *row = (key ? of.k : of.q) + token * at.D;
   float squares = 0;
   for (int i = threadIdx.x; w && i < at.D; i += WIDE_THREADS)
     squares += to_float(row[i]) * to_float(row[i]);
@@ -284,9 +342,9 @@ typedef struct layout {
   bool wide, few, whole;
 } layout;
 
-/* B samples of S rows of D; whole: every tensor can be read in units. */
-static layout layout_of(int64_t B, int64_t S, int64_t D, bool whole) {
-  int64_t warps = cuda_ceil(D, 32 * ROW_FLOATS), together = warps < BLOCK_WARPS ? BLOCK_WARPS / warps : 1;
+/* B samples of S rows of D, a thread holding `floats` of one at most; whole: every tensor can be read in units. */
+static layout layout_of(int64_t B, int64_t S, int64_t D, int floats, bool whole) {
+  int64_t warps = cuda_ceil(D, 32 * floats), together = warps < BLOCK_WARPS ? BLOCK_WARPS / warps : 1;
   layout l = {};
   l.wide = warps > MOST_WARPS;
   l.few = D <= 32 * FEW_FLOATS;
@@ -297,12 +355,12 @@ static layout layout_of(int64_t B, int64_t S, int64_t D, bool whole) {
   return l;
 }
 
-/* kernel<FLOATS, WHOLE, types...> as the layout has it. */
-#define LAUNCH_ROWS(c, l, kernel, types, ...)                                                                \
+/* kernel<FLOATS, WHOLE, types...> as the layout has it; `floats` as it was asked for. */
+#define LAUNCH_ROWS(c, l, floats, kernel, types, ...)                                                        \
   do {                                                                                                       \
-    auto chosen = !(l).whole ? kernel<ROW_FLOATS, false, LAUNCH_TYPES types>                                 \
+    auto chosen = !(l).whole ? kernel<floats, false, LAUNCH_TYPES types>                                     \
                   : (l).few  ? kernel<FEW_FLOATS, true, LAUNCH_TYPES types>                                  \
-                             : kernel<ROW_FLOATS, true, LAUNCH_TYPES types>;                                  \
+                             : kernel<floats, true, LAUNCH_TYPES types>;                                      \
     chosen<<<(l).grid, (l).block, 0, cuda_stream(c)>>>(__VA_ARGS__);                                         \
   } while (0)
 #define LAUNCH_TYPES(...) __VA_ARGS__
@@ -311,25 +369,30 @@ static int unit_of(ebb_tensor x) {
   return 16 / (int)ebb_dtype_size(x.dtype);
 }
 
-static void launch_norm(ebb_context *c, const char *op, ebb_tensor y, ebb_tensor x, vectors m, layout l,
-                        float eps) {
-  CUDA_FOR_DTYPE(
-      x, X, CUDA_FOR_DTYPE(y, Y, {
-        if (l.wide)
-          norm_wide<<<l.grid, l.block, 0, cuda_stream(c)>>>(cuda_at<Y>(y), cuda_at<X>(x), m, l.at, eps);
-        else
-          LAUNCH_ROWS(c, l, norm_rows, (Y, X, void), cuda_at<Y>(y), cuda_at<X>(x), nullptr, m, l.at, eps);
-      }));
-  cuda_launched(c, op);
+/* y = norm(x), modulated. */
+static void launch_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, vectors m, layout l, float eps) {
+  CUDA_FOR_DTYPE(x, X, CUDA_FOR_DTYPE(y, Y, {
+                   if (l.wide)
+                     norm_wide<<<l.grid, l.block, 0, cuda_stream(c)>>>(cuda_at<Y>(y), cuda_at<X>(x), m, l.at,
+                                                                       eps);
+                   else
+                     LAUNCH_ROWS(c, l, ROW_FLOATS, norm_rows, (Y, X, void), cuda_at<Y>(y), cuda_at<X>(x),
+                                 nullptr, m, l.at, eps);
+                 }));
 }
 
-extern "C" void cuda_layer_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b,
-                                float eps) {
-  int64_t D = ebb_last(x);
-  int N = unit_of(x);
-  bool whole = whole_units(x, N, D) && whole_units(y, N, D) && whole_units(w, N, D) && whole_units(b, N, D);
-  vectors m = {cuda_f32(w), cuda_f32(b), NULL, 0, 0, 0.0f};
-  launch_norm(c, "layer_norm", y, x, m, layout_of(1, ebb_rows(x), D, whole), eps);
+/* x <- x + gate * y, then h = norm(x), modulated. */
+static void launch_add_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
+                            vectors m, layout l, float eps) {
+  if (l.wide) {
+    cuda_gate_add(c, x, y, gate);
+    launch_norm(c, h, x, m, l, eps);
+    return;
+  }
+  CUDA_FOR_DTYPE(x, X, CUDA_FOR_DTYPE(y, Y, CUDA_FOR_DTYPE(h, H, {
+                                        LAUNCH_ROWS(c, l, ROW_FLOATS, norm_rows, (H, X, Y), cuda_at<H>(h),
+                                                    cuda_at<X>(x), cuda_at<Y>(y), m, l.at, eps);
+                                      })));
 }
 
 extern "C" void cuda_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor shift,
@@ -339,7 +402,8 @@ extern "C" void cuda_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, e
   bool whole =
       whole_units(x, N, D) && whole_units(y, N, D) && whole_units(shift, N, D) && whole_units(scale, N, D);
   vectors m = {cuda_f32(scale), cuda_f32(shift), NULL, cuda_sample_stride(scale), 0, 1.0f};
-  launch_norm(c, "norm_modulate", y, x, m, layout_of(x.shape[0], x.shape[1], D, whole), eps);
+  launch_norm(c, y, x, m, layout_of(x.shape[0], x.shape[1], D, ROW_FLOATS, whole), eps);
+  cuda_launched(c, "norm_modulate");
 }
 
 extern "C" void cuda_gate_add_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
@@ -348,35 +412,44 @@ extern "C" void cuda_gate_add_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, e
   int N = unit_of(x);
   bool whole = whole_units(h, N, D) && whole_units(x, N, D) && whole_units(y, N, D) &&
                whole_units(gate, N, D) && whole_units(shift, N, D) && whole_units(scale, N, D);
-  layout l = layout_of(x.shape[0], x.shape[1], D, whole);
-  if (l.wide) {
-    cuda_gate_add(c, x, y, gate);
-    cuda_norm_modulate(c, h, x, shift, scale, eps);
-    return;
-  }
   vectors m = {cuda_f32(scale),           cuda_f32(shift),          cuda_f32(gate),
                cuda_sample_stride(scale), cuda_sample_stride(gate), 1.0f};
-  CUDA_FOR_DTYPE(x, X, CUDA_FOR_DTYPE(y, Y, CUDA_FOR_DTYPE(h, H, {
-                                        LAUNCH_ROWS(c, l, norm_rows, (H, X, Y), cuda_at<H>(h), cuda_at<X>(x),
-                                                    cuda_at<Y>(y), m, l.at, eps);
-                                      })));
+  launch_add_norm(c, h, x, y, gate, m, layout_of(x.shape[0], x.shape[1], D, ROW_FLOATS, whole), eps);
   cuda_launched(c, "gate_add_norm");
 }
 
-extern "C" void cuda_qk_norm_rope(ebb_context *c, ebb_tensor x, ebb_tensor w, ebb_tensor cos, ebb_tensor sin,
-                                  int heads, float eps) {
-  int64_t D = x.shape[2], pairs = D / heads / 2;
+extern "C" void cuda_gate_add_layer_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y,
+                                         ebb_tensor gate, ebb_tensor w, ebb_tensor b, float eps) {
+  int64_t D = x.shape[2];
   int N = unit_of(x);
-  bool whole = whole_units(x, N, D) && whole_units(w, N, D) && whole_units(cos, N / 2, pairs) &&
-               whole_units(sin, N / 2, pairs);
-  layout l = layout_of(x.shape[0], x.shape[1], D, whole);
+  if (!ebb_present(w)) {
+    cuda_gate_add(c, x, y, gate);
+    cuda_convert(c, h, x);
+    return;
+  }
+  bool whole = whole_units(h, N, D) && whole_units(x, N, D) && whole_units(y, N, D) &&
+               whole_units(gate, N, D) && whole_units(w, N, D) && whole_units(b, N, D);
+  vectors m = {cuda_f32(w), cuda_f32(b), cuda_f32(gate), 0, cuda_sample_stride(gate), 0.0f};
+  launch_add_norm(c, h, x, y, gate, m, layout_of(x.shape[0], x.shape[1], D, ROW_FLOATS, whole), eps);
+  cuda_launched(c, "gate_add_layer_norm");
+}
+
+extern "C" void cuda_qk_norm_rope(ebb_context *c, ebb_tensor q, ebb_tensor k, ebb_tensor wq, ebb_tensor wk,
+                                  ebb_tensor cos, ebb_tensor sin, int heads, float eps) {
+  int64_t D = q.shape[2], pairs = D / heads / 2;
+  int N = unit_of(q);
+  bool whole = whole_units(q, N, D) && whole_units(k, N, D) && whole_units(wq, N, D) &&
+               whole_units(wk, N, D) && whole_units(cos, N / 2, pairs) && whole_units(sin, N / 2, pairs);
+  const unsigned two = ebb_present(k);
+  layout l = layout_of(q.shape[0], q.shape[1] << two, D, QK_UNITS * N, whole);
   bool repeats = ebb_present(cos) && l.block.x * N % (2 * pairs) == 0;
   rotation r = {cuda_f32(cos), cuda_f32(sin), (int)pairs, repeats};
-  CUDA_FOR_DTYPE(x, X, {
+  CUDA_FOR_DTYPE(q, X, {
+    made_ready<X> of = {cuda_at<X>(q), cuda_at<X>(k), cuda_f32(wq), cuda_f32(wk), two};
     if (l.wide)
-      qk_wide<<<l.grid, l.block, 0, cuda_stream(c)>>>(cuda_at<X>(x), cuda_f32(w), r, l.at, eps);
+      qk_wide<<<l.grid, l.block, 0, cuda_stream(c)>>>(of, r, l.at, eps);
     else
-      LAUNCH_ROWS(c, l, qk_rows, (X), cuda_at<X>(x), cuda_f32(w), r, l.at, eps);
+      LAUNCH_ROWS(c, l, QK_UNITS * 16 / sizeof(X), qk_rows, (X), of, r, l.at, eps);
   });
   cuda_launched(c, "qk_norm_rope");
 }
