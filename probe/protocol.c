@@ -8,8 +8,8 @@
 bool ebb_study_read(const study *s, int cell, float *x, ebb_error *err) {
   const ebb_row *row = s->row;
   int step = cell / row->block_count, block = cell % row->block_count;
-  if (!ebb_store_gather(s->store, s->set, s->feature, step, row->blocks ? block : 0, s->sample->n,
-                        s->sample->video, x, err))
+  if (!ebb_store_gather(s->store, s->set, s->feature, step, row->blocks ? block : 0, EBB_ALL_HEADS,
+                        s->sample->n, s->sample->video, x, err))
     return false;
   for (int64_t i = 0; i < s->sample->n * row->width; i++)
     if (!isfinite(x[i]))

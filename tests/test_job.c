@@ -91,7 +91,7 @@ static float *features_of(const ebb_store *s, const char *model, const char *fea
   int f = ebb_store_feature(&s->sets[set], feature);
   assert_true(f >= 0);
   float *x = calloc((size_t)ebb_store_width(&s->sets[set].features[f]), sizeof *x);
-  if (!ebb_store_gather(s, set, f, step, 0, 1, &video, x, &err))
+  if (!ebb_store_gather(s, set, f, step, 0, EBB_ALL_HEADS, 1, &video, x, &err))
     fail_msg("%s", err.text);
   return x;
 }
