@@ -59,8 +59,8 @@ typedef struct ebb_config {
     ebb_int_list steps; /* evaluations captured, 0 .. steps-1: number i sees the state at sigma[i]; 0 is the
                            clean latent */
     ebb_int_list blocks;
-    ebb_name_list
-        points; /* block_in attn_out cross_out mlp_out block_out attn_frames attn_entropy latent velocity */
+    ebb_name_list points; /* block_in attn_out cross_out mlp_out block_out; attn_frames attn_entropy attn_lag
+                             attn_rows attn_columns; latent velocity */
     ebb_name_list pool; /* mean frame_mean moments motion */
   } capture;
   struct {

@@ -38,7 +38,7 @@ const ebb_key ebb_keys[] = {
 
   {"capture.steps", EBB_KEY_INTS, AT(capture.steps), "all", 0, 9999, NULL, false, "", "evaluations captured: 0 (at the clean latent) to inversion.steps - 1"},
   {"capture.blocks", EBB_KEY_INTS, AT(capture.blocks), "all", 0, 10000, NULL, false, "", "transformer blocks captured, from 0"},
-  {"capture.points", EBB_KEY_NAMES, AT(capture.points), "[block_out]", 0, 0, "block_in|attn_out|cross_out|mlp_out|block_out|attn_frames|attn_entropy|latent|velocity", false, "", "where in a block, or latent and velocity"},
+  {"capture.points", EBB_KEY_NAMES, AT(capture.points), "[block_out]", 0, 0, "block_in|attn_out|cross_out|mlp_out|block_out|attn_frames|attn_entropy|attn_lag|attn_rows|attn_columns|latent|velocity", false, "", "states in a block, statistics of its self-attention, latent, velocity"},
   {"capture.pool", EBB_KEY_NAMES, AT(capture.pool), "[mean]", 0, 0, "mean|frame_mean|moments|motion", false, "", "what is kept of the tokens"},
 
   {"probe.preset", EBB_KEY_TEXT, AT(probe.preset), "strict", 0, 0, "strict|referee|released", false, "", "protocol: strict is nested, grouped, to convergence; the others are to compare with"},

@@ -26,7 +26,17 @@ static bool check_samples(const ebb_dataset *set, const ebb_config *config, ebb_
   return ok;
 }
 
-/* What the taps will call their features: the two statistics by their point, all else point.pool. */
+/* What attention tells: features with the name of their point, by head. */
+static bool is_statistic(const char *point) {
+  static const char *const statistics[] = {"attn_frames", "attn_entropy", "attn_lag", "attn_rows",
+                                           "attn_columns"};
+  for (int i = 0; i < 5; i++)
+    if (strcmp(point, statistics[i]) == 0)
+      return true;
+  return false;
+}
+
+/* What the taps will call their features: statistics by their point, all else point.pool. */
 typedef struct names {
   int count;
   char name[3 + 16 * 16][136];
@@ -38,7 +48,7 @@ static void list_features(const ebb_config *config, names *to) {
   to->count = 0;
   for (int i = 0; i < points->count; i++) {
     const char *point = points->names[i];
-    bool statistic = strcmp(point, "attn_frames") == 0 || strcmp(point, "attn_entropy") == 0;
+    bool statistic = is_statistic(point);
     for (int j = 0; j < (statistic ? 1 : pools->count); j++)
       snprintf(to->name[to->count++], sizeof to->name[0], "%s%s%s", point, statistic ? "" : ".",
                statistic ? "" : pools->names[j]);
