@@ -44,6 +44,7 @@ const ebb_key ebb_keys[] = {
   {"probe.preset", EBB_KEY_TEXT, AT(probe.preset), "strict", 0, 0, "strict|referee|released", false, "", "protocol: strict is nested, grouped, to convergence; the others are to compare with"},
   {"probe.by", EBB_KEY_TEXT, AT(probe.by), "category", 0, 0, "category|all", false, "", "one probe for each category or one for all"},
   {"probe.features", EBB_KEY_NAMES, AT(probe.features), "[]", 0, 0, NULL, false, "", "stored features to probe; []: all"},
+  {"probe.heads", EBB_KEY_TEXT, AT(probe.heads), "joined", 0, 0, "joined|each|both", false, "", "attention's statistics: all heads in one probe, a probe for each head, or both"},
   {"probe.folds", EBB_KEY_INT, AT(probe.folds), "5", 2, 1000, NULL, false, "", "outer folds, cut by group"},
   {"probe.repeats", EBB_KEY_INT, AT(probe.repeats), "5", 1, 1000, NULL, false, "", "repetitions with other folds; of referee and released the seeds"},
   {"probe.inner_folds", EBB_KEY_INT, AT(probe.inner_folds), "4", 2, 1000, NULL, false, "", "folds inside the training part, for selection"},

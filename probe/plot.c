@@ -34,12 +34,27 @@ static const char *hundredths(double v, char text[16]) {
 
 /* ---- heat maps ---- */
 
+/* Steps from left to right, in each of them the heads where they are cells; block 0 at the bottom. */
 typedef struct heat {
   const ebb_row *row;
   int x, y; /* upper left of the grid */
   int cell_w, cell_h;
   double top; /* value of the bright end; chance is the dark one */
 } heat;
+
+#define HEAD_GAP 5 /* between the heads of one step and those of the next */
+
+static int step_width(const heat *h) {
+  return h->row->head_count * h->cell_w + (h->row->head_count > 1 ? HEAD_GAP : 0);
+}
+
+static int grid_width(const heat *h) {
+  return h->row->step_count * step_width(h);
+}
+
+static int grid_height(const heat *h) {
+  return h->row->block_count * h->cell_h;
+}
 
 static double top_of(const ebb_row *row) {
   double top = 0.75;
@@ -73,16 +88,21 @@ static void draw_value(ebb_canvas *c, const heat *h, int x, int y, double value)
              shade(h, value) > 0.6 ? INK : WHITE, hundredths(value, text));
 }
 
+static void corner_of(const heat *h, int cell, int *x, int *y) {
+  const ebb_cell at = ebb_cell_of(h->row, cell);
+  *x = h->x + at.step * step_width(h) + at.head * h->cell_w;
+  *y = h->y + (h->row->block_count - 1 - at.block) * h->cell_h;
+}
+
 static void draw_cells(ebb_canvas *c, const heat *h) {
-  const ebb_row *r = h->row;
-  for (int s = 0; s < r->step_count; s++)
-    for (int b = 0; b < r->block_count; b++) { /* block 0 at the bottom */
-      double value = r->cell[EBB_ACCURACY][s * r->block_count + b];
-      int x = h->x + s * h->cell_w, y = h->y + (r->block_count - 1 - b) * h->cell_h;
-      ebb_fill(c, x, y, h->cell_w, h->cell_h, ebb_viridis(shade(h, value)));
-      draw_value(c, h, x, y, value);
-    }
-  int x = h->x + r->top_step * h->cell_w, y = h->y + (r->block_count - 1 - r->top_block) * h->cell_h;
+  int x, y;
+  for (int cell = 0; cell < ebb_row_cells(h->row); cell++) {
+    double value = h->row->cell[EBB_ACCURACY][cell];
+    corner_of(h, cell, &x, &y);
+    ebb_fill(c, x, y, h->cell_w, h->cell_h, ebb_viridis(shade(h, value)));
+    draw_value(c, h, x, y, value);
+  }
+  corner_of(h, h->row->top, &x, &y);
   ebb_frame(c, x, y, h->cell_w, h->cell_h, 2, RED);
 }
 
@@ -93,11 +113,11 @@ static int stride(int room, int needed) {
 
 static void draw_axes(ebb_canvas *c, const heat *h) {
   const ebb_row *r = h->row;
-  int bottom = h->y + r->block_count * h->cell_h, every_step = stride(h->cell_w, 44),
+  int bottom = h->y + grid_height(h), every_step = stride(step_width(h), 44),
       every_block = stride(h->cell_h, 16);
-  char text[32];
+  char text[96];
   for (int s = 0; s < r->step_count; s += every_step) {
-    int x = h->x + s * h->cell_w + h->cell_w / 2;
+    int x = h->x + s * step_width(h) + r->head_count * h->cell_w / 2;
     snprintf(text, sizeof text, "%d", r->steps[s]);
     ebb_text(c, x, bottom + 8, 2, EBB_CENTRE, INK, text);
     snprintf(text, sizeof text, "%.2f", fmax(-99, fmin(99, r->sigmas[s])));
@@ -108,16 +128,18 @@ static void draw_axes(ebb_canvas *c, const heat *h) {
     ebb_text(c, h->x - 8, h->y + (r->block_count - 1 - b) * h->cell_h + (h->cell_h - 14) / 2, 2, EBB_RIGHT,
              INK, text);
   }
-  int middle = h->x + r->step_count * h->cell_w / 2;
-  ebb_text(c, middle, bottom + 46, 2, EBB_CENTRE, INK,
-           r->step_count * h->cell_w >= 300 ? "step (sigma below)" : "step");
+  snprintf(text, sizeof text, "%s", grid_width(h) >= 300 ? "step (sigma below)" : "step");
+  if (r->by_head)
+    snprintf(text, sizeof text, "%s, heads 0-%d in each",
+             grid_width(h) >= 480 ? "step (sigma below)" : "step", r->head_count - 1);
+  ebb_text(c, h->x + grid_width(h) / 2, bottom + 46, 2, EBB_CENTRE, INK, text);
   if (r->blocks)
-    ebb_text_up(c, h->x - 62, h->y + r->block_count * h->cell_h / 2, 2, INK, "block");
+    ebb_text_up(c, h->x - 62, h->y + grid_height(h) / 2, 2, INK, "block");
 }
 
 /* Colour bar from chance up, with the best-of-K floor marked. */
 static void draw_bar(ebb_canvas *c, const heat *h, int height) {
-  int x = h->x + h->row->step_count * h->cell_w + 24, width = 18;
+  int x = h->x + grid_width(h) + 24, width = 18;
   for (int j = 0; j < height; j++)
     ebb_fill(c, x, h->y + height - 1 - j, width, 1, ebb_viridis((double)j / (height - 1)));
   ebb_frame(c, x, h->y, width, height, 1, GREY);
@@ -132,28 +154,28 @@ static void draw_bar(ebb_canvas *c, const heat *h, int height) {
 }
 
 static void draw_heat(ebb_canvas *c, const heat *h) {
-  int height = h->row->block_count * h->cell_h;
   draw_cells(c, h);
   draw_axes(c, h);
-  draw_bar(c, h, height > 90 ? height : 90);
+  draw_bar(c, h, larger(grid_height(h), 90));
 }
 
 bool ebb_plot_heat_map(const ebb_row *row, const char *dir, ebb_error *err) {
   heat h = {.row = row, .x = 90, .y = 84, .top = top_of(row)};
-  h.cell_w = clamp(1100 / row->step_count, 8, 46);
+  h.cell_w = clamp(1100 / (row->step_count * row->head_count), row->by_head ? 4 : 8, 46);
   h.cell_h = clamp(760 / row->block_count, 8, 26);
-  char title[256], name[256], note[256], best[16], low[16];
+  char title[256], name[280], note[320], best[16], low[16], heads[64] = "";
   snprintf(title, sizeof title, "%s  %s  %s", row->category, row->model, row->feature);
+  if (row->by_head)
+    snprintf(heads, sizeof heads, "; in every step heads 0 to %d from left to right", row->head_count - 1);
   snprintf(note, sizeof note,
-           "accuracy of each cell, mean over repeats, %lld videos; red: best of the first repeat, there %s "
+           "accuracy of each cell, mean over repeats, %lld videos%s; red: best of the first repeat, there %s "
            "against a floor of %s",
-           (long long)row->videos, hundredths(row->top_once, best), hundredths(floor_of(row), low));
-  int grid_w = row->step_count * h.cell_w, grid_h = row->block_count * h.cell_h;
-  int width = h.x + grid_w + 190, text_w = 24 + ebb_text_width(2, title),
+           (long long)row->videos, heads, hundredths(row->top_once, best), hundredths(floor_of(row), low));
+  int width = h.x + grid_width(&h) + 190, text_w = 24 + ebb_text_width(2, title),
       note_w = 24 + ebb_text_width(1, note);
   width = larger(larger(width, text_w), note_w);
   ebb_canvas c;
-  if (!ebb_canvas_open(&c, width, h.y + (grid_h > 90 ? grid_h : 90) + 76))
+  if (!ebb_canvas_open(&c, width, h.y + larger(grid_height(&h), 90) + 76))
     return ebb_fail(err, "not enough memory for a picture");
   ebb_text(&c, 16, 18, 2, EBB_LEFT, INK, title);
   ebb_text(&c, 16, 46, 1, EBB_LEFT, GREY, note);
@@ -329,11 +351,10 @@ bool ebb_plot_overview(const ebb_results *results, const char *dir, ebb_error *e
       results->bootstrap > 0 ? "; whiskers: 95 % intervals over groups" : "");
   int bars_w = clamp(o.categories * o.bars * 34, 420, 900);
   heat h = {.row = first, .x = 70 + bars_w + 150, .y = 110, .top = 0.75};
-  h.cell_w = clamp(520 / first->step_count, 6, 46);
+  h.cell_w = clamp(520 / (first->step_count * first->head_count), first->by_head ? 2 : 6, 46);
   h.cell_h = clamp(220 / first->block_count, 6, 22);
-  int each = larger(first->block_count * h.cell_h, 90) + 120;
-  int width =
-      h.x + larger(first->step_count * h.cell_w + 190, 36 * 12 + ebb_text_width(2, first->model) - 60);
+  int each = larger(grid_height(&h), 90) + 120;
+  int width = h.x + larger(grid_width(&h) + 190, 36 * 12 + ebb_text_width(2, first->model) - 60);
   width = larger(larger(width, 40 + ebb_text_width(3, title)), 40 + ebb_text_width(1, note));
   int height = 110 + larger(o.categories * each, 660);
   ebb_canvas c;

@@ -17,9 +17,9 @@ bool ebb_probe_run(const char *run_dir, const ebb_config *config, ebb_context *c
 
 /* What would make ebb_probe_run fail after an inversion of `set` (the videos as the run will take them:
  * ebb_dataset_keep done), found before it: settings of ebb_study_settings, the samples and messages of
- * ebb_samples_make, and names in probe.features that capture.points and capture.pool will not produce (the
- * VAE's latent.mean, latent.frame_mean and latent.motion are always there). Reads no frames. A video that
- * fails in the run may still leave too few groups. */
+ * ebb_samples_make, names in probe.features that capture.points and capture.pool will not produce (the VAE's
+ * latent.mean, latent.frame_mean and latent.motion are always there), and probe.heads where nothing has heads.
+ * Reads no frames. A video that fails in the run may still leave too few groups. */
 bool ebb_probe_check(const ebb_dataset *set, const ebb_config *config, ebb_error *err);
 
 /* Prints the table and draws the pictures again from RUN/probe/results.json; fits nothing. */
