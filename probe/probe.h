@@ -22,7 +22,8 @@ bool ebb_probe_run(const char *run_dir, const ebb_config *config, ebb_context *c
  * Reads no frames. A video that fails in the run may still leave too few groups. */
 bool ebb_probe_check(const ebb_dataset *set, const ebb_config *config, ebb_error *err);
 
-/* Prints the table and draws the pictures again from RUN/probe/results.json; fits nothing. */
-bool ebb_report_run(const char *run_dir, FILE *table, ebb_error *err);
+/* Prints the table and draws the pictures again from RUN/probe/results.json, and those of attention from the stored
+ * features, at step number `step` (-1: the one that each probe chose); fits nothing. */
+bool ebb_report_run(const char *run_dir, int64_t step, FILE *table, ebb_error *err);
 
 #endif

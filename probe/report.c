@@ -2,6 +2,7 @@
 
 #include "loaders/file.h"
 #include "loaders/json.h"
+#include "probe/csv.h"
 #include "probe/plot.h"
 #include "probe/presets.h"
 #include "probe/probe.h"
@@ -311,33 +312,14 @@ bool ebb_results_read(ebb_results *results, const char *dir, ebb_error *err) {
 
 /* ---- CSV ---- */
 
-static void csv_text(FILE *f, const char *text) {
-  if (!strpbrk(text, ",\"\r\n")) {
-    fputs(text, f);
-    return;
-  }
-  fputc('"', f);
-  for (; *text; text++) {
-    if (*text == '"')
-      fputc('"', f);
-    fputc(*text, f);
-  }
-  fputc('"', f);
-}
-
-static void csv_number(FILE *f, double v) {
-  if (isfinite(v))
-    fprintf(f, ",%.6g", v);
-  else
-    fputc(',', f);
-}
+#define DIGITS 6
 
 static void csv_row_name(FILE *f, const ebb_row *r) {
-  csv_text(f, r->category);
+  ebb_csv_text(f, r->category);
   fputc(',', f);
-  csv_text(f, r->model);
+  ebb_csv_text(f, r->model);
   fputc(',', f);
-  csv_text(f, r->feature);
+  ebb_csv_text(f, r->feature);
 }
 
 /* Step, block, head; empty where there is none. */
@@ -364,22 +346,22 @@ static void write_rows(const ebb_results *results, const ebb_store *store, FILE 
     csv_row_name(f, r);
     fprintf(f, ",%lld,%lld,%lld", (long long)r->videos, (long long)r->groups, (long long)r->width);
     for (int m = 0; m < EBB_METRICS; m++) {
-      csv_number(f, r->metric[m].value);
-      csv_number(f, r->metric[m].low);
-      csv_number(f, r->metric[m].high);
+      ebb_csv_number(f, DIGITS, r->metric[m].value);
+      ebb_csv_number(f, DIGITS, r->metric[m].low);
+      ebb_csv_number(f, DIGITS, r->metric[m].high);
     }
-    csv_number(f, r->balanced_accuracy);
-    csv_number(f, r->d_prime);
-    csv_number(f, r->nested_p);
+    ebb_csv_number(f, DIGITS, r->balanced_accuracy);
+    ebb_csv_number(f, DIGITS, r->d_prime);
+    ebb_csv_number(f, DIGITS, r->nested_p);
     csv_place(f, r, r->chosen);
-    csv_number(f, r->selected[r->chosen]);
+    ebb_csv_number(f, DIGITS, r->selected[r->chosen]);
     fprintf(f, ",%d", ebb_row_cells(r));
-    csv_number(f, r->top_once);
+    ebb_csv_number(f, DIGITS, r->top_once);
     csv_place(f, r, r->top);
-    csv_number(f, r->independent.mean);
-    csv_number(f, r->permuted.mean);
-    csv_number(f, r->permuted.high);
-    csv_number(f, r->p);
+    ebb_csv_number(f, DIGITS, r->independent.mean);
+    ebb_csv_number(f, DIGITS, r->permuted.mean);
+    ebb_csv_number(f, DIGITS, r->permuted.high);
+    ebb_csv_number(f, DIGITS, r->p);
     fputc('\n', f);
   }
 }
@@ -392,11 +374,11 @@ static void write_cells(const ebb_results *results, const ebb_store *store, FILE
     for (int cell = 0; cell < ebb_row_cells(r); cell++) {
       csv_row_name(f, r);
       csv_place(f, r, cell);
-      csv_number(f, r->sigmas[ebb_cell_of(r, cell).step]);
+      ebb_csv_number(f, DIGITS, r->sigmas[ebb_cell_of(r, cell).step]);
       for (int m = 0; m < EBB_METRICS; m++)
-        csv_number(f, r->cell[m][cell]);
-      csv_number(f, r->selected[cell]);
-      csv_number(f, r->cell_p[cell]);
+        ebb_csv_number(f, DIGITS, r->cell[m][cell]);
+      ebb_csv_number(f, DIGITS, r->selected[cell]);
+      ebb_csv_number(f, DIGITS, r->cell_p[cell]);
       fputc('\n', f);
     }
   }
@@ -425,12 +407,12 @@ static void write_margins(const ebb_results *results, const ebb_store *store, FI
         continue;
       csv_row_name(f, r);
       fputc(',', f);
-      csv_text(f, video->id);
+      ebb_csv_text(f, video->id);
       fputc(',', f);
-      csv_text(f, video->group);
+      ebb_csv_text(f, video->group);
       fprintf(f, ",%d", video->label == EBB_POSSIBLE);
-      csv_number(f, mean);
-      csv_number(f, right);
+      ebb_csv_number(f, DIGITS, mean);
+      ebb_csv_number(f, DIGITS, right);
       fputc('\n', f);
     }
   }
@@ -449,9 +431,9 @@ static void write_heldout(const ebb_results *results, const ebb_store *store, FI
       csv_row_name(f, r);
       fprintf(f, ",%lld,%d", (long long)repeat, r->fold[at]);
       csv_place(f, r, r->fit_cell[fit]);
-      csv_number(f, r->fit_penalty[fit]);
+      ebb_csv_number(f, DIGITS, r->fit_penalty[fit]);
       fputc(',', f);
-      csv_text(f, store->videos[r->video[at % r->videos]].id);
+      ebb_csv_text(f, store->videos[r->video[at % r->videos]].id);
       fprintf(f, ",%.12g\n", r->margin[at]);
     }
   }

@@ -272,7 +272,7 @@ static void files_are_written_and_read_back(void **state) {
   FILE *table = open_memstream(&first, &a);
   int threads = omp_get_max_threads();
   assert_true(planted_write(&p, dir, NULL));
-  assert_false(ebb_report_run(dir, NULL, &err)); /* not probed yet */
+  assert_false(ebb_report_run(dir, -1, NULL, &err)); /* not probed yet */
   assert_non_null(strstr(err.text, "ebb probe"));
   omp_set_num_threads(1);
   assert_true(ebb_probe_run(dir, &k, &c, NULL, NULL, table, NULL));
@@ -291,7 +291,7 @@ static void files_are_written_and_read_back(void **state) {
     assert_int_equal(unlink(path), 0);
     free(path);
   }
-  assert_true(ebb_report_run(dir, table, NULL));
+  assert_true(ebb_report_run(dir, -1, table, NULL));
   fclose(table);
   assert_string_equal(first, second);
   for (int i = 4; i < 6; i++)
@@ -299,7 +299,7 @@ static void files_are_written_and_read_back(void **state) {
   forget_preset(probe);
   free(second);
   table = open_memstream(&second, &b);
-  if (!ebb_report_run(dir, table, &err))
+  if (!ebb_report_run(dir, -1, table, &err))
     fail_msg("%s", err.text);
   fclose(table);
   assert_string_equal(first, second);
