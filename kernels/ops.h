@@ -89,7 +89,7 @@ typedef struct ebb_attention_stats {
  * samples, D = heads*P. stats NULL: none. The output is bitwise the same with and without stats. Half: q, k,
  * v, out together. Aligned.
  * The last key and its value stand for `repeats` equal ones (padded text): its weight is that many times
- * e^score. 1: a key like the others; with stats only 1. */
+ * e^score. 1: a key like the others; with stats other than lse only 1. */
 void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *stats, ebb_tensor q,
                    ebb_tensor k, ebb_tensor v, int heads, int64_t repeats);
 
