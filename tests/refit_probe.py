@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Makes probes of a run again with scikit-learn, from the feature shards alone, and compares held-out margins.
 
-For a fold of a repeat heldout.csv says which cell (step, block, head) and penalty judged which videos; all
-other videos of that repeat trained. Columns are standardised on those, the penalty is made scikit-learn's C (probe/solve.h), and
-LogisticRegression is fitted. Only NumPy and scikit-learn are needed; a shard is read by hand.
+For a fold of a repeat heldout.csv says which cell (step, block, head) and penalty judged which videos; all other
+videos of that repeat trained. Columns are standardised on those, the penalty is made scikit-learn's C
+(probe/solve.h), and LogisticRegression is fitted. Only NumPy and scikit-learn are needed; a shard is read by hand.
 
   refit_probe.py RUN [--fits N]        compares N fits of every row (2)
   refit_probe.py --ebb EBB             makes a small run first, with the model that ships

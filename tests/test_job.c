@@ -58,7 +58,7 @@ static ebb_config config_for(const char *out) {
   k.inversion.guidance = 1;
   k.capture.steps = (ebb_int_list){2, {0, 2}};
   k.capture.blocks.count = -1;
-  k.capture.points = (ebb_name_list){2, {"block_out", "attn_frames"}};
+  k.capture.points = (ebb_name_list){4, {"block_out", "attn_frames", "attn_lag", "attn_rows"}};
   k.capture.pool = (ebb_name_list){1, {"mean"}};
   k.run.batch = 3;
   strcpy(k.run.device, device);
