@@ -88,9 +88,9 @@ bool ebb_store_has(const ebb_store *store, int set, int64_t video);  /* is it in
 int64_t ebb_store_width(const ebb_feature *feature);
 int64_t ebb_store_heads(const ebb_feature *feature); /* N; 1 where there are none */
 #define EBB_ALL_HEADS (-1)
-/* x f32 [n, width]: the feature of videos[0..n) at step index `step` and, when by_block, block index `block`
- * (indices into the set's lists); or [n, width / heads] of head `head` alone. Errors: a video that the set does
- * not have, a shard that cannot be read. Any number of threads may gather from one store. */
+/* x f32 [n, width]: the feature of videos[0..n) at step index `step` and, when by_block, block index
+ * `block` (indices into the set's lists); or [n, width / heads] of head `head` alone. Errors: a video that
+ * the set does not have, a shard that cannot be read. Any number of threads may gather from one store. */
 bool ebb_store_gather(const ebb_store *store, int set, int feature, int step, int block, int head, int64_t n,
                       const int64_t *videos, float *x, ebb_error *err);
 

@@ -104,7 +104,8 @@ static int map_height(const panel *p) {
   return p->pixel * (int)p->maps->queries + SPACE;
 }
 
-/* Block 0 at the bottom, head 0 on the left; in a map the first query is at the top, the first key on the left. */
+/* Block 0 at the bottom, head 0 on the left; in a map the first query is at the top, the first key on the
+ * left. */
 static void draw_grid(ebb_canvas *c, const panel *p) {
   const ebb_mean_maps *m = p->maps;
   const double *v = p->value;

@@ -1,6 +1,6 @@
 /* tier: host
- * Stored attention maps: their means and where they stand in the picture, and the cosines between those of two runs.
- * Exact, on runs of four videos with two heads of 2 x 2 frames. */
+ * Stored attention maps: their means and where they stand in the picture, and the cosines between those of
+ * two runs. Exact, on runs of four videos with two heads of 2 x 2 frames. */
 #include "probe/canvas.h"
 #include "probe/compare.h"
 #include "probe/maps.h"
@@ -32,7 +32,8 @@ static float plain(int video, int step, int block, int head, int i) {
   return 0.5f;
 }
 
-/* (3, 4, 0, 0) against (4, 3, 0, 0) is 0.96; head 1 of block 0 is at right angles, head 0 of block 1 of B zero. */
+/* (3, 4, 0, 0) against (4, 3, 0, 0) is 0.96; head 1 of block 0 is at right angles, head 0 of block 1 of B
+ * zero. */
 static float side_a(int video, int step, int block, int head, int i) {
   (void)step;
   (void)block;
@@ -127,7 +128,8 @@ static void assert_colour(const ebb_image *p, int x, int y, ebb_colour c) {
     fail_msg("(%d, %d) is %d %d %d, expected %d %d %d", x, y, is[0], is[1], is[2], c.r, c.g, c.b);
 }
 
-/* Maps of 8 pixels a frame, 4 apart, from (90, 116) on, and from 280 pixels further right on; block 0 below. */
+/* Maps of 8 pixels a frame, 4 apart, from (90, 116) on, and from 280 pixels further right on; block 0
+ * below. */
 static void test_picture(void **state) {
   (void)state;
   ebb_error err = {""};

@@ -183,8 +183,8 @@ static void nested_is_unbiased(void **state) {
   assert_in_range(rejected, 1, 17); /* of 72 at the 10 % level: 7.2 expected, 3.9 standard deviations up */
 }
 
-/* What one head knows at one block and step is found there when each head is a cell, by groups that chose nothing, and
- * is more than all the others by what the best of so many reaches by chance. */
+/* What one head knows at one block and step is found there when each head is a cell, by groups that chose
+ * nothing, and is more than all the others by what the best of so many reaches by chance. */
 static void a_head_is_found(void **state) {
   (void)state;
   const planted p = {.categories = 1,

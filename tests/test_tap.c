@@ -176,7 +176,8 @@ static void assert_rows_add_to_one(const float *x, int64_t rows, int64_t width) 
   }
 }
 
-/* Statistics of one map: what falls on keys so many frames away is what falls on these frames; shares add to one. */
+/* Statistics of one map: what falls on keys so many frames away is what falls on these frames; shares add
+ * to one. */
 static void test_statistics_agree_with_each_other(void **state) {
   (void)state;
   enum { N = 3, ROWS = H / 2, COLUMNS = W / 2, MAPS = B * 2 * 2 * N };
