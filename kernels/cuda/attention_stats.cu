@@ -61,9 +61,10 @@ void attention_finish(ebb_context *c, const attention_problem *p, ebb_attention_
  * time, in slices, as the output of one pass. */
 typedef struct spatial {
   int H, W, bins, slices, chunks;
-  int samples; /* of a group */
-  size_t marks, masses,
-      parts; /* bytes: [M, slices * P], [samples, S, D], [samples * N, slices * chunks, bins] */
+  int samples;   /* of a group */
+  size_t marks;  /* bytes: [M, slices * P] */
+  size_t masses; /* [samples, S, D] */
+  size_t parts;  /* [samples * N, slices * chunks, bins] */
 } spatial;
 
 /* marks [M, pitch]: 1 where the bin is the key's row or column. */
@@ -90,12 +91,12 @@ __global__ __launch_bounds__(256) void add_distances(const attention_problem p, 
     const int base = row ? 0 : s.H, size = row ? s.H : s.W, far = i - base;
     float sum = 0.0f;
     for (int query = begin + line; i < s.bins && query < end; query += 8) {
+      const T *of = masses + (int64_t)query * p.D;
       int place = row ? query / s.W % s.H : query % s.W;
-      auto mass = [&](int at) { /* on row or column `at`; not all are in this slice */
-                                int bin = base + at - first;
-                                return at >= 0 && at < size && bin >= 0 && bin < p.P
-                                           ? to_float(masses[(int64_t)query * p.D + bin])
-                                           : 0.0f;
+      auto mass = [&](int at) {
+        int bin = base + at - first; /* not all are in this slice */
+        bool here = at >= 0 && at < size && bin >= 0 && bin < p.P;
+        return here ? to_float(of[bin]) : 0.0f;
       };
       sum += mass(place + far) + (far > 0 ? mass(place - far) : 0.0f);
     }
@@ -171,6 +172,6 @@ static void find_offsets(ebb_context *c, const attention_problem *p, const spati
 void attention_spatial(ebb_context *c, const attention_problem *p, ebb_attention_stats stats, ebb_tensor q,
                        ebb_tensor k, void *scratch) {
   spatial s = spatial_of(c, p, stats, q);
-  CUDA_FOR_DTYPE(
-      q, T, { find_offsets<T>(c, p, &s, cuda_f32(stats.rows), cuda_f32(stats.columns), q, k, scratch); });
+  float *rows = cuda_f32(stats.rows), *columns = cuda_f32(stats.columns);
+  CUDA_FOR_DTYPE(q, T, { find_offsets<T>(c, p, &s, rows, columns, q, k, scratch); });
 }
