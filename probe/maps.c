@@ -155,7 +155,7 @@ static void draw_bar(ebb_canvas *c, const panel *p) {
   for (int j = 0; j < height; j++)
     ebb_fill(c, x, p->y + height - 1 - j, 18, 1, colour_at(&p->scale, (double)j / (height - 1)));
   ebb_frame(c, x, p->y, 18, height, 1, EBB_GREY);
-  ebb_text(c, x, p->y - 12, 1, EBB_LEFT, EBB_GREY, p->scale.difference ? "difference of mass" : "mass");
+  ebb_text(c, x, p->y - 20, 1, EBB_LEFT, EBB_GREY, p->scale.difference ? "difference of mass" : "mass");
   if (p->scale.difference) {
     for (int i = -1; i <= 1; i++) {
       snprintf(text, sizeof text, i ? "%+.2g" : "0", i * p->scale.top);
