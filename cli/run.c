@@ -187,10 +187,14 @@ int ebb_probe_command(int argc, char **argv) {
 
 int ebb_report_command(int argc, char **argv) {
   const char *run = NULL;
-  const ebb_command command = {"report RUN",
+  int64_t step = -1;
+  const ebb_option options[] = {{"step", EBB_OPTION_INT, &step, "N",
+                                 "attention maps at this captured step (the one that each probe chose)", 0,
+                                 10000, NULL}};
+  const ebb_command command = {"report RUN [--step N]",
                                "Prints the tables of a probed run again and draws its pictures again.",
-                               NULL,
-                               0,
+                               options,
+                               1,
                                &run,
                                1,
                                1,
@@ -199,5 +203,5 @@ int ebb_report_command(int argc, char **argv) {
   if (code >= 0)
     return code;
   ebb_error err = {0};
-  return ebb_report_run(run, stdout, &err) ? EBB_EXIT_OK : fail(&err, false);
+  return ebb_report_run(run, step, stdout, &err) ? EBB_EXIT_OK : fail(&err, false);
 }

@@ -212,12 +212,15 @@ void ebb_model_velocity(ebb_model *m, ebb_tensor v, ebb_tensor x, const ebb_cond
 }
 
 ebb_tap_sizes ebb_model_tap_sizes(const ebb_model *m, ebb_latent_shape shape) {
-  int64_t frames = shape.frames / m->patch[0];
+  const int64_t frames = shape.frames / m->patch[0], rows = shape.height / m->patch[1],
+                columns = shape.width / m->patch[2];
   return (ebb_tap_sizes){.blocks = m->blocks,
                          .width = m->width,
                          .heads = m->heads,
-                         .tokens = frames * (shape.height / m->patch[1]) * (shape.width / m->patch[2]),
+                         .tokens = frames * rows * columns,
                          .frames = frames,
+                         .rows = rows,
+                         .columns = columns,
                          .channels = shape.channels,
                          .latent_tokens = shape.frames * shape.height * shape.width,
                          .latent_frames = shape.frames};

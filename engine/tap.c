@@ -5,13 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const point_names[EBB_POINTS] = {"block_in",     "attn_out",  "cross_out",
-                                                    "mlp_out",      "block_out", "attn_frames",
-                                                    "attn_entropy", "latent",    "velocity"};
+static const char *const point_names[EBB_POINTS] = {"block_in",  "attn_out",     "cross_out",    "mlp_out",
+                                                    "block_out", "attn_frames",  "attn_entropy", "attn_lag",
+                                                    "attn_rows", "attn_columns", "latent",       "velocity"};
 static const char *const pool_names[EBB_POOLS] = {"mean", "frame_mean", "moments", "motion", "tokens"};
 
 static bool is_statistic(ebb_point p) {
-  return p == EBB_ATTN_FRAMES || p == EBB_ATTN_ENTROPY;
+  return p >= EBB_ATTN_FRAMES && p <= EBB_ATTN_COLUMNS;
 }
 
 static bool is_latent(ebb_point p) {
@@ -49,8 +49,24 @@ static bool compile_list(const ebb_int_list *list, const char *what, int limit, 
   return true;
 }
 
+/* What attention tells of each head. */
+static ebb_feature statistic_of(const ebb_tap_plan *plan, ebb_point point) {
+  const ebb_tap_sizes *z = &plan->sizes;
+  ebb_feature f = {.by_block = true, .by_head = true, .rank = 3, .shape = {plan->block_count, z->heads}};
+  f.shape[2] = point == EBB_ATTN_LAG       ? 2 * z->frames - 1
+               : point == EBB_ATTN_ROWS    ? z->rows
+               : point == EBB_ATTN_COLUMNS ? z->columns
+                                           : z->frames;
+  if (point == EBB_ATTN_FRAMES)
+    f.shape[f.rank++] = z->frames;
+  strcpy(f.name, point_names[point]);
+  return f;
+}
+
 /* The shape of one video's numbers at one step. */
 static ebb_feature feature_of(const ebb_tap_plan *plan, ebb_point point, ebb_pool pool) {
+  if (is_statistic(point))
+    return statistic_of(plan, point);
   ebb_feature f = {.by_block = !is_latent(point)};
   const ebb_tap_sizes *z = &plan->sizes;
   int64_t width = is_latent(point) ? z->channels : z->width;
@@ -58,14 +74,6 @@ static ebb_feature feature_of(const ebb_tap_plan *plan, ebb_point point, ebb_poo
   int64_t tokens = is_latent(point) ? z->latent_tokens : z->tokens;
   if (f.by_block)
     f.shape[f.rank++] = plan->block_count;
-  if (is_statistic(point)) {
-    f.shape[f.rank++] = z->heads;
-    f.shape[f.rank++] = z->frames;
-    if (point == EBB_ATTN_FRAMES)
-      f.shape[f.rank++] = z->frames;
-    strcpy(f.name, point_names[point]);
-    return f;
-  }
   if (pool == EBB_FRAME_MEAN)
     f.shape[f.rank++] = frames;
   else if (pool == EBB_TOKENS)
@@ -184,11 +192,25 @@ static float **new_data(const ebb_tap_plan *plan, int64_t batch) {
   return data;
 }
 
+static bool is_planned(const ebb_tap_plan *plan, ebb_point point) {
+  return plan->points >> point & 1u;
+}
+
+/* Attention gives rows and columns together: room for the one that nobody wants. */
+static ebb_tensor spare_offset(const ebb_tap_plan *plan, ebb_context *c, int64_t batch) {
+  const ebb_tap_sizes *z = &plan->sizes;
+  const bool rows = is_planned(plan, EBB_ATTN_ROWS), columns = is_planned(plan, EBB_ATTN_COLUMNS);
+  if (rows == columns)
+    return EBB_NO_TENSOR;
+  return EBB_ACTIVATION(c, "offsets not kept", batch, z->heads, rows ? z->columns : z->rows);
+}
+
 bool ebb_tap_open(ebb_tap *tap, const ebb_tap_plan *plan, ebb_context *c, int64_t batch, ebb_error *err) {
   *tap = (ebb_tap){.plan = plan, .context = c, .batch = batch, .step = -1, .landing_step = -1};
   for (int i = 0; i < plan->block_count; i++)
     tap->blocks[plan->blocks[i] >> 6] |= (uint64_t)1 << (plan->blocks[i] & 63);
   tap->staging = EBB_ACTIVATION(c, "captured", lay_out(tap));
+  tap->spare = spare_offset(plan, c, batch);
   if (c->counting || !ebb_context_ok(c, err))
     return c->counting;
   tap->data = new_data(plan, batch);
@@ -301,18 +323,26 @@ void ebb_tap_take(ebb_tap *tap, ebb_point point, int block, ebb_tensor tokens) {
 
 const ebb_attention_stats *ebb_tap_stats(ebb_tap *tap, int block, ebb_attention_stats *stats) {
   *stats = (ebb_attention_stats){0};
+  ebb_tensor *const to[EBB_POINTS] = {[EBB_ATTN_FRAMES] = &stats->mass,
+                                      [EBB_ATTN_ENTROPY] = &stats->entropy,
+                                      [EBB_ATTN_LAG] = &stats->lag,
+                                      [EBB_ATTN_ROWS] = &stats->rows,
+                                      [EBB_ATTN_COLUMNS] = &stats->columns};
+  bool any = false;
   for (int i = 0; tap && i < tap->plan->slot_count; i++) {
-    ebb_point point = tap->plan->slots[i].point;
-    if (point == EBB_ATTN_FRAMES && ebb_tap_wants(tap, point, block))
-      stats->mass = piece(tap, i, block);
-    else if (point == EBB_ATTN_ENTROPY && ebb_tap_wants(tap, point, block))
-      stats->entropy = piece(tap, i, block);
+    const ebb_point point = tap->plan->slots[i].point;
+    if (!to[point] || !ebb_tap_wants(tap, point, block))
+      continue;
+    *to[point] = piece(tap, i, block);
+    any = true;
   }
-  return ebb_present(stats->mass) || ebb_present(stats->entropy) ? stats : NULL;
+  if (ebb_present(stats->rows) != ebb_present(stats->columns))
+    *(ebb_present(stats->rows) ? &stats->columns : &stats->rows) = tap->spare;
+  return any ? stats : NULL;
 }
 
 void ebb_tap_latent(ebb_tap *tap, ebb_point point, ebb_tensor x) {
-  if (!tap || tap->step < 0 || !(tap->plan->points >> point & 1u))
+  if (!tap || tap->step < 0 || !is_planned(tap->plan, point))
     return;
   ebb_context *c = tap->context;
   const ebb_tap_sizes *z = &tap->plan->sizes;

@@ -21,6 +21,9 @@ typedef enum ebb_point {
   EBB_BLOCK_OUT,    /* residual stream after the block */
   EBB_ATTN_FRAMES,  /* self-attention, frame-to-frame mass      [B,N,T,T] */
   EBB_ATTN_ENTROPY, /* self-attention, row entropy per frame    [B,N,T] nats */
+  EBB_ATTN_LAG,     /* self-attention, mass by frames of lag    [B,N,2T-1], lag 0 in the middle */
+  EBB_ATTN_ROWS,    /* self-attention, mass by rows away        [B,N,H] */
+  EBB_ATTN_COLUMNS, /* self-attention, mass by columns away     [B,N,W] */
   EBB_LATENT,       /* the state itself                         [B,C,T,H,W], read as tokens [B,THW,C] */
   EBB_VELOCITY,     /* the branch's velocity at it, before guidance mixes the branches; likewise */
   EBB_POINTS
@@ -39,7 +42,8 @@ typedef enum ebb_pool {
 
 /* What a transformer gives at each tap, besides its blocks: sizes that shapes follow from. */
 typedef struct ebb_tap_sizes {
-  int64_t blocks, width, heads, tokens, frames;   /* L, D, N, S, T (in tokens) */
+  int64_t blocks, width, heads, tokens;           /* L, D, N, S */
+  int64_t frames, rows, columns;                  /* T, H, W in tokens: S = T*H*W */
   int64_t channels, latent_tokens, latent_frames; /* C, THW, T of the latent */
 } ebb_tap_sizes;
 
@@ -76,6 +80,7 @@ typedef struct ebb_tap {
   int64_t batch;
   float **data;
   ebb_tensor staging; /* f32, one evaluation's: slot after slot, in it block after block a piece [B, width] */
+  ebb_tensor spare;   /* f32 [B,N,W] or [B,N,H]: what attention gives with rows or columns alone */
   int64_t first[EBB_POINTS * EBB_POOLS], stride[EBB_POINTS * EBB_POOLS]; /* of a slot's pieces, in floats */
   float *landing;                                                        /* the staging's copy on the host */
   int step;                             /* index into plan->steps, -1: this evaluation is not captured */

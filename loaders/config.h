@@ -59,14 +59,15 @@ typedef struct ebb_config {
     ebb_int_list steps; /* evaluations captured, 0 .. steps-1: number i sees the state at sigma[i]; 0 is the
                            clean latent */
     ebb_int_list blocks;
-    ebb_name_list
-        points; /* block_in attn_out cross_out mlp_out block_out attn_frames attn_entropy latent velocity */
-    ebb_name_list pool; /* mean frame_mean moments motion */
+    ebb_name_list points; /* block_in attn_out cross_out mlp_out block_out; attn_frames attn_entropy attn_lag
+                             attn_rows attn_columns; latent velocity */
+    ebb_name_list pool;   /* mean frame_mean moments motion */
   } capture;
   struct {
     char preset[16];        /* strict | referee | released */
     char by[16];            /* category | all */
     ebb_name_list features; /* which stored features to probe; empty: all */
+    char heads[16];         /* joined | each | both */
     int64_t folds, repeats; /* outer folds by group, repeated with other fold seeds */
     int64_t inner_folds;
     int64_t bootstrap, permutations;

@@ -38,12 +38,13 @@ const ebb_key ebb_keys[] = {
 
   {"capture.steps", EBB_KEY_INTS, AT(capture.steps), "all", 0, 9999, NULL, false, "", "evaluations captured: 0 (at the clean latent) to inversion.steps - 1"},
   {"capture.blocks", EBB_KEY_INTS, AT(capture.blocks), "all", 0, 10000, NULL, false, "", "transformer blocks captured, from 0"},
-  {"capture.points", EBB_KEY_NAMES, AT(capture.points), "[block_out]", 0, 0, "block_in|attn_out|cross_out|mlp_out|block_out|attn_frames|attn_entropy|latent|velocity", false, "", "where in a block, or latent and velocity"},
+  {"capture.points", EBB_KEY_NAMES, AT(capture.points), "[block_out]", 0, 0, "block_in|attn_out|cross_out|mlp_out|block_out|attn_frames|attn_entropy|attn_lag|attn_rows|attn_columns|latent|velocity", false, "", "states in a block, statistics of its self-attention, latent, velocity"},
   {"capture.pool", EBB_KEY_NAMES, AT(capture.pool), "[mean]", 0, 0, "mean|frame_mean|moments|motion", false, "", "what is kept of the tokens"},
 
   {"probe.preset", EBB_KEY_TEXT, AT(probe.preset), "strict", 0, 0, "strict|referee|released", false, "", "protocol: strict is nested, grouped, to convergence; the others are to compare with"},
   {"probe.by", EBB_KEY_TEXT, AT(probe.by), "category", 0, 0, "category|all", false, "", "one probe for each category or one for all"},
   {"probe.features", EBB_KEY_NAMES, AT(probe.features), "[]", 0, 0, NULL, false, "", "stored features to probe; []: all"},
+  {"probe.heads", EBB_KEY_TEXT, AT(probe.heads), "joined", 0, 0, "joined|each|both", false, "", "attention's statistics: all heads in one probe, a probe for each head, or both"},
   {"probe.folds", EBB_KEY_INT, AT(probe.folds), "5", 2, 1000, NULL, false, "", "outer folds, cut by group"},
   {"probe.repeats", EBB_KEY_INT, AT(probe.repeats), "5", 1, 1000, NULL, false, "", "repetitions with other folds; of referee and released the seeds"},
   {"probe.inner_folds", EBB_KEY_INT, AT(probe.inner_folds), "4", 2, 1000, NULL, false, "", "folds inside the training part, for selection"},

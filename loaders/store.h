@@ -18,11 +18,12 @@
 #define EBB_STORE_SETS 64   /* most sets of a run */
 
 /* One kind of number kept for every video: "block_out.mean" [L,D], "attn_frames" [L,N,T,T], "latent.mean" [C]
- * ... at each captured step. `blocks` tells whether the first dimension after the step is the block. */
+ * ... at each captured step. */
 typedef struct ebb_feature {
   char name[64];
-  bool by_block;
-  int rank; /* of one video at one step */
+  bool by_block; /* the first dimension after the step is the block */
+  bool by_head;  /* the one after it is the head of attention; only with by_block */
+  int rank;      /* of one video at one step */
   int64_t shape[EBB_FEATURE_RANK];
 } ebb_feature;
 
@@ -83,12 +84,14 @@ void ebb_store_close(ebb_store *store);
 int ebb_store_find(const ebb_store *store, const char *model);       /* -1: not there */
 int ebb_store_feature(const ebb_feature_set *set, const char *name); /* -1: not there */
 bool ebb_store_has(const ebb_store *store, int set, int64_t video);  /* is it in a table of the set? */
-/* Numbers of one video at one step (and block when by_block). */
+/* Numbers of one video at one step (and block when by_block), of all its heads. */
 int64_t ebb_store_width(const ebb_feature *feature);
-/* x f32 [n, width]: the feature of videos[0..n) at step index `step` and, when by_block, block index `block`
- * (indices into the set's lists). Errors: a video that the set does not have, a shard that cannot be read.
- * Any number of threads may gather from one store. */
-bool ebb_store_gather(const ebb_store *store, int set, int feature, int step, int block, int64_t n,
+int64_t ebb_store_heads(const ebb_feature *feature); /* N; 1 where there are none */
+#define EBB_ALL_HEADS (-1)
+/* x f32 [n, width]: the feature of videos[0..n) at step index `step` and, when by_block, block index
+ * `block` (indices into the set's lists); or [n, width / heads] of head `head` alone. Errors: a video that
+ * the set does not have, a shard that cannot be read. Any number of threads may gather from one store. */
+bool ebb_store_gather(const ebb_store *store, int set, int feature, int step, int block, int head, int64_t n,
                       const int64_t *videos, float *x, ebb_error *err);
 
 #endif

@@ -82,6 +82,8 @@ static void read_name(ebb_json j, const char *key, char *to, size_t size) {
 static void read_feature(ebb_json j, int block_count, ebb_feature *x) {
   read_name(j, "name", x->name, sizeof x->name);
   x->by_block = ebb_json_bool_or(j, "by_block", false);
+  bool early = strcmp(x->name, "attn_frames") == 0 || strcmp(x->name, "attn_entropy") == 0;
+  x->by_head = ebb_json_bool_or(j, "by_head", x->by_block && early); /* early indices do not say it */
   if (json_array_size(json_object_get(j.object, "shape")) > 0)
     x->rank = ebb_json_ints(j, "shape", false, EBB_FEATURE_RANK, 1, INT32_MAX, x->shape);
   int64_t width = (int64_t)sizeof(float);
@@ -91,6 +93,8 @@ static void read_feature(ebb_json j, int block_count, ebb_feature *x) {
   if (x->by_block && (x->rank < 1 || x->shape[0] != block_count))
     ebb_fail(j.err, "%s: feature \"%s\" is by block, but its first dimension is not the %d blocks", j.path,
              x->name, block_count);
+  if (x->by_head && (!x->by_block || x->rank < 2))
+    ebb_fail(j.err, "%s: feature \"%s\" is by head, but not by block and head", j.path, x->name);
 }
 
 static bool read_set(ebb_feature_set *s, const json_t *object, const char *path, ebb_error *err) {
@@ -333,11 +337,17 @@ int64_t ebb_store_width(const ebb_feature *feature) {
   return width;
 }
 
-bool ebb_store_gather(const ebb_store *store, int set, int feature, int step, int block, int64_t n,
+int64_t ebb_store_heads(const ebb_feature *feature) {
+  return feature->by_head ? feature->shape[1] : 1;
+}
+
+bool ebb_store_gather(const ebb_store *store, int set, int feature, int step, int block, int head, int64_t n,
                       const int64_t *videos, float *x, ebb_error *err) {
   const ebb_feature_set *s = &store->sets[set];
   const ebb_feature *f = &s->features[feature];
-  int64_t width = ebb_store_width(f), blocks = f->by_block ? s->block_count : 1, opened = -1;
+  const int64_t all = ebb_store_width(f), blocks = f->by_block ? s->block_count : 1;
+  const int64_t width = head == EBB_ALL_HEADS ? all : all / ebb_store_heads(f);
+  int64_t opened = -1;
   int fd = -1;
   bool ok = true;
   for (int64_t i = 0; ok && i < n; i++) {
@@ -361,7 +371,8 @@ bool ebb_store_gather(const ebb_store *store, int set, int feature, int step, in
         break;
       }
     }
-    int64_t at = ((r.at * s->step_count + step) * blocks + (f->by_block ? block : 0)) * width;
+    int64_t at = ((r.at * s->step_count + step) * blocks + (f->by_block ? block : 0)) * all;
+    at += head == EBB_ALL_HEADS ? 0 : head * width;
     ok = ebb_read_at(fd, h->path, h->offsets[feature] + (uint64_t)at * sizeof(float),
                      (size_t)width * sizeof(float), x + i * width, err);
   }

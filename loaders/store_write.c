@@ -91,12 +91,13 @@ static bool check_set(const ebb_store_writer *w, const ebb_feature_set *s, ebb_e
     bool fits = x->rank >= (x->by_block ? 1 : 0) && x->rank <= EBB_FEATURE_RANK;
     for (int i = 0; fits && i < x->rank; i++)
       fits = x->shape[i] >= 1;
+    fits = fits && !(x->by_head && (!x->by_block || x->rank < 2));
     if (!fits || (x->by_block && x->shape[0] != s->block_count) || strcmp(x->name, "video") == 0 ||
         x->name[0] == '\0' || ebb_store_feature(s, x->name) != f)
       return ebb_fail(
           err,
           "%s: model \"%s\": feature \"%s\" has a name that is taken or a shape that does not fit "
-          "its %d blocks",
+          "its %d blocks and its heads",
           w->dir, s->model, x->name, s->block_count);
   }
   return true;
@@ -265,8 +266,9 @@ static json_t *describe_set(const ebb_feature_set *s) {
     json_t *shape = json_array();
     for (int i = 0; i < s->features[f].rank; i++)
       json_array_append_new(shape, json_integer(s->features[f].shape[i]));
-    json_array_append_new(features, json_pack("{s:s, s:b, s:o}", "name", s->features[f].name, "by_block",
-                                              s->features[f].by_block, "shape", shape));
+    json_array_append_new(features, json_pack("{s:s, s:b, s:b, s:o}", "name", s->features[f].name, "by_block",
+                                              s->features[f].by_block, "by_head", s->features[f].by_head,
+                                              "shape", shape));
   }
   return json_pack("{s:s, s:o, s:o, s:o, s:o}", "model", s->model, "steps", steps, "sigmas", sigmas, "blocks",
                    blocks, "features", features);

@@ -1,5 +1,8 @@
 #include "probe/canvas.h"
 
+#include "loaders/file.h"
+#include "loaders/image.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -114,6 +117,19 @@ void ebb_canvas_close(ebb_canvas *c) {
   *c = (ebb_canvas){0};
 }
 
+bool ebb_canvas_save(ebb_canvas *c, const char *dir, const char *name, ebb_error *err) {
+  char *safe = ebb_format("%s", name);
+  for (char *p = safe; *p; p++)
+    if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-", *p))
+      *p = '_';
+  char *path = ebb_path_join(dir, safe);
+  bool ok = ebb_image_write_png(path, c->width, c->height, c->rgb, err);
+  free(path);
+  free(safe);
+  ebb_canvas_close(c);
+  return ok;
+}
+
 void ebb_fill(ebb_canvas *c, int x, int y, int width, int height, ebb_colour colour) {
   for (int j = y < 0 ? 0 : y; j < y + height && j < c->height; j++)
     for (int i = x < 0 ? 0 : x; i < x + width && i < c->width; i++) {
@@ -171,14 +187,25 @@ void ebb_text_up(ebb_canvas *c, int x, int y, int scale, ebb_colour colour, cons
   draw_text(c, x, y + ebb_text_width(scale, text) / 2, scale, 0, -1, colour, text);
 }
 
-ebb_colour ebb_viridis(double at) {
-  static const uint8_t anchor[11][3] = {{68, 1, 84},    {72, 36, 117},  {65, 68, 135},  {53, 95, 141},
-                                        {42, 120, 142}, {33, 145, 140}, {34, 168, 132}, {68, 191, 112},
-                                        {122, 209, 81}, {189, 223, 38}, {253, 231, 37}};
-  double x = at > 0 ? at < 1 ? at * 10 : 10 : 0; /* NaN: the low end */
-  int i = x < 9 ? (int)x : 9;
+/* x in 0..n-1 between n colours; NaN: the first. */
+static ebb_colour between(const uint8_t (*anchor)[3], int n, double x) {
+  x = x > 0 ? x < n - 1 ? x : n - 1 : 0;
+  int i = x < n - 2 ? (int)x : n - 2;
   double f = x - i, v[3];
   for (int k = 0; k < 3; k++)
     v[k] = anchor[i][k] + f * (anchor[i + 1][k] - anchor[i][k]) + 0.5;
   return (ebb_colour){(uint8_t)v[0], (uint8_t)v[1], (uint8_t)v[2]};
+}
+
+ebb_colour ebb_viridis(double at) {
+  static const uint8_t anchor[11][3] = {{68, 1, 84},    {72, 36, 117},  {65, 68, 135},  {53, 95, 141},
+                                        {42, 120, 142}, {33, 145, 140}, {34, 168, 132}, {68, 191, 112},
+                                        {122, 209, 81}, {189, 223, 38}, {253, 231, 37}};
+  return between(anchor, 11, at * 10);
+}
+
+ebb_colour ebb_blue_red(double at) {
+  static const uint8_t anchor[7][3] = {{33, 102, 172},  {103, 169, 207}, {209, 229, 240}, {255, 255, 255},
+                                       {253, 219, 199}, {239, 138, 98},  {178, 24, 43}};
+  return between(anchor, 7, (at + 1) * 3);
 }

@@ -26,22 +26,35 @@ static bool check_samples(const ebb_dataset *set, const ebb_config *config, ebb_
   return ok;
 }
 
-/* What the taps will call their features: the two statistics by their point, all else point.pool. */
+/* What attention tells: features with the name of their point, by head. */
+static bool is_statistic(const char *point) {
+  static const char *const statistics[] = {"attn_frames", "attn_entropy", "attn_lag", "attn_rows",
+                                           "attn_columns"};
+  for (int i = 0; i < 5; i++)
+    if (strcmp(point, statistics[i]) == 0)
+      return true;
+  return false;
+}
+
+/* What the taps will call their features: statistics by their point, all else point.pool. */
 typedef struct names {
   int count;
   char name[3 + 16 * 16][136];
+  bool by_head[3 + 16 * 16];
 } names;
 
 static void list_features(const ebb_config *config, names *to) {
   static const char *const vae[3] = {"latent.mean", "latent.frame_mean", "latent.motion"};
   const ebb_name_list *points = &config->capture.points, *pools = &config->capture.pool;
-  to->count = 0;
+  *to = (names){0};
   for (int i = 0; i < points->count; i++) {
     const char *point = points->names[i];
-    bool statistic = strcmp(point, "attn_frames") == 0 || strcmp(point, "attn_entropy") == 0;
-    for (int j = 0; j < (statistic ? 1 : pools->count); j++)
+    bool statistic = is_statistic(point);
+    for (int j = 0; j < (statistic ? 1 : pools->count); j++) {
+      to->by_head[to->count] = statistic;
       snprintf(to->name[to->count++], sizeof to->name[0], "%s%s%s", point, statistic ? "" : ".",
                statistic ? "" : pools->names[j]);
+    }
   }
   for (int i = 0; i < 3; i++)
     snprintf(to->name[to->count++], sizeof to->name[0], "%s", vae[i]);
@@ -52,6 +65,21 @@ static bool listed(const names *list, int count, const char *name) {
     if (strcmp(list->name[i], name) == 0)
       return true;
   return false;
+}
+
+/* Heads as cells need a probed feature that has some. */
+static bool check_heads(const names *have, const ebb_config *config, ebb_error *err) {
+  bool any = strcmp(config->probe.heads, "joined") == 0;
+  for (int i = 0; i < have->count; i++) {
+    bool wanted = config->probe.features.count <= 0;
+    for (int k = 0; k < config->probe.features.count; k++)
+      wanted = wanted || strcmp(config->probe.features.names[k], have->name[i]) == 0;
+    any = any || (wanted && have->by_head[i]);
+  }
+  return any || ebb_fail(err,
+                         "probe.heads is %s, but no feature that will be probed has heads: attn_frames, ... "
+                         "(capture.points, probe.features)",
+                         config->probe.heads);
 }
 
 static bool check_features(const ebb_config *config, ebb_error *err) {
@@ -71,6 +99,7 @@ static bool check_features(const ebb_config *config, ebb_error *err) {
         ebb_fail_also(err, "%s %s", k ? "," : "", have->name[k]);
     ebb_fail_also(err, " (capture.points and capture.pool say what is kept)");
   }
+  ok = ok && check_heads(have, config, err);
   free(have);
   return ok;
 }

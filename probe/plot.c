@@ -1,24 +1,11 @@
 #include "probe/plot.h"
 
-#include "loaders/file.h"
-#include "loaders/image.h"
 #include "probe/canvas.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static const ebb_colour INK = {34, 34, 34}, GREY = {130, 130, 130}, PALE = {225, 225, 225},
-                        WHITE = {255, 255, 255}, RED = {200, 30, 30};
-
-static bool save(ebb_canvas *c, const char *dir, const char *name, ebb_error *err) {
-  char *path = ebb_path_join(dir, name);
-  bool ok = ebb_image_write_png(path, c->width, c->height, c->rgb, err);
-  free(path);
-  ebb_canvas_close(c);
-  return ok;
-}
 
 /* ".77"; "1.0", so that neighbouring cells do not run into one another */
 static const char *hundredths(double v, char text[16]) {
@@ -34,12 +21,27 @@ static const char *hundredths(double v, char text[16]) {
 
 /* ---- heat maps ---- */
 
+/* Steps from left to right, in each of them the heads where they are cells; block 0 at the bottom. */
 typedef struct heat {
   const ebb_row *row;
   int x, y; /* upper left of the grid */
   int cell_w, cell_h;
   double top; /* value of the bright end; chance is the dark one */
 } heat;
+
+#define HEAD_GAP 5 /* between the heads of one step and those of the next */
+
+static int step_width(const heat *h) {
+  return h->row->head_count * h->cell_w + (h->row->head_count > 1 ? HEAD_GAP : 0);
+}
+
+static int grid_width(const heat *h) {
+  return h->row->step_count * step_width(h);
+}
+
+static int grid_height(const heat *h) {
+  return h->row->block_count * h->cell_h;
+}
 
 static double top_of(const ebb_row *row) {
   double top = 0.75;
@@ -70,20 +72,25 @@ static void draw_value(ebb_canvas *c, const heat *h, int x, int y, double value)
   char text[16];
   if (scale)
     ebb_text(c, x + h->cell_w / 2, y + (h->cell_h - 7 * scale) / 2, scale, EBB_CENTRE,
-             shade(h, value) > 0.6 ? INK : WHITE, hundredths(value, text));
+             shade(h, value) > 0.6 ? EBB_INK : EBB_WHITE, hundredths(value, text));
+}
+
+static void corner_of(const heat *h, int cell, int *x, int *y) {
+  const ebb_cell at = ebb_cell_of(h->row, cell);
+  *x = h->x + at.step * step_width(h) + at.head * h->cell_w;
+  *y = h->y + (h->row->block_count - 1 - at.block) * h->cell_h;
 }
 
 static void draw_cells(ebb_canvas *c, const heat *h) {
-  const ebb_row *r = h->row;
-  for (int s = 0; s < r->step_count; s++)
-    for (int b = 0; b < r->block_count; b++) { /* block 0 at the bottom */
-      double value = r->cell[EBB_ACCURACY][s * r->block_count + b];
-      int x = h->x + s * h->cell_w, y = h->y + (r->block_count - 1 - b) * h->cell_h;
-      ebb_fill(c, x, y, h->cell_w, h->cell_h, ebb_viridis(shade(h, value)));
-      draw_value(c, h, x, y, value);
-    }
-  int x = h->x + r->top_step * h->cell_w, y = h->y + (r->block_count - 1 - r->top_block) * h->cell_h;
-  ebb_frame(c, x, y, h->cell_w, h->cell_h, 2, RED);
+  int x, y;
+  for (int cell = 0; cell < ebb_row_cells(h->row); cell++) {
+    double value = h->row->cell[EBB_ACCURACY][cell];
+    corner_of(h, cell, &x, &y);
+    ebb_fill(c, x, y, h->cell_w, h->cell_h, ebb_viridis(shade(h, value)));
+    draw_value(c, h, x, y, value);
+  }
+  corner_of(h, h->row->top, &x, &y);
+  ebb_frame(c, x, y, h->cell_w, h->cell_h, 2, EBB_RED);
 }
 
 /* Every nth label so that none touches the next. */
@@ -93,76 +100,75 @@ static int stride(int room, int needed) {
 
 static void draw_axes(ebb_canvas *c, const heat *h) {
   const ebb_row *r = h->row;
-  int bottom = h->y + r->block_count * h->cell_h, every_step = stride(h->cell_w, 44),
+  int bottom = h->y + grid_height(h), every_step = stride(step_width(h), 44),
       every_block = stride(h->cell_h, 16);
-  char text[32];
+  char text[96];
   for (int s = 0; s < r->step_count; s += every_step) {
-    int x = h->x + s * h->cell_w + h->cell_w / 2;
+    int x = h->x + s * step_width(h) + r->head_count * h->cell_w / 2;
     snprintf(text, sizeof text, "%d", r->steps[s]);
-    ebb_text(c, x, bottom + 8, 2, EBB_CENTRE, INK, text);
+    ebb_text(c, x, bottom + 8, 2, EBB_CENTRE, EBB_INK, text);
     snprintf(text, sizeof text, "%.2f", fmax(-99, fmin(99, r->sigmas[s])));
-    ebb_text(c, x, bottom + 28, 1, EBB_CENTRE, GREY, text);
+    ebb_text(c, x, bottom + 28, 1, EBB_CENTRE, EBB_GREY, text);
   }
   for (int b = 0; r->blocks && b < r->block_count; b += every_block) {
     snprintf(text, sizeof text, "%d", r->blocks[b]);
     ebb_text(c, h->x - 8, h->y + (r->block_count - 1 - b) * h->cell_h + (h->cell_h - 14) / 2, 2, EBB_RIGHT,
-             INK, text);
+             EBB_INK, text);
   }
-  int middle = h->x + r->step_count * h->cell_w / 2;
-  ebb_text(c, middle, bottom + 46, 2, EBB_CENTRE, INK,
-           r->step_count * h->cell_w >= 300 ? "step (sigma below)" : "step");
+  snprintf(text, sizeof text, "%s", grid_width(h) >= 300 ? "step (sigma below)" : "step");
+  if (r->by_head)
+    snprintf(text, sizeof text, "%s, heads 0-%d in each",
+             grid_width(h) >= 480 ? "step (sigma below)" : "step", r->head_count - 1);
+  ebb_text(c, h->x + grid_width(h) / 2, bottom + 46, 2, EBB_CENTRE, EBB_INK, text);
   if (r->blocks)
-    ebb_text_up(c, h->x - 62, h->y + r->block_count * h->cell_h / 2, 2, INK, "block");
+    ebb_text_up(c, h->x - 62, h->y + grid_height(h) / 2, 2, EBB_INK, "block");
 }
 
 /* Colour bar from chance up, with the best-of-K floor marked. */
 static void draw_bar(ebb_canvas *c, const heat *h, int height) {
-  int x = h->x + h->row->step_count * h->cell_w + 24, width = 18;
+  int x = h->x + grid_width(h) + 24, width = 18;
   for (int j = 0; j < height; j++)
     ebb_fill(c, x, h->y + height - 1 - j, width, 1, ebb_viridis((double)j / (height - 1)));
-  ebb_frame(c, x, h->y, width, height, 1, GREY);
+  ebb_frame(c, x, h->y, width, height, 1, EBB_GREY);
   char text[48];
-  ebb_text(c, x + width + 8, h->y, 2, EBB_LEFT, INK, hundredths(h->top, text));
-  ebb_text(c, x + width + 8, h->y + height - 14, 2, EBB_LEFT, INK, ".50 chance");
+  ebb_text(c, x + width + 8, h->y, 2, EBB_LEFT, EBB_INK, hundredths(h->top, text));
+  ebb_text(c, x + width + 8, h->y + height - 14, 2, EBB_LEFT, EBB_INK, ".50 chance");
   double low = floor_of(h->row);
   int y = h->y + height - 1 - (int)lround(fmin(1, shade(h, low)) * (height - 1));
-  ebb_fill(c, x - 5, y - 1, width + 10, 3, RED);
+  ebb_fill(c, x - 5, y - 1, width + 10, 3, EBB_RED);
   snprintf(text, sizeof text, "%s floor", hundredths(low, (char[16]){0}));
-  ebb_text(c, x + width + 8, clamp(y - 7, h->y + 20, h->y + height - 34), 2, EBB_LEFT, RED, text);
+  ebb_text(c, x + width + 8, clamp(y - 7, h->y + 20, h->y + height - 34), 2, EBB_LEFT, EBB_RED, text);
 }
 
 static void draw_heat(ebb_canvas *c, const heat *h) {
-  int height = h->row->block_count * h->cell_h;
   draw_cells(c, h);
   draw_axes(c, h);
-  draw_bar(c, h, height > 90 ? height : 90);
+  draw_bar(c, h, larger(grid_height(h), 90));
 }
 
 bool ebb_plot_heat_map(const ebb_row *row, const char *dir, ebb_error *err) {
   heat h = {.row = row, .x = 90, .y = 84, .top = top_of(row)};
-  h.cell_w = clamp(1100 / row->step_count, 8, 46);
+  h.cell_w = clamp(1100 / (row->step_count * row->head_count), row->by_head ? 4 : 8, 46);
   h.cell_h = clamp(760 / row->block_count, 8, 26);
-  char title[256], name[256], note[256], best[16], low[16];
+  char title[256], name[280], note[320], best[16], low[16], heads[64] = "";
   snprintf(title, sizeof title, "%s  %s  %s", row->category, row->model, row->feature);
+  if (row->by_head)
+    snprintf(heads, sizeof heads, "; in every step heads 0 to %d from left to right", row->head_count - 1);
   snprintf(note, sizeof note,
-           "accuracy of each cell, mean over repeats, %lld videos; red: best of the first repeat, there %s "
+           "accuracy of each cell, mean over repeats, %lld videos%s; red: best of the first repeat, there %s "
            "against a floor of %s",
-           (long long)row->videos, hundredths(row->top_once, best), hundredths(floor_of(row), low));
-  int grid_w = row->step_count * h.cell_w, grid_h = row->block_count * h.cell_h;
-  int width = h.x + grid_w + 190, text_w = 24 + ebb_text_width(2, title),
+           (long long)row->videos, heads, hundredths(row->top_once, best), hundredths(floor_of(row), low));
+  int width = h.x + grid_width(&h) + 190, text_w = 24 + ebb_text_width(2, title),
       note_w = 24 + ebb_text_width(1, note);
   width = larger(larger(width, text_w), note_w);
   ebb_canvas c;
-  if (!ebb_canvas_open(&c, width, h.y + (grid_h > 90 ? grid_h : 90) + 76))
+  if (!ebb_canvas_open(&c, width, h.y + larger(grid_height(&h), 90) + 76))
     return ebb_fail(err, "not enough memory for a picture");
-  ebb_text(&c, 16, 18, 2, EBB_LEFT, INK, title);
-  ebb_text(&c, 16, 46, 1, EBB_LEFT, GREY, note);
+  ebb_text(&c, 16, 18, 2, EBB_LEFT, EBB_INK, title);
+  ebb_text(&c, 16, 46, 1, EBB_LEFT, EBB_GREY, note);
   draw_heat(&c, &h);
   snprintf(name, sizeof name, "heat-%s-%s-%s.png", row->category, row->model, row->feature);
-  for (char *p = name; *p; p++) /* names come from data sets: they never lead out of the folder */
-    if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-", *p))
-      *p = '_';
-  return save(&c, dir, name, err);
+  return ebb_canvas_save(&c, dir, name, err);
 }
 
 /* ---- overview ---- */
@@ -242,10 +248,10 @@ static int at_value(const panel *p, double v) {
 static void draw_bars(ebb_canvas *c, const overview *o, const panel *p, ebb_metric metric,
                       const char *title) {
   char text[16];
-  ebb_text(c, p->x, p->y - 40, 2, EBB_LEFT, INK, title);
+  ebb_text(c, p->x, p->y - 40, 2, EBB_LEFT, EBB_INK, title);
   for (int k = (int)ceil(p->low * 10 - 1e-9); k <= (int)(p->high * 10 + 1e-9); k++) {
-    ebb_fill(c, p->x, at_value(p, k * 0.1), p->width, 1, PALE);
-    ebb_text(c, p->x - 8, at_value(p, k * 0.1) - 7, 2, EBB_RIGHT, INK, hundredths(k * 0.1, text));
+    ebb_fill(c, p->x, at_value(p, k * 0.1), p->width, 1, EBB_PALE);
+    ebb_text(c, p->x - 8, at_value(p, k * 0.1) - 7, 2, EBB_RIGHT, EBB_INK, hundredths(k * 0.1, text));
   }
   int cluster = p->width / o->categories, step = cluster * 5 / 6 / o->bars, bar = step * 4 / 5;
   for (int i = 0; i < o->categories; i++) {
@@ -262,17 +268,17 @@ static void draw_bars(ebb_canvas *c, const overview *o, const panel *p, ebb_metr
       if (isfinite(v->low) && isfinite(v->high)) {
         int high = at_value(p, v->high), low = at_value(p, v->low);
         highest = high < top ? high : top;
-        ebb_fill(c, middle - 1, high, 2, low - high + 1, INK);
-        ebb_fill(c, middle - 5, high, 10, 2, INK);
-        ebb_fill(c, middle - 5, low, 10, 2, INK);
+        ebb_fill(c, middle - 1, high, 2, low - high + 1, EBB_INK);
+        ebb_fill(c, middle - 5, high, 10, 2, EBB_INK);
+        ebb_fill(c, middle - 5, low, 10, 2, EBB_INK);
       }
-      ebb_text(c, middle, highest - 12, 1, EBB_CENTRE, INK, hundredths(v->value, text));
+      ebb_text(c, middle, highest - 12, 1, EBB_CENTRE, EBB_INK, hundredths(v->value, text));
     }
-    ebb_text(c, p->x + i * cluster + cluster / 2, p->y + p->height + 10, 2, EBB_CENTRE, INK,
+    ebb_text(c, p->x + i * cluster + cluster / 2, p->y + p->height + 10, 2, EBB_CENTRE, EBB_INK,
              o->row[i][0]->category);
   }
-  ebb_dashes(c, p->x, at_value(p, 0.5), p->width, 2, 8, RED);
-  ebb_text(c, p->x + p->width + 6, at_value(p, 0.5) - 3, 1, EBB_LEFT, RED, "chance");
+  ebb_dashes(c, p->x, at_value(p, 0.5), p->width, 2, 8, EBB_RED);
+  ebb_text(c, p->x + p->width + 6, at_value(p, 0.5) - 3, 1, EBB_LEFT, EBB_RED, "chance");
 }
 
 /* Lowest value of the axis that keeps every interval in sight. */
@@ -295,7 +301,7 @@ static int draw_legend(ebb_canvas *c, const overview *o, int x, int y, int width
       y += 24;
     }
     ebb_fill(c, left, y, 16, 14, o->colour[k]);
-    ebb_text(c, left + 24, y, 2, EBB_LEFT, INK, o->label[k]);
+    ebb_text(c, left + 24, y, 2, EBB_LEFT, EBB_INK, o->label[k]);
     left += needed;
   }
   return y + 24;
@@ -308,7 +314,7 @@ static void draw_maps(ebb_canvas *c, const overview *o, heat h, int each) {
     char name[256];
     h.row = o->row[i][0];
     snprintf(name, sizeof name, "%s: %s, accuracy of each cell", h.row->category, h.row->model);
-    ebb_text(c, h.x, h.y - 26, 2, EBB_LEFT, INK, name);
+    ebb_text(c, h.x, h.y - 26, 2, EBB_LEFT, EBB_INK, name);
     draw_heat(c, &h);
   }
 }
@@ -329,25 +335,24 @@ bool ebb_plot_overview(const ebb_results *results, const char *dir, ebb_error *e
       results->bootstrap > 0 ? "; whiskers: 95 % intervals over groups" : "");
   int bars_w = clamp(o.categories * o.bars * 34, 420, 900);
   heat h = {.row = first, .x = 70 + bars_w + 150, .y = 110, .top = 0.75};
-  h.cell_w = clamp(520 / first->step_count, 6, 46);
+  h.cell_w = clamp(520 / (first->step_count * first->head_count), first->by_head ? 2 : 6, 46);
   h.cell_h = clamp(220 / first->block_count, 6, 22);
-  int each = larger(first->block_count * h.cell_h, 90) + 120;
-  int width =
-      h.x + larger(first->step_count * h.cell_w + 190, 36 * 12 + ebb_text_width(2, first->model) - 60);
+  int each = larger(grid_height(&h), 90) + 120;
+  int width = h.x + larger(grid_width(&h) + 190, 36 * 12 + ebb_text_width(2, first->model) - 60);
   width = larger(larger(width, 40 + ebb_text_width(3, title)), 40 + ebb_text_width(1, note));
   int height = 110 + larger(o.categories * each, 660);
   ebb_canvas c;
   if (!ebb_canvas_open(&c, width, height))
     return ebb_fail(err, "not enough memory for a picture");
-  ebb_text(&c, 20, 18, 3, EBB_LEFT, INK, title);
-  ebb_text(&c, 20, 52, 1, EBB_LEFT, GREY, note);
+  ebb_text(&c, 20, 18, 3, EBB_LEFT, EBB_INK, title);
+  ebb_text(&c, 20, 52, 1, EBB_LEFT, EBB_GREY, note);
   int below = draw_legend(&c, &o, 20, 74, bars_w + 100), panel_h = (height - below - 190) / 2;
   panel p = {70, below + 48, bars_w, panel_h, lowest(&o), 1.0};
   draw_bars(&c, &o, &p, EBB_ACCURACY, "accuracy per video");
   p.y += panel_h + 90;
   draw_bars(&c, &o, &p, EBB_PAIRWISE, "pairwise accuracy inside the group");
   draw_maps(&c, &o, h, each);
-  return save(&c, dir, "overview.png", err);
+  return ebb_canvas_save(&c, dir, "overview.png", err);
 }
 
 bool ebb_plot_all(const ebb_results *results, const char *dir, ebb_error *err) {

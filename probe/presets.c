@@ -168,8 +168,7 @@ static void choose(study *s) {
   for (int cell = 1; cell < s->cells; cell++)
     if (row->selected[cell] > row->selected[most] + 1e-9)
       most = cell;
-  row->chosen_step = most / row->block_count;
-  row->chosen_block = most % row->block_count;
+  row->chosen = most;
 }
 
 /* The best cell of the first seed, and how high the best of so many independent ones is by chance. */
@@ -179,10 +178,11 @@ static void best_of_cells(study *s, const double *tested) {
   for (int cell = 1; cell < s->cells; cell++)
     if (tested[cell * s->parts] > tested[top * s->parts])
       top = cell;
-  row->top_step = top / row->block_count;
-  row->top_block = top % row->block_count;
+  row->top = top;
   row->top_once = tested[top * s->parts];
   row->p = row->nested_p = NAN;
+  for (int cell = 0; cell < s->cells; cell++)
+    row->cell_p[cell] = NAN;
   row->permuted = (ebb_floor){NAN, NAN};
   row->independent = ebb_floor_independent(s->plan->part[0].test_count, s->cells);
 }

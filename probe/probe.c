@@ -1,6 +1,7 @@
 #include "probe/probe.h"
 
 #include "loaders/file.h"
+#include "probe/maps.h"
 #include "probe/plot.h"
 #include "probe/presets.h"
 #include "probe/report.h"
@@ -42,7 +43,7 @@ bool ebb_probe_run(const char *run_dir, const ebb_config *config, ebb_context *c
   if (ok) {
     results.provenance = provenance(&store, config);
     ok = ebb_make_folders(dir, err) && ebb_results_write(&results, &store, dir, err) &&
-         ebb_plot_all(&results, dir, err);
+         ebb_plot_all(&results, dir, err) && ebb_plot_all_frame_mass(&store, &results, -1, dir, err);
   }
   if (ok && table)
     ebb_results_print(&results, table);
@@ -52,12 +53,27 @@ bool ebb_probe_run(const char *run_dir, const ebb_config *config, ebb_context *c
   return ok;
 }
 
-bool ebb_report_run(const char *run_dir, FILE *table, ebb_error *err) {
+/* Maps are drawn from the features: not where there is only RUN/probe, unless they are asked for. */
+static bool report_maps(const char *run_dir, const ebb_results *results, int64_t step, const char *dir,
+                        ebb_error *err) {
+  ebb_store store = {0};
+  char *index = ebb_path_join(run_dir, "index.json");
+  bool there = step >= 0 || ebb_is_there(index);
+  free(index);
+  if (!there)
+    return true;
+  bool ok = ebb_store_open(&store, run_dir, err) && ebb_plot_all_frame_mass(&store, results, step, dir, err);
+  ebb_store_close(&store);
+  return ok;
+}
+
+bool ebb_report_run(const char *run_dir, int64_t step, FILE *table, ebb_error *err) {
   ebb_results results = {0};
   char *dir = ebb_path_join(run_dir, "probe");
   bool ok = ebb_results_read(&results, dir, err) && ebb_plot_all(&results, dir, err);
   if (ok && table)
     ebb_results_print(&results, table);
+  ok = ok && report_maps(run_dir, &results, step, dir, err);
   ebb_results_free(&results);
   free(dir);
   return ok;

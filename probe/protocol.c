@@ -7,14 +7,15 @@
 /* x [n,width] of one cell, finite. */
 bool ebb_study_read(const study *s, int cell, float *x, ebb_error *err) {
   const ebb_row *row = s->row;
-  int step = cell / row->block_count, block = cell % row->block_count;
-  if (!ebb_store_gather(s->store, s->set, s->feature, step, row->blocks ? block : 0, s->sample->n,
-                        s->sample->video, x, err))
+  const ebb_cell at = ebb_cell_of(row, cell);
+  if (!ebb_store_gather(s->store, s->set, s->feature, at.step, at.block,
+                        row->by_head ? at.head : EBB_ALL_HEADS, s->sample->n, s->sample->video, x, err))
     return false;
   for (int64_t i = 0; i < s->sample->n * row->width; i++)
     if (!isfinite(x[i]))
       return ebb_fail(err, "%s: %s of %s at step %d%s is not finite for video %s", s->store->dir,
-                      row->feature, row->model, row->steps[step], row->blocks ? " (one of its blocks)" : "",
+                      row->feature, row->model, row->steps[at.step],
+                      row->blocks ? " (one of its blocks)" : "",
                       s->store->videos[s->sample->video[i / row->width]].id);
   return true;
 }

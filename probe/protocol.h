@@ -26,6 +26,7 @@ typedef struct study {
   int64_t permutations;
   ebb_parameters parameters;
   int set, feature;
+  bool by_head; /* each head of the feature is a cell */
   ebb_row *row;
   int cells, parts;       /* cells of the row; repeats x folds */
   double *score;          /* [cells,parts,penalties] inner score */

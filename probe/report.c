@@ -2,6 +2,7 @@
 
 #include "loaders/file.h"
 #include "loaders/json.h"
+#include "probe/csv.h"
 #include "probe/plot.h"
 #include "probe/presets.h"
 #include "probe/probe.h"
@@ -23,7 +24,8 @@ static const char *const METHOD =
     "chosen on the training groups, mean over repeats; top, floors and p: "
     "best cell of the first repeat, its accuracy there (top_first_repeat), "
     "the same maximum under labels permuted within groups, and p = (1 + #{permuted >= observed}) / "
-    "(permutations + 1).";
+    "(permutations + 1); p of cells: every cell of the first repeat against the same maxima. heads: in a row "
+    "whose feature ends in .head each head is a cell, [step, block, head], and chosen like block and step.";
 
 /* ---- JSON ---- */
 
@@ -59,6 +61,12 @@ static json_t *integers(const int *v, int count) {
   return a;
 }
 
+static json_t *place_json(const ebb_row *r, int cell) {
+  const ebb_cell at = ebb_cell_of(r, cell);
+  return r->by_head ? json_pack("[i,i,i]", at.step, at.block, at.head)
+                    : json_pack("[i,i]", at.step, at.block);
+}
+
 static json_t *row_json(const ebb_row *r) {
   int cells = ebb_row_cells(r);
   json_t *o =
@@ -69,17 +77,19 @@ static json_t *row_json(const ebb_row *r) {
   json_object_set_new(o, "steps", integers(r->steps, r->step_count));
   json_object_set_new(o, "sigmas", numbers(r->sigmas, r->step_count));
   json_object_set_new(o, "blocks", r->blocks ? integers(r->blocks, r->block_count) : json_null());
+  json_object_set_new(o, "heads", r->by_head ? json_integer(r->head_count) : json_null());
   json_object_set_new(o, "nested", metrics_json(r->metric));
   json_object_set_new(o, "balanced_accuracy", number(r->balanced_accuracy));
   json_object_set_new(o, "d_prime", number(r->d_prime));
   json_object_set_new(o, "nested_p", number(r->nested_p));
-  json_object_set_new(o, "chosen", json_pack("[i,i]", r->chosen_step, r->chosen_block));
+  json_object_set_new(o, "chosen", place_json(r, r->chosen));
   json_object_set_new(o, "selected", numbers(r->selected, cells));
   json_t *cell = json_object();
   for (int m = 0; m < EBB_METRICS; m++)
     json_object_set_new(cell, ebb_metric_names[m], numbers(r->cell[m], cells));
+  json_object_set_new(cell, "p", numbers(r->cell_p, cells));
   json_object_set_new(o, "cells", cell);
-  json_object_set_new(o, "top", json_pack("[i,i]", r->top_step, r->top_block));
+  json_object_set_new(o, "top", place_json(r, r->top));
   json_object_set_new(o, "floor_independent",
                       json_pack("[o,o]", number(r->independent.mean), number(r->independent.high)));
   json_object_set_new(o, "floor_permuted",
@@ -168,14 +178,19 @@ static int *integers_in(reader *r, const json_t *o, const char *key, int *count)
   return v;
 }
 
-static void pair_in(reader *r, const json_t *o, const char *key, int high0, int high1, int *a, int *b) {
-  const json_t *pair = json_object_get(o, key);
-  *a = (int)json_integer_value(json_array_get(pair, 0));
-  *b = (int)json_integer_value(json_array_get(pair, 1));
-  if (json_array_size(pair) != 2 || *a < 0 || *a >= high0 || *b < 0 || *b >= high1) {
-    r->wrong = key;
-    *a = *b = 0;
+/* [step, block], and the head where heads are cells -> the cell */
+static int cell_in(reader *r, const json_t *o, const char *key, const ebb_row *row) {
+  const json_t *place = json_object_get(o, key);
+  const int high[3] = {row->step_count, row->block_count, row->head_count};
+  int at[3] = {0}, count = row->by_head ? 3 : 2;
+  bool ok = json_array_size(place) == (size_t)count;
+  for (int i = 0; i < count; i++) {
+    at[i] = (int)json_integer_value(json_array_get(place, (size_t)i));
+    ok = ok && at[i] >= 0 && at[i] < high[i];
   }
+  if (!ok)
+    r->wrong = key;
+  return ok ? ebb_cell_number(row, at[0], at[1], at[2]) : 0;
 }
 
 static void metrics_in(const json_t *o, ebb_interval *metric) {
@@ -194,6 +209,13 @@ static ebb_floor floor_in(const json_t *o, const char *key) {
   return (ebb_floor){number_of(json_array_get(a, 0)), number_of(json_array_get(a, 1))};
 }
 
+static double *nothing(int count) {
+  double *v = ebb_must(calloc((size_t)count + 1, sizeof *v));
+  for (int i = 0; i < count; i++)
+    v[i] = NAN;
+  return v;
+}
+
 static void row_in(reader *r, const json_t *o, ebb_row *row) {
   text_in(r, o, "category", row->category, sizeof row->category);
   text_in(r, o, "model", row->model, sizeof row->model);
@@ -209,15 +231,24 @@ static void row_in(reader *r, const json_t *o, ebb_row *row) {
   row->block_count = 1;
   if (!json_is_null(json_object_get(o, "blocks")))
     row->blocks = integers_in(r, o, "blocks", &row->block_count);
+  row->by_head = json_is_integer(json_object_get(o, "heads"));
+  row->head_count = row->by_head ? (int)integer_in(r, o, "heads", 4096) : 1;
+  if (row->head_count < 1) {
+    r->wrong = "heads";
+    row->head_count = 1;
+  }
   metrics_in(json_object_get(o, "nested"), row->metric);
   row->balanced_accuracy = number_of(json_object_get(o, "balanced_accuracy"));
   row->d_prime = number_of(json_object_get(o, "d_prime"));
   row->nested_p = number_of(json_object_get(o, "nested_p"));
-  pair_in(r, o, "chosen", row->step_count, row->block_count, &row->chosen_step, &row->chosen_block);
-  pair_in(r, o, "top", row->step_count, row->block_count, &row->top_step, &row->top_block);
+  row->chosen = cell_in(r, o, "chosen", row);
+  row->top = cell_in(r, o, "top", row);
   row->selected = numbers_in(r, o, "selected", ebb_row_cells(row));
+  const json_t *cells = json_object_get(o, "cells");
   for (int m = 0; m < EBB_METRICS; m++)
-    row->cell[m] = numbers_in(r, json_object_get(o, "cells"), ebb_metric_names[m], ebb_row_cells(row));
+    row->cell[m] = numbers_in(r, cells, ebb_metric_names[m], ebb_row_cells(row));
+  bool with_p = json_object_get(cells, "p") != NULL; /* early probes have none */
+  row->cell_p = with_p ? numbers_in(r, cells, "p", ebb_row_cells(row)) : nothing(ebb_row_cells(row));
   row->independent = floor_in(o, "floor_independent");
   row->permuted = floor_in(o, "floor_permuted");
   row->top_once = number_of(json_object_get(o, "top_first_repeat"));
@@ -281,85 +312,73 @@ bool ebb_results_read(ebb_results *results, const char *dir, ebb_error *err) {
 
 /* ---- CSV ---- */
 
-static void csv_text(FILE *f, const char *text) {
-  if (!strpbrk(text, ",\"\r\n")) {
-    fputs(text, f);
-    return;
-  }
-  fputc('"', f);
-  for (; *text; text++) {
-    if (*text == '"')
-      fputc('"', f);
-    fputc(*text, f);
-  }
-  fputc('"', f);
-}
-
-static void csv_number(FILE *f, double v) {
-  if (isfinite(v))
-    fprintf(f, ",%.6g", v);
-  else
-    fputc(',', f);
-}
+#define DIGITS 6
 
 static void csv_row_name(FILE *f, const ebb_row *r) {
-  csv_text(f, r->category);
+  ebb_csv_text(f, r->category);
   fputc(',', f);
-  csv_text(f, r->model);
+  ebb_csv_text(f, r->model);
   fputc(',', f);
-  csv_text(f, r->feature);
+  ebb_csv_text(f, r->feature);
 }
 
-static void csv_place(FILE *f, const ebb_row *r, int step, int block) {
-  fprintf(f, ",%d,", r->steps[step]);
+/* Step, block, head; empty where there is none. */
+static void csv_place(FILE *f, const ebb_row *r, int cell) {
+  const ebb_cell at = ebb_cell_of(r, cell);
+  fprintf(f, ",%d,", r->steps[at.step]);
   if (r->blocks)
-    fprintf(f, "%d", r->blocks[block]);
+    fprintf(f, "%d", r->blocks[at.block]);
+  fputc(',', f);
+  if (r->by_head)
+    fprintf(f, "%d", at.head);
 }
 
 static void write_rows(const ebb_results *results, const ebb_store *store, FILE *f) {
   (void)store;
   fputs("category,model,feature,videos,groups,width,accuracy,accuracy_lo,accuracy_hi,auc,auc_lo,auc_hi,"
         "pairwise,pairwise_lo,"
-        "pairwise_hi,balanced_accuracy,d_prime,nested_p,chosen_step,chosen_block,chosen_share,cells,"
-        "best_first_repeat,best_step,best_block,floor_independent,floor_permuted,floor_permuted_95,p\n",
+        "pairwise_hi,balanced_accuracy,d_prime,nested_p,chosen_step,chosen_block,chosen_head,"
+        "chosen_share,cells,best_first_repeat,best_step,best_block,best_head,floor_independent,floor_"
+        "permuted,floor_permuted_95,p\n",
         f);
   for (int i = 0; i < results->row_count; i++) {
     const ebb_row *r = &results->rows[i];
     csv_row_name(f, r);
     fprintf(f, ",%lld,%lld,%lld", (long long)r->videos, (long long)r->groups, (long long)r->width);
     for (int m = 0; m < EBB_METRICS; m++) {
-      csv_number(f, r->metric[m].value);
-      csv_number(f, r->metric[m].low);
-      csv_number(f, r->metric[m].high);
+      ebb_csv_number(f, DIGITS, r->metric[m].value);
+      ebb_csv_number(f, DIGITS, r->metric[m].low);
+      ebb_csv_number(f, DIGITS, r->metric[m].high);
     }
-    csv_number(f, r->balanced_accuracy);
-    csv_number(f, r->d_prime);
-    csv_number(f, r->nested_p);
-    csv_place(f, r, r->chosen_step, r->chosen_block);
-    csv_number(f, r->selected[r->chosen_step * r->block_count + r->chosen_block]);
+    ebb_csv_number(f, DIGITS, r->balanced_accuracy);
+    ebb_csv_number(f, DIGITS, r->d_prime);
+    ebb_csv_number(f, DIGITS, r->nested_p);
+    csv_place(f, r, r->chosen);
+    ebb_csv_number(f, DIGITS, r->selected[r->chosen]);
     fprintf(f, ",%d", ebb_row_cells(r));
-    csv_number(f, r->top_once);
-    csv_place(f, r, r->top_step, r->top_block);
-    csv_number(f, r->independent.mean);
-    csv_number(f, r->permuted.mean);
-    csv_number(f, r->permuted.high);
-    csv_number(f, r->p);
+    ebb_csv_number(f, DIGITS, r->top_once);
+    csv_place(f, r, r->top);
+    ebb_csv_number(f, DIGITS, r->independent.mean);
+    ebb_csv_number(f, DIGITS, r->permuted.mean);
+    ebb_csv_number(f, DIGITS, r->permuted.high);
+    ebb_csv_number(f, DIGITS, r->p);
     fputc('\n', f);
   }
 }
 
 static void write_cells(const ebb_results *results, const ebb_store *store, FILE *f) {
   (void)store;
-  fputs("category,model,feature,step,block,sigma,accuracy,auc,pairwise,selected\n", f);
+  fputs("category,model,feature,step,block,head,sigma,accuracy,auc,pairwise,selected,p\n", f);
   for (int i = 0; i < results->row_count; i++) {
     const ebb_row *r = &results->rows[i];
     for (int cell = 0; cell < ebb_row_cells(r); cell++) {
       csv_row_name(f, r);
-      csv_place(f, r, cell / r->block_count, cell % r->block_count);
-      csv_number(f, r->sigmas[cell / r->block_count]);
+      csv_place(f, r, cell);
+      ebb_csv_number(f, DIGITS, r->sigmas[ebb_cell_of(r, cell).step]);
       for (int m = 0; m < EBB_METRICS; m++)
-        csv_number(f, r->cell[m][cell]);
-      csv_number(f, r->selected[cell]);
+        ebb_csv_number(f, DIGITS, r->cell[m][cell]);
+      ebb_csv_number(f, DIGITS, r->selected[cell]);
+      ebb_csv_number(f, DIGITS, r->cell_p[cell]);
       fputc('\n', f);
     }
   }
@@ -388,12 +407,12 @@ static void write_margins(const ebb_results *results, const ebb_store *store, FI
         continue;
       csv_row_name(f, r);
       fputc(',', f);
-      csv_text(f, video->id);
+      ebb_csv_text(f, video->id);
       fputc(',', f);
-      csv_text(f, video->group);
+      ebb_csv_text(f, video->group);
       fprintf(f, ",%d", video->label == EBB_POSSIBLE);
-      csv_number(f, mean);
-      csv_number(f, right);
+      ebb_csv_number(f, DIGITS, mean);
+      ebb_csv_number(f, DIGITS, right);
       fputc('\n', f);
     }
   }
@@ -402,7 +421,7 @@ static void write_margins(const ebb_results *results, const ebb_store *store, FI
 /* Every held-out margin with all that another program needs to make it again: who was held out with whom, in
  * which cell, at which penalty. */
 static void write_heldout(const ebb_results *results, const ebb_store *store, FILE *f) {
-  fputs("category,model,feature,repeat,fold,step,block,penalty,video,margin\n", f);
+  fputs("category,model,feature,repeat,fold,step,block,head,penalty,video,margin\n", f);
   for (int i = 0; i < results->row_count; i++) {
     const ebb_row *r = &results->rows[i];
     for (int64_t at = 0; at < r->repeats * r->videos; at++) {
@@ -411,10 +430,10 @@ static void write_heldout(const ebb_results *results, const ebb_store *store, FI
         continue;
       csv_row_name(f, r);
       fprintf(f, ",%lld,%d", (long long)repeat, r->fold[at]);
-      csv_place(f, r, r->fit_cell[fit] / r->block_count, r->fit_cell[fit] % r->block_count);
-      csv_number(f, r->fit_penalty[fit]);
+      csv_place(f, r, r->fit_cell[fit]);
+      ebb_csv_number(f, DIGITS, r->fit_penalty[fit]);
       fputc(',', f);
-      csv_text(f, store->videos[r->video[at % r->videos]].id);
+      ebb_csv_text(f, store->videos[r->video[at % r->videos]].id);
       fprintf(f, ",%.12g\n", r->margin[at]);
     }
   }

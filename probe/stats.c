@@ -31,8 +31,11 @@ static int ascending(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-/* Linear interpolation between order statistics (Hyndman & Fan type 7). */
-static double quantile(int64_t n, const double *sorted, double p) {
+void ebb_sort(int64_t n, double *values) {
+  qsort(values, (size_t)n, sizeof *values, ascending);
+}
+
+double ebb_quantile(int64_t n, const double *sorted, double p) {
   double at = p * (double)(n - 1);
   int64_t i = (int64_t)floor(at);
   if (i < 0)
@@ -124,12 +127,12 @@ bool ebb_bootstrap(int64_t groups, int64_t replicates, uint64_t seed, ebb_statis
     double *weight = malloc((size_t)(groups + 1) * sizeof *weight), p[2] = {0.025, 0.975};
     double a = weight ? acceleration(groups, statistic, user, weight, values + replicates) : NAN;
     free(weight);
-    qsort(values, (size_t)kept, sizeof *values, ascending);
-    interval->percentile_low = quantile(kept, values, p[0]);
-    interval->percentile_high = quantile(kept, values, p[1]);
+    ebb_sort(kept, values);
+    interval->percentile_low = ebb_quantile(kept, values, p[0]);
+    interval->percentile_high = ebb_quantile(kept, values, p[1]);
     bca(below / (double)kept, a, p);
-    interval->low = interval->bca_low = quantile(kept, values, p[0]);
-    interval->high = interval->bca_high = quantile(kept, values, p[1]);
+    interval->low = interval->bca_low = ebb_quantile(kept, values, p[0]);
+    interval->high = interval->bca_high = ebb_quantile(kept, values, p[1]);
   }
   free(values);
   return true;
@@ -170,10 +173,10 @@ ebb_floor ebb_floor_of(int64_t count, double *values) {
   if (count < 1)
     return (ebb_floor){NAN, NAN};
   double sum = 0;
-  qsort(values, (size_t)count, sizeof *values, ascending);
+  ebb_sort(count, values);
   for (int64_t i = 0; i < count; i++)
     sum += values[i];
-  return (ebb_floor){sum / (double)count, quantile(count, values, 0.95)};
+  return (ebb_floor){sum / (double)count, ebb_quantile(count, values, 0.95)};
 }
 
 double ebb_permutation_p(int64_t count, const double *null, double observed) {

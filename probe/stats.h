@@ -59,6 +59,10 @@ double ebb_permutation_p(int64_t count, const double *null, double observed);
 bool ebb_permute_labels(int64_t n, int64_t groups, const int *group, const int8_t *label, uint64_t seed,
                         uint64_t permutation, int8_t *permuted, ebb_error *err);
 
+void ebb_sort(int64_t n, double *values); /* ascending */
+/* Linear interpolation between order statistics (Hyndman & Fan type 7); n >= 1. */
+double ebb_quantile(int64_t n, const double *sorted, double p);
+
 double ebb_normal_cdf(double z);
 double ebb_normal_quantile(double p); /* 0 < p < 1, to 1e-12 */
 

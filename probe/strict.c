@@ -96,10 +96,13 @@ static bool best_of_cells(study *s, ebb_error *err) {
   for (int cell = 1; cell < s->cells; cell++) /* the first of the highest */
     if (s->hits[cell * columns] > s->hits[top * columns])
       top = cell;
-  row->top_step = top / row->block_count;
-  row->top_block = top % row->block_count;
+  row->top = top;
   row->top_once = highest[0];
   bool permuted = s->permutations > 0;
+  for (int cell = 0; cell < s->cells; cell++)
+    row->cell_p[cell] = permuted ? ebb_permutation_p(s->permutations, highest + 1,
+                                                     0.5 * s->hits[cell * columns] / (double)s->sample->n)
+                                 : NAN;
   row->p = permuted ? ebb_permutation_p(s->permutations, highest + 1, highest[0]) : NAN;
   row->permuted = ebb_floor_of(s->permutations, highest + 1);
   row->independent = ebb_floor_independent(s->sample->n, s->cells);
@@ -136,8 +139,7 @@ static void choose(const study *s, int64_t *chosen) {
   for (int cell = 1; cell < s->cells; cell++)
     if (s->row->selected[cell] > s->row->selected[most] + 1e-9)
       most = cell;
-  s->row->chosen_step = most / s->row->block_count;
-  s->row->chosen_block = most % s->row->block_count;
+  s->row->chosen = most;
 }
 
 /* One logistic regression for each part, in its cell, into row->margin. */

@@ -79,13 +79,15 @@ static bool open_row(study *s, const ebb_feature_set *set, ebb_error *err) {
   const ebb_feature *feature = &set->features[s->feature];
   snprintf(row->category, sizeof row->category, "%s", s->sample->name);
   snprintf(row->model, sizeof row->model, "%s", set->model);
-  snprintf(row->feature, sizeof row->feature, "%s", feature->name);
+  snprintf(row->feature, sizeof row->feature, "%s%s", feature->name, s->by_head ? EBB_OF_A_HEAD : "");
   row->videos = s->sample->n;
   row->groups = s->sample->groups;
   row->failed = s->sample->failed;
   row->unlabelled = s->sample->unlabelled;
   row->one_sided = s->sample->one_sided;
-  row->width = ebb_store_width(feature);
+  row->by_head = s->by_head;
+  row->head_count = s->by_head ? (int)ebb_store_heads(feature) : 1;
+  row->width = ebb_store_width(feature) / row->head_count;
   row->repeats = s->plan->repeats;
   row->step_count = set->step_count;
   row->block_count = feature->by_block ? set->block_count : 1;
@@ -104,6 +106,7 @@ static bool open_row(study *s, const ebb_feature_set *set, ebb_error *err) {
   row->fit_penalty = ebb_room(fits, sizeof *row->fit_penalty, err);
   for (int m = 0; m < EBB_METRICS; m++)
     row->cell[m] = ebb_room(cells, sizeof *row->cell[m], err);
+  row->cell_p = ebb_room(cells, sizeof *row->cell_p, err);
   if (err->text[0])
     return false;
   memcpy(row->video, s->sample->video, (size_t)row->videos * sizeof *row->video);
@@ -146,10 +149,19 @@ static bool wanted(const ebb_config *config, const char *feature) {
   return config->probe.features.count <= 0;
 }
 
+/* Whether a feature has a row with its heads joined, or all there is without heads; and one with each head a
+ * cell. */
+static bool has_row(const ebb_config *config, const ebb_feature *feature, bool by_head) {
+  const char *unwanted = by_head ? "joined" : "each";
+  return wanted(config, feature->name) &&
+         (feature->by_head ? strcmp(config->probe.heads, unwanted) != 0 : !by_head);
+}
+
 /* Number of rows of one sample and their cells; every wanted feature must be somewhere. */
 static bool plan_rows(const ebb_store *store, const ebb_config *config, int *rows, double *cells,
                       ebb_error *err) {
   char have[512] = "";
+  int by_head = 0;
   *rows = 0;
   *cells = 0;
   for (int i = 0; i < store->set_count; i++)
@@ -159,10 +171,13 @@ static bool plan_rows(const ebb_store *store, const ebb_config *config, int *row
       size_t length = strlen(have);
       if (!strstr(have, feature->name))
         snprintf(have + length, sizeof have - length, "%s%s", length ? ", " : "", feature->name);
-      if (wanted(config, feature->name)) {
-        ++*rows;
-        *cells += set->step_count * (feature->by_block ? set->block_count : 1);
-      }
+      for (int heads = 0; heads < 2; heads++)
+        if (has_row(config, feature, heads)) {
+          ++*rows;
+          by_head += heads;
+          *cells += (double)set->step_count * (feature->by_block ? set->block_count : 1) *
+                    (heads ? (double)ebb_store_heads(feature) : 1);
+        }
     }
   for (int i = 0; i < config->probe.features.count; i++) {
     bool found = false;
@@ -172,6 +187,9 @@ static bool plan_rows(const ebb_store *store, const ebb_config *config, int *row
       return ebb_fail(err, "%s: probe.features asks for %s; this run has %s", store->dir,
                       config->probe.features.names[i], have);
   }
+  if (by_head == 0 && strcmp(config->probe.heads, "joined") != 0)
+    return ebb_fail(err, "%s: probe.heads is %s, but no probed feature has heads: %s", store->dir,
+                    config->probe.heads, have);
   return *rows > 0 || ebb_fail(err, "%s: no feature to probe in this run", store->dir);
 }
 
@@ -234,14 +252,16 @@ static bool study_sample(study *s, int rows, ebb_results *results, ebb_error *er
   s->plan = &plan;
   s->labels = labels;
   for (int i = 0; ok && i < s->store->set_count; i++)
-    for (int f = 0; ok && f < s->store->sets[i].feature_count; f++) {
-      if (!wanted(config, s->store->sets[i].features[f].name))
-        continue;
-      s->set = i;
-      s->feature = f;
-      s->row = &results->rows[results->row_count++];
-      ok = study_row(s, &tallies[count++], err);
-    }
+    for (int f = 0; ok && f < s->store->sets[i].feature_count; f++)
+      for (int heads = 0; ok && heads < 2; heads++) {
+        if (!has_row(config, &s->store->sets[i].features[f], heads))
+          continue;
+        s->set = i;
+        s->feature = f;
+        s->by_head = heads;
+        s->row = &results->rows[results->row_count++];
+        ok = study_row(s, &tallies[count++], err);
+      }
   ok = ok && compare(config, first, tallies, count, results, err);
   for (int i = 0; tallies && i < count; i++)
     ebb_tally_free(&tallies[i]);
@@ -257,6 +277,9 @@ bool ebb_study_settings(const ebb_config *config, ebb_error *err) {
     return ebb_fail(err, "probe.preset: \"%s\" is not known; there are strict, referee and released", preset);
   if (strcmp(config->probe.by, "category") != 0 && strcmp(config->probe.by, "all") != 0)
     return ebb_fail(err, "probe.by: \"%s\" is not known; there are category and all", config->probe.by);
+  const char *heads = config->probe.heads;
+  if (strcmp(heads, "joined") != 0 && strcmp(heads, "each") != 0 && strcmp(heads, "both") != 0)
+    return ebb_fail(err, "probe.heads: \"%s\" is not known; there are joined, each and both", heads);
   return true;
 }
 
@@ -335,6 +358,7 @@ void ebb_results_free(ebb_results *results) {
     free(row->fold);
     free(row->fit_cell);
     free(row->fit_penalty);
+    free(row->cell_p);
     for (int m = 0; m < EBB_METRICS; m++)
       free(row->cell[m]);
   }

@@ -4,7 +4,8 @@
  * all choosing: their inner folds judge each (block, step, penalty) by the correlation of inner held-out
  * ridge margins with the labels, and a logistic regression is then fitted on all of them in the winning cell
  * at the winning penalty. What it says about the held-out groups, which chose nothing, is the reported
- * number. Ridge chooses because its inner folds are exact in closed form: all penalties, inner folds and
+ * number. Where each head is a cell (probe.heads), the head is chosen with block and step, by the same
+ * groups. Ridge chooses because its inner folds are exact in closed form: all penalties, inner folds and
  * permutations of a cell share one decomposition (probe/solve.h).
  *
  * The heat map shows every cell alone: out-of-fold ridge margins at the penalty its own training groups

@@ -31,11 +31,15 @@ static const char *with_interval(const ebb_interval *i, char *text) {
   return text;
 }
 
-static const char *place(const ebb_row *r, int step, int block, char *text) {
-  if (r->blocks)
-    snprintf(text, TEXT, "b%d s%d", r->blocks[block], r->steps[step]);
+/* "b3 s12", "b3h0s12" */
+static const char *place(const ebb_row *r, int cell, char *text) {
+  const ebb_cell at = ebb_cell_of(r, cell);
+  if (r->by_head)
+    snprintf(text, TEXT, "b%dh%ds%d", r->blocks[at.block], at.head, r->steps[at.step]);
+  else if (r->blocks)
+    snprintf(text, TEXT, "b%d s%d", r->blocks[at.block], r->steps[at.step]);
   else
-    snprintf(text, TEXT, "s%d", r->steps[step]);
+    snprintf(text, TEXT, "s%d", r->steps[at.step]);
   return text;
 }
 
@@ -52,10 +56,10 @@ static void print_row(const ebb_row *r, FILE *out) {
   char accuracy[3 * TEXT], pairwise[3 * TEXT], auc[TEXT], chosen[TEXT], top[TEXT], low[TEXT], p[TEXT],
       nested_p[TEXT];
   bool have = isfinite(r->permuted.mean);
-  fprintf(out, "%-19.19s %-20.20s %-13s %3s %-13s %4s %-8.8s %4s %3s %4s\n", r->model, r->feature,
+  fprintf(out, "%-19.19s %-20.20s %-13s %3s %-13s %4s %-9.9s %3s %3s %4s\n", r->model, r->feature,
           with_interval(&r->metric[EBB_ACCURACY], accuracy), short_number(r->metric[EBB_AUC].value, auc),
           with_interval(&r->metric[EBB_PAIRWISE], pairwise), probability(r->nested_p, nested_p),
-          place(r, r->chosen_step, r->chosen_block, chosen), short_number(r->top_once, top),
+          place(r, r->chosen, chosen), short_number(r->top_once, top),
           short_number(have ? r->permuted.mean : r->independent.mean, low), probability(r->p, p));
 }
 
@@ -109,7 +113,7 @@ static void print_preset(const ebb_results *results, const ebb_preset *preset, F
   else
     fprintf(out, "no intervals: probe.bootstrap is 0;\n");
   fprintf(out,
-          "chosen: cell that seeds picked most often, on %s videos. best: highest cell of the first\n"
+          "chosen: cell that seeds picked most often, on %s videos. top: highest cell of the first\n"
           "seed; flr: what such a highest reaches with labels tossed, cells independent; p: none.\n",
           preset->choose_on_test ? "the test" : "validation");
   for (const char *const *line = preset->defect; *line; line++)
@@ -118,12 +122,7 @@ static void print_preset(const ebb_results *results, const ebb_preset *preset, F
     fprintf(out, "not used by this preset: %s\n", results->not_used);
 }
 
-static void print_footer(const ebb_results *results, FILE *out) {
-  const ebb_preset *preset = ebb_preset_find(results->preset);
-  if (preset) {
-    print_preset(results, preset, out);
-    return;
-  }
+static void print_strict(const ebb_results *results, FILE *out) {
   fprintf(out,
           "\naccuracy, AUC, pairwise: logistic regression on groups that chose nothing, %d x %d-fold nested\n"
           "cross-validation by group; ",
@@ -137,10 +136,23 @@ static void print_footer(const ebb_results *results, FILE *out) {
   fprintf(
       out,
       "p: of the same choice judged by ridge, labels permuted within groups. chosen: block and step that\n"
-      "training groups picked most often. best: highest of all cells, looked up on the data it is\n"
+      "training groups picked most often. top: highest of all cells, looked up on the data it is\n"
       "reported on; flr: what such a highest reaches with labels %s; p\n"
-      "beside it: of best. best, flr and this p: of the first repeat.\n",
+      "beside it: of top. top, flr and this p: of the first repeat.\n",
       results->permutations > 0 ? "permuted within groups" : "tossed, cells independent");
+}
+
+static void print_footer(const ebb_results *results, FILE *out) {
+  const ebb_preset *preset = ebb_preset_find(results->preset);
+  bool by_head = false;
+  for (int i = 0; i < results->row_count; i++)
+    by_head = by_head || results->rows[i].by_head;
+  if (preset)
+    print_preset(results, preset, out);
+  else
+    print_strict(results, out);
+  if (by_head)
+    fprintf(out, EBB_OF_A_HEAD ": one head's numbers at a time; the head is chosen with block and step.\n");
 }
 
 void ebb_results_print(const ebb_results *results, FILE *out) {
@@ -151,8 +163,8 @@ void ebb_results_print(const ebb_results *results, FILE *out) {
       fprintf(out, "%s%s: %lld videos in %lld groups\n", i ? "\n" : "", r->category, (long long)r->videos,
               (long long)r->groups);
       print_left_out(r, out);
-      fprintf(out, "%-19s %-20s %-13s %3s %-13s %4s %-8s %4s %3s %4s\n", "model", "feature", "accuracy",
-              "AUC", "pairwise", "p", "chosen", "best", "flr", "p");
+      fprintf(out, "%-19s %-20s %-13s %3s %-13s %4s %-9s %3s %3s %4s\n", "model", "feature", "accuracy",
+              "AUC", "pairwise", "p", "chosen", "top", "flr", "p");
     }
     print_row(r, out);
     if (i + 1 == results->row_count || strcmp(r->category, results->rows[i + 1].category) != 0) {

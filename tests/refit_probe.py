@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Makes probes of a run again with scikit-learn, from the feature shards alone, and compares held-out margins.
 
-For a fold of a repeat heldout.csv says which cell and penalty judged which videos; all other videos of that
-repeat trained. Columns are standardised on those, the penalty is made scikit-learn's C (probe/solve.h), and
-LogisticRegression is fitted. Only NumPy and scikit-learn are needed; a shard is read by hand.
+For a fold of a repeat heldout.csv says which cell (step, block, head) and penalty judged which videos; all other
+videos of that repeat trained. Columns are standardised on those, the penalty is made scikit-learn's C
+(probe/solve.h), and LogisticRegression is fitted. Only NumPy and scikit-learn are needed; a shard is read by hand.
 
   refit_probe.py RUN [--fits N]        compares N fits of every row (2)
   refit_probe.py --ebb EBB             makes a small run first, with the model that ships
@@ -58,11 +58,13 @@ def feature_of(run, index, model, feature):
     return videos
 
 
-def cell_of(description, numbers, step, block):
-    """The numbers of one captured step and block of a video, as one row."""
+def cell_of(description, numbers, step, block, head):
+    """The numbers of one captured step, block and head of a video, as one row."""
     at = numbers[description["steps"].index(step)]
     if block is not None:
         at = at[description["blocks"].index(block)]
+    if head is not None:
+        at = at[head]
     return np.asarray(at, np.float64).ravel()
 
 
@@ -89,18 +91,18 @@ def compare(run, fits):
             rows[line["category"], line["model"], line["feature"]].append(line)
     worst = compared = 0
     for (category, model, feature), lines in rows.items():
-        videos = feature_of(run, index, model, feature)
+        videos = feature_of(run, index, model, feature.removesuffix(".head"))
         for fold in sorted({int(line["fold"]) for line in lines})[:fits]:
             repeat = [line for line in lines if line["repeat"] == "0"]
             held = next(line for line in repeat if int(line["fold"]) == fold)
-            block = int(held["block"]) if held["block"] else None
-            x = np.stack([cell_of(sets[model], videos[line["video"]], int(held["step"]), block) for line in repeat])
+            step, block, head = (int(held[key]) if held[key] else None for key in ("step", "block", "head"))
+            x = np.stack([cell_of(sets[model], videos[line["video"]], step, block, head) for line in repeat])
             y = np.array([1 if possible[line["video"]] else -1 for line in repeat])
             test = np.array([int(line["fold"]) == fold for line in repeat])
             ours = np.array([float(line["margin"]) for line in repeat])[test]
             theirs = refit(x, y, ~test, test, float(held["penalty"]))
             error = np.max(np.abs(ours - theirs) / (1 + np.abs(theirs)))
-            print(f"{category} {model} {feature} fold {fold} step {held['step']} block {held['block']} "
+            print(f"{category} {model} {feature} fold {fold} step {step} block {block} head {head} "
                   f"penalty {held['penalty']}: {test.sum()} margins, largest difference {error:.1e}")
             worst = max(worst, error)
             compared += 1
@@ -111,8 +113,8 @@ def compare(run, fits):
 def small_run(ebb, folder):
     data, run = os.path.join(folder, "data"), os.path.join(folder, "run")
     settings = ["data.path=" + data, "model.compare=[]", "inversion.steps=4", "capture.steps=[0, 2]",
-                "capture.points=[block_out]", "probe.folds=3", "probe.inner_folds=2", "probe.repeats=2",
-                "probe.permutations=0", "probe.bootstrap=0", "run.device=cpu", "run.batch=8"]
+                "capture.points=[block_out, attn_entropy]", "probe.heads=both", "probe.folds=3", "probe.inner_folds=2",
+                "probe.repeats=2", "probe.permutations=0", "probe.bootstrap=0", "run.device=cpu", "run.batch=8"]
     subprocess.run([ebb, "synth", data, "--quadruplets", "6", "--categories", "O1"], check=True)
     subprocess.run([ebb, "run", "configs/tiny-demo.yaml", "--out", run] + [a for s in settings for a in ("--set", s)],
                    check=True)

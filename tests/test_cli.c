@@ -39,8 +39,8 @@ static const char *line(const char *format, const char *a, const char *b) {
 
 static void test_usage(void **state) {
   (void)state;
-  static const char *const commands[] = {"run",  "invert", "probe", "report", "eval",
-                                         "info", "synth",  "data",  "doctor"};
+  static const char *const commands[] = {"run",  "invert", "probe", "report", "compare",
+                                         "eval", "info",   "synth", "data",   "doctor"};
   expect(2, "", "usage: ebb COMMAND");
   expect(0, "--help", "usage: ebb COMMAND");
   expect(0, "--version", "ebb ");
@@ -54,6 +54,9 @@ static void test_usage(void **state) {
   }
   expect(0, "run --help", "inversion.solver");
   expect(2, "synth x --quadruplets 0", "--quadruplets");
+  expect(2, "compare a b", "--out");
+  expect(2, "compare a --out c", "compare");
+  expect(2, "compare a b --out c --sigma -1", "--sigma");
   expect(2, "eval velocity", "--model");
   expect(2, "eval velocty --model m --in i --out o", "velocty");
   expect(2, "eval velocity --dtype int7", "float32|bfloat16");
@@ -110,14 +113,15 @@ static void test_eval_errors(void **state) {
   assert_int_equal(access(at("p"), F_OK), -1);
 }
 
-static const char *experiment = "name: cli\n"
-                                "model: {path: tests/fixtures/models/wan-a}\n"
-                                "data: {format: intphys, path: %s, size: 32x32, frames: 9}\n"
-                                "prompt: {embedding: zeros, max_tokens: 1}\n"
-                                "inversion: {steps: 2}\n"
-                                "capture: {steps: [0, 1], blocks: all, points: [block_out], pool: [mean]}\n"
-                                "probe: {folds: 2, inner_folds: 2, bootstrap: 100, permutations: 9}\n"
-                                "run: {batch: 4, device: cpu, out: %s}\n%s";
+static const char *experiment =
+    "name: cli\n"
+    "model: {path: tests/fixtures/models/wan-a}\n"
+    "data: {format: intphys, path: %s, size: 32x32, frames: 9}\n"
+    "prompt: {embedding: zeros, max_tokens: 1}\n"
+    "inversion: {steps: 2}\n"
+    "capture: {steps: [0, 1], blocks: all, points: [block_out, attn_frames], pool: [mean]}\n"
+    "probe: {folds: 2, inner_folds: 2, bootstrap: 100, permutations: 9}\n"
+    "run: {batch: 4, device: cpu, out: %s}\n%s";
 
 static void write_experiment(const char *path, const char *data, const char *out, const char *more) {
   char text[2048];
@@ -136,6 +140,15 @@ static void test_run_probe_report(void **state) {
   expect(0, line("report %s%s", at("run"), ""), "block_out.mean");
   expect(0, line("probe %s --device cpu --set probe.seed=2%s", at("run"), ""), "block_out.mean");
   assert_int_equal(access(at("run/probe/overview.png"), F_OK), 0);
+  assert_int_equal(access(at("run/probe/frame-mass-O1-transformer.png"), F_OK), 0);
+  expect(0, line("report %s --step 1%s", at("run"), ""), "block_out.mean");
+  expect(1, line("report %s --step 2%s", at("run"), ""), "not captured at step 2: there are 0, 1");
+  expect(0, line("probe %s --device cpu --set probe.heads=each%s", at("run"), ""), "attn_frames.head");
+  char command[512];
+  snprintf(command, sizeof command, "compare %s/run %s/run --out %s/compared", folder, folder, folder);
+  expect(0, command, "nothing that the runs record differs");
+  assert_int_equal(access(at("compared/compare.json"), F_OK), 0);
+  expect(1, line("compare %s %s --out o", at("run"), at("data")), "no index.json");
   expect(1, line("run %s%s", at("run.yaml"), ""), "index.json"); /* a finished run is not overwritten */
   expect(1, line("report %s%s", at("data"), ""), at("data"));
 }

@@ -116,7 +116,7 @@ static void test_store_full(void **state) {
   ebb_error err = {""};
   ebb_video video = {.id = (char *)"O1/1/1", .group = (char *)"O1/1", .category = (char *)"O1"};
   ebb_dataset set = {.root = (char *)"r", .videos = &video, .count = 1};
-  ebb_feature feature = {"x", false, 1, {10000}};
+  ebb_feature feature = {"x", false, false, 1, {10000}};
   int step = 0, id;
   double sigma = 0;
   ebb_feature_set s = {.model = "m",

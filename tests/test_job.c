@@ -58,7 +58,7 @@ static ebb_config config_for(const char *out) {
   k.inversion.guidance = 1;
   k.capture.steps = (ebb_int_list){2, {0, 2}};
   k.capture.blocks.count = -1;
-  k.capture.points = (ebb_name_list){2, {"block_out", "attn_frames"}};
+  k.capture.points = (ebb_name_list){4, {"block_out", "attn_frames", "attn_lag", "attn_rows"}};
   k.capture.pool = (ebb_name_list){1, {"mean"}};
   k.run.batch = 3;
   strcpy(k.run.device, device);
@@ -91,7 +91,7 @@ static float *features_of(const ebb_store *s, const char *model, const char *fea
   int f = ebb_store_feature(&s->sets[set], feature);
   assert_true(f >= 0);
   float *x = calloc((size_t)ebb_store_width(&s->sets[set].features[f]), sizeof *x);
-  if (!ebb_store_gather(s, set, f, step, 0, 1, &video, x, &err))
+  if (!ebb_store_gather(s, set, f, step, 0, EBB_ALL_HEADS, 1, &video, x, &err))
     fail_msg("%s", err.text);
   return x;
 }

@@ -315,7 +315,7 @@ static void planted_truth_and_its_defects(void **state) {
     assert_string_equal(r.preset, names[i]);
     const ebb_row *found = row_of(&r, "O1", "transformer"), *nothing = row_of(&r, "O2", "random");
     assert_true(found->metric[EBB_ACCURACY].value > 0.75);
-    assert_true(abs(found->chosen_block - 3) <= 1);
+    assert_true(abs(ebb_cell_of(found, found->chosen).block - 3) <= 1);
     assert_true(isnan(nothing->p) && isnan(nothing->permuted.mean));
     /* 10 cells of 48 or 96 videos: what choosing on the test set makes of nothing */
     ebb_floor chance = ebb_floor_independent(4 * tested[i], 10);

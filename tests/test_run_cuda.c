@@ -72,7 +72,8 @@ static void with_captures(subject *s, ebb_model *m, ebb_tensor v, ebb_tensor x, 
   ebb_config_defaults(&config);
   config.capture.steps = (ebb_int_list){1, {0}};
   config.capture.blocks.count = -1;
-  config.capture.points = (ebb_name_list){4, {"block_out", "mlp_out", "attn_frames", "attn_entropy"}};
+  config.capture.points = (ebb_name_list){
+      7, {"block_out", "mlp_out", "attn_frames", "attn_entropy", "attn_lag", "attn_rows", "attn_columns"}};
   config.capture.pool = (ebb_name_list){4, {"mean", "frame_mean", "motion", "moments"}};
   if (!ebb_tap_plan_make(&plan, &config, 1, ebb_model_tap_sizes(m, cond->shape), &err) ||
       !ebb_tap_open(&tap, &plan, &s->context, BATCH, &err))

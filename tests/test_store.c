@@ -4,7 +4,7 @@
 #include "loaders/file.h"
 #include "loaders/store.h"
 
-enum { VIDEOS = 7, STEPS = 3, BLOCKS = 2, D = 5, T = 3, C = 4 };
+enum { VIDEOS = 7, STEPS = 3, BLOCKS = 2, D = 5, N = 2, T = 3, C = 4 };
 
 static ebb_video videos[VIDEOS];
 static ebb_dataset set = {.root = (char *)"root", .videos = videos, .count = VIDEOS};
@@ -12,9 +12,9 @@ static char ids[VIDEOS][24];
 
 static int steps[STEPS] = {0, 10, 20}, blocks[BLOCKS] = {1, 3};
 static double sigmas[STEPS] = {0, 0.1, 1.0};
-static ebb_feature features[] = {{"block_out.mean", true, 2, {BLOCKS, D}},
-                                 {"attn_frames", true, 3, {BLOCKS, T, T}},
-                                 {"latent.mean", false, 1, {C}}};
+static ebb_feature features[] = {{"block_out.mean", true, false, 2, {BLOCKS, D}},
+                                 {"attn_frames", true, true, 4, {BLOCKS, N, T, T}},
+                                 {"latent.mean", false, false, 1, {C}}};
 static const ebb_feature_set described = {.model = "transformer",
                                           .step_count = STEPS,
                                           .steps = steps,
@@ -44,7 +44,7 @@ static int make_set(void **state) {
 }
 
 static bool write_batch(ebb_store_writer *w, int s, int64_t n, const int64_t *which, ebb_error *err) {
-  static float data[3][VIDEOS * STEPS * BLOCKS * T * T];
+  static float data[3][VIDEOS * STEPS * BLOCKS * N * T * T];
   for (int f = 0; f < 3; f++) {
     int width = (int)ebb_store_width(&features[f]), count = features[f].by_block ? BLOCKS : 1;
     float *x = data[f];
@@ -102,7 +102,9 @@ static void test_round_trip(void **state) {
   assert_int_equal(s.sets[t].blocks[1], 3);
   assert_int_equal(ebb_store_feature(&s.sets[t], "latent.mean"), 2);
   assert_int_equal(ebb_store_feature(&s.sets[t], "latent"), -1);
-  assert_int_equal(ebb_store_width(&s.sets[t].features[1]), T * T);
+  assert_int_equal(ebb_store_width(&s.sets[t].features[1]), N * T * T);
+  assert_int_equal(ebb_store_heads(&s.sets[t].features[0]), 1);
+  assert_int_equal(ebb_store_heads(&s.sets[t].features[1]), N);
   assert_true(ebb_store_has(&s, t, 6) && !ebb_store_has(&s, r, 6) && !ebb_store_has(&s, t, 5));
   const int64_t which[] = {3, 0, 4, 4, 1};
   for (int m = 0; m < 2; m++)
@@ -110,16 +112,24 @@ static void test_round_trip(void **state) {
       for (int step = 0; step < STEPS; step++)
         for (int block = 0; block < (features[f].by_block ? BLOCKS : 1); block++) {
           int width = (int)ebb_store_width(&features[f]);
-          float x[5 * T * T + 1];
+          float x[5 * N * T * T + 1];
           x[5 * width] = -1;
-          assert_true(ebb_store_gather(&s, m, f, step, block, 5, which, x, &err));
+          assert_true(ebb_store_gather(&s, m, f, step, block, EBB_ALL_HEADS, 5, which, x, &err));
           for (int i = 0; i < 5; i++)
             for (int k = 0; k < width; k++)
               assert_true(x[i * width + k] == value(m, f, which[i], step, block, k));
           assert_true(x[5 * width] == -1);
         }
-  float x[D];
-  assert_false(ebb_store_gather(&s, t, 0, 0, 0, 1, (const int64_t[]){5}, x, &err));
+  float x[5 * T * T + 1];
+  for (int head = 0; head < N; head++) {
+    x[5 * T * T] = -1;
+    assert_true(ebb_store_gather(&s, t, 1, 2, 1, head, 5, which, x, &err));
+    for (int i = 0; i < 5; i++)
+      for (int k = 0; k < T * T; k++)
+        assert_true(x[i * T * T + k] == value(t, 1, which[i], 2, 1, head * T * T + k));
+    assert_true(x[5 * T * T] == -1);
+  }
+  assert_false(ebb_store_gather(&s, t, 0, 0, 0, EBB_ALL_HEADS, 1, (const int64_t[]){5}, x, &err));
   assert_says(&err, "video \"O1/1/5\" has no features of model \"transformer\": a frame is \"missing\"");
   ebb_store_close(&s);
   ebb_store_close(&s);
@@ -173,13 +183,17 @@ static void test_writer_refuses(void **state) {
     assert_false(ebb_store_declare(w, &bad, &a, &err));
     assert_says(&err, "cannot be a folder");
   }
-  ebb_feature odd[] = {{"x", true, 2, {BLOCKS + 1, D}}};
+  ebb_feature odd[] = {{"x", true, false, 2, {BLOCKS + 1, D}},
+                       {"x", true, true, 1, {BLOCKS}},
+                       {"x", false, true, 2, {BLOCKS, D}}};
   ebb_feature_set bad = described;
-  bad.features = odd;
   bad.feature_count = 1;
-  assert_false(ebb_store_declare(w, &bad, &a, &err));
-  assert_says(&err, "does not fit");
-  ebb_feature same[] = {{"x", false, 1, {D}}, {"x", false, 1, {D}}};
+  for (int i = 0; i < 3; i++) {
+    bad.features = &odd[i];
+    assert_false(ebb_store_declare(w, &bad, &a, &err));
+    assert_says(&err, "does not fit");
+  }
+  ebb_feature same[] = {{"x", false, false, 1, {D}}, {"x", false, false, 1, {D}}};
   bad.features = same;
   bad.feature_count = 2;
   assert_false(ebb_store_declare(w, &bad, &a, &err));
@@ -238,6 +252,11 @@ static void test_damage(void **state) {
   refuse("steps and sigmas are not lists of one length");
   edit(index, "\"name\": \"latent.mean\"", "\"name\": \"latent.main\"");
   refuse("feature \"latent.main\" is missing");
+  edit(index, "\"by_head\": true", "\"by_head\": 1");
+  refuse("by_head");
+  edit(index, "\"by_block\": false,\n     \"by_head\": false",
+       "\"by_block\": false,\n     \"by_head\": true");
+  refuse("\"latent.mean\" is by head");
   edit(index, "\"version\": 1", "\"version\": 2");
   refuse("not an index");
   edit(index, "\"status\": \"failed\"", "\"status\": \"odd\"");
@@ -246,12 +265,16 @@ static void test_damage(void **state) {
   refuse("video 0 is not");
   put_text(at("runs/f/index.json"), "{\"format\":");
   refuse("not valid JSON");
-  put_text(at("runs/f/index.json"), index);
   ebb_store s;
+  edit(index, ",\n     \"by_head\": true", ""); /* an early index: heads are known by the name */
+  assert_true(ebb_store_open(&s, at("runs/f"), &err));
+  assert_int_equal(ebb_store_heads(&s.sets[0].features[1]), N);
+  ebb_store_close(&s);
+  put_text(at("runs/f/index.json"), index);
   assert_true(ebb_store_open(&s, at("runs/f"), &err));
   assert_int_equal(remove(at(name)), 0); /* gone while open */
   float x[D];
-  assert_false(ebb_store_gather(&s, 0, 0, 0, 0, 1, (const int64_t[]){3}, x, &err));
+  assert_false(ebb_store_gather(&s, 0, 0, 0, 0, EBB_ALL_HEADS, 1, (const int64_t[]){3}, x, &err));
   assert_says(&err, "cannot open");
   ebb_store_close(&s);
   free(shard);

@@ -51,6 +51,11 @@ static void study(const char *dir, const ebb_config *k, ebb_results *results) {
   ebb_store_close(&store);
 }
 
+static void wants(ebb_config *k, const char *feature) {
+  k->probe.features.count = 1;
+  snprintf(k->probe.features.names[0], sizeof k->probe.features.names[0], "%s", feature);
+}
+
 static void planted_truth_is_found(void **state) {
   (void)state;
   const planted p = {.categories = 2,
@@ -74,7 +79,8 @@ static void planted_truth_is_found(void **state) {
   assert_true(found->metric[EBB_ACCURACY].low > 0.7);
   assert_true(found->metric[EBB_AUC].low > found->metric[EBB_ACCURACY].low);
   assert_true(found->metric[EBB_PAIRWISE].low > 0.85);
-  assert_true(abs(found->chosen_block - 3) <= 1 && abs(found->chosen_step - 1) <= 1);
+  const ebb_cell chosen = ebb_cell_of(found, found->chosen);
+  assert_true(abs(chosen.block - 3) <= 1 && abs(chosen.step - 1) <= 1);
   assert_true(found->p <= 0.011 && found->nested_p <= 0.011);
   assert_true(found->top_once > found->permuted.high);
   double selected = 0;
@@ -149,8 +155,7 @@ static void nested_is_unbiased(void **state) {
     dir = fresh(name);
     assert_true(planted_write(&p, dir, NULL));
     ebb_config k = settings(1, 39);
-    snprintf(k.probe.features.names[0], sizeof k.probe.features.names[0], "block_out.mean");
-    k.probe.features.count = 1;
+    wants(&k, "block_out.mean");
     k.probe.bootstrap = 200;
     k.probe.seed = (int64_t)w;
     ebb_results r;
@@ -178,6 +183,53 @@ static void nested_is_unbiased(void **state) {
   assert_in_range(rejected, 1, 17); /* of 72 at the 10 % level: 7.2 expected, 3.9 standard deviations up */
 }
 
+/* What one head knows at one block and step is found there when each head is a cell, by groups that chose
+ * nothing, and is more than all the others by what the best of so many reaches by chance. */
+static void a_head_is_found(void **state) {
+  (void)state;
+  const planted p = {.categories = 1,
+                     .groups = 20,
+                     .steps = 3,
+                     .blocks = 4,
+                     .width = 6,
+                     .block = 2,
+                     .step = 1,
+                     .head_signal = 2.5,
+                     .seed = 6};
+  char *dir = fresh("heads");
+  assert_true(planted_write(&p, dir, NULL));
+  ebb_config k = settings(2, 99);
+  wants(&k, "attn_entropy");
+  for (int with = 0; with < 3; with++) {
+    static const char *const heads[3] = {"joined", "each", "both"};
+    strcpy(k.probe.heads, heads[with]);
+    ebb_results r;
+    study(dir, &k, &r);
+    assert_int_equal(r.row_count, with == 2 ? 2 : 1);
+    if (with != 1) {
+      const ebb_row *joined = row_of(&r, "O1", "transformer", "attn_entropy");
+      assert_true(!joined->by_head && joined->width == 18 && ebb_row_cells(joined) == 12);
+      assert_int_equal(joined->top, 1 * 4 + 2);
+    }
+    if (with != 0) {
+      const ebb_row *row = row_of(&r, "O1", "transformer", "attn_entropy.head");
+      const int planted_cell = ebb_cell_number(row, 1, 2, 1);
+      const ebb_cell at = ebb_cell_of(row, planted_cell);
+      assert_true(row->by_head && row->head_count == 2 && row->width == 9 && ebb_row_cells(row) == 24);
+      assert_true(planted_cell == 13 && at.step == 1 && at.block == 2 && at.head == 1);
+      assert_true(row->chosen == planted_cell && row->top == planted_cell);
+      assert_true(row->selected[planted_cell] > 1 - 1e-9);
+      assert_true(row->metric[EBB_ACCURACY].low > 0.8);
+      assert_true(row->nested_p <= 0.011 && row->p <= 0.011 && row->cell_p[planted_cell] == row->p);
+      for (int cell = 0; cell < 24; cell++)
+        if (cell != planted_cell)
+          assert_true(row->cell[EBB_ACCURACY][cell] < 0.75 && row->cell_p[cell] > 0.02);
+    }
+    ebb_results_free(&r);
+  }
+  free(dir);
+}
+
 static bool same_file(const char *a, const char *b, const char *name) {
   char *pa = ebb_path_join(a, name), *pb = ebb_path_join(b, name), ha[65], hb[65];
   bool same = ebb_file_sha256(pa, ha, NULL) && ebb_file_sha256(pb, hb, NULL) && !strcmp(ha, hb);
@@ -186,11 +238,14 @@ static bool same_file(const char *a, const char *b, const char *name) {
   return same;
 }
 
-/* results.json as it was before there were presets. */
+/* results.json as it was before there were presets and every cell had a p. */
 static void forget_preset(const char *probe) {
   char *path = ebb_path_join(probe, "results.json");
-  json_t *o = json_load_file(path, 0, NULL);
+  json_t *o = json_load_file(path, 0, NULL), *row;
+  size_t i;
   assert_int_equal(json_object_del(o, "preset"), 0);
+  json_array_foreach(json_object_get(o, "rows"), i, row)
+      assert_int_equal(json_object_del(json_object_get(row, "cells"), "p"), 0);
   assert_int_equal(json_dump_file(o, path, JSON_REAL_PRECISION(10)), 0);
   json_decref(o);
   free(path);
@@ -206,16 +261,18 @@ static void files_are_written_and_read_back(void **state) {
                      .block = 2,
                      .step = 1,
                      .signal = 2,
+                     .head_signal = 1,
                      .seed = 4};
   char *dir = fresh("files"), *probe = ebb_path_join(dir, "probe"), *keep = fresh("keep");
   char *first = NULL, *second = NULL;
   size_t a = 0, b = 0;
   ebb_config k = settings(2, 9);
+  strcpy(k.probe.heads, "both");
   ebb_error err = {""};
   FILE *table = open_memstream(&first, &a);
   int threads = omp_get_max_threads();
   assert_true(planted_write(&p, dir, NULL));
-  assert_false(ebb_report_run(dir, NULL, &err)); /* not probed yet */
+  assert_false(ebb_report_run(dir, -1, NULL, &err)); /* not probed yet */
   assert_non_null(strstr(err.text, "ebb probe"));
   omp_set_num_threads(1);
   assert_true(ebb_probe_run(dir, &k, &c, NULL, NULL, table, NULL));
@@ -225,7 +282,7 @@ static void files_are_written_and_read_back(void **state) {
   assert_true(ebb_probe_run(dir, &k, &c, NULL, NULL, NULL, NULL));
   omp_set_num_threads(threads);
   const char *names[] = {"results.json", "results.csv",  "cells.csv",
-                         "margins.csv",  "overview.png", "heat-O1-transformer-block_out.mean.png"};
+                         "margins.csv",  "overview.png", "heat-O1-transformer-attn_entropy.head.png"};
   for (int i = 0; i < 6; i++)
     assert_true(same_file(probe, keep, names[i]));
   table = open_memstream(&second, &b);
@@ -234,7 +291,7 @@ static void files_are_written_and_read_back(void **state) {
     assert_int_equal(unlink(path), 0);
     free(path);
   }
-  assert_true(ebb_report_run(dir, table, NULL));
+  assert_true(ebb_report_run(dir, -1, table, NULL));
   fclose(table);
   assert_string_equal(first, second);
   for (int i = 4; i < 6; i++)
@@ -242,7 +299,7 @@ static void files_are_written_and_read_back(void **state) {
   forget_preset(probe);
   free(second);
   table = open_memstream(&second, &b);
-  if (!ebb_report_run(dir, table, &err))
+  if (!ebb_report_run(dir, -1, table, &err))
     fail_msg("%s", err.text);
   fclose(table);
   assert_string_equal(first, second);
@@ -268,12 +325,16 @@ static void errors_are_told(void **state) {
   assert_false(ebb_probe_run(dir, &k, &c, NULL, NULL, NULL, &err));
   assert_non_null(strstr(err.text, "O1: 4 groups"));
   k.probe.folds = k.probe.inner_folds = 2;
-  snprintf(k.probe.features.names[0], sizeof k.probe.features.names[0], "blok_out");
-  k.probe.features.count = 1;
+  wants(&k, "blok_out");
   err.text[0] = '\0';
   assert_false(ebb_probe_run(dir, &k, &c, NULL, NULL, NULL, &err));
   assert_non_null(
       strstr(err.text, "asks for blok_out; this run has block_out.mean, attn_entropy, latent.mean"));
+  wants(&k, "block_out.mean");
+  strcpy(k.probe.heads, "each");
+  err.text[0] = '\0';
+  assert_false(ebb_probe_run(dir, &k, &c, NULL, NULL, NULL, &err));
+  assert_non_null(strstr(err.text, "probe.heads is each, but no probed feature has heads"));
   char *probe = ebb_path_join(dir, "probe");
   assert_int_not_equal(access(probe, F_OK), 0); /* nothing half-written */
   free(probe);
@@ -303,8 +364,7 @@ static void intervals_that_are_none(void **state) {
   for (int with = 0; with < 2; with++) {
     ebb_config k = settings(1, 0);
     k.probe.bootstrap = with ? 100 : 0;
-    snprintf(k.probe.features.names[0], sizeof k.probe.features.names[0], "block_out.mean");
-    k.probe.features.count = 1;
+    wants(&k, "block_out.mean");
     char *table = NULL;
     size_t bytes = 0;
     FILE *out = open_memstream(&table, &bytes);
@@ -347,17 +407,16 @@ static void best_is_of_the_first_repeat(void **state) {
   ebb_results one, three;
   for (int i = 0; i < 2; i++) {
     ebb_config k = settings(i ? 3 : 1, 19);
-    snprintf(k.probe.features.names[0], sizeof k.probe.features.names[0], "block_out.mean");
-    k.probe.features.count = 1;
+    wants(&k, "block_out.mean");
     k.probe.bootstrap = 50;
     study(dir, &k, i ? &three : &one);
   }
   int moved = 0;
   for (int i = 0; i < one.row_count; i++) {
     const ebb_row *a = &one.rows[i], *b = &three.rows[i];
-    int top = a->top_step * a->block_count + a->top_block;
+    int top = a->top;
     assert_true(a->top_once == b->top_once && a->p == b->p && a->permuted.mean == b->permuted.mean);
-    assert_int_equal(top, b->top_step * b->block_count + b->top_block);
+    assert_int_equal(top, b->top);
     assert_true(fabs(a->cell[EBB_ACCURACY][top] - a->top_once) <
                 1e-12); /* one repeat: the map is that repeat */
     for (int cell = 0; cell < ebb_row_cells(a); cell++)
@@ -378,11 +437,6 @@ static const char *checked(const ebb_dataset *set, const ebb_config *k) {
   bool ok = ebb_probe_check(set, k, &err);
   assert_int_equal(ok, err.text[0] == '\0');
   return err.text;
-}
-
-static void wants(ebb_config *k, const char *feature) {
-  k->probe.features.count = 1;
-  snprintf(k->probe.features.names[0], sizeof k->probe.features.names[0], "%s", feature);
 }
 
 static void checks_before_an_inversion(void **state) {
@@ -431,6 +485,14 @@ static void checks_before_an_inversion(void **state) {
   assert_string_equal(checked(&set, &k), "");
   wants(&k, "latent.moments");
   assert_string_equal(checked(&set, &k), "");
+  strcpy(k.probe.heads, "both");
+  assert_non_null(
+      strstr(checked(&set, &k), "probe.heads is both, but no feature that will be probed has heads"));
+  k.probe.features.count = 0;
+  assert_string_equal(checked(&set, &k), "");
+  strcpy(k.probe.heads, "all");
+  assert_non_null(strstr(checked(&set, &k), "probe.heads"));
+  strcpy(k.probe.heads, "joined");
   wants(&k, "attn_entropy.mean");
   assert_non_null(strstr(checked(&set, &k), "attn_entropy, latent.moments, latent.mean, latent.frame_mean"));
   set.count = 0;
@@ -456,6 +518,7 @@ int main(void) {
       cmocka_unit_test(planted_truth_is_found),
       cmocka_unit_test(additive_pairs_are_even),
       cmocka_unit_test(nested_is_unbiased),
+      cmocka_unit_test(a_head_is_found),
       cmocka_unit_test(files_are_written_and_read_back),
       cmocka_unit_test(errors_are_told),
       cmocka_unit_test(intervals_that_are_none),

@@ -97,9 +97,10 @@ static ebb_config everything(void) {
   ebb_config_defaults(&k);
   k.capture.steps = (ebb_int_list){2, {0, 3}};
   k.capture.blocks.count = -1;
-  k.capture.points = (ebb_name_list){9,
-                                     {"block_in", "attn_out", "cross_out", "mlp_out", "block_out",
-                                      "attn_frames", "attn_entropy", "latent", "velocity"}};
+  k.capture.points =
+      (ebb_name_list){12,
+                      {"block_in", "attn_out", "cross_out", "mlp_out", "block_out", "attn_frames",
+                       "attn_entropy", "attn_lag", "attn_rows", "attn_columns", "latent", "velocity"}};
   k.capture.pool = (ebb_name_list){5, {"mean", "frame_mean", "moments", "motion", "tokens"}};
   return k;
 }
@@ -163,14 +164,71 @@ static void test_pools_agree_with_the_tokens(void **state) {
       assert_true(fabs(sum / (double)S - (double)mean[r * D + d]) < 1e-5);
       assert_true(fabs(speed / (double)(S - S / T) - (double)motion[r * 2 * D + d]) < 1e-5);
     }
-  const float *mass = captured(t, "attn_frames", &n);
-  for (int64_t r = 0; r < n * B / T; r++) {
-    double sum = 0;
-    for (int64_t f = 0; f < T; f++)
-      sum += (double)mass[r * T + f];
-    assert_true(fabs(sum - 1) < 1e-5); /* rows of frame mass add to one */
-  }
   end_trial(t);
+}
+
+static void assert_rows_add_to_one(const float *x, int64_t rows, int64_t width) {
+  for (int64_t r = 0; r < rows; r++) {
+    double sum = 0;
+    for (int64_t i = 0; i < width; i++)
+      sum += (double)x[r * width + i];
+    assert_true(fabs(sum - 1) < 1e-5);
+  }
+}
+
+/* Statistics of one map: what falls on keys so many frames away is what falls on these frames; shares add
+ * to one. */
+static void test_statistics_agree_with_each_other(void **state) {
+  (void)state;
+  enum { N = 3, ROWS = H / 2, COLUMNS = W / 2, MAPS = B * 2 * 2 * N };
+  ebb_config k = everything();
+  trial *t = calloc(1, sizeof *t);
+  t->config = &k;
+  run_trial(t);
+  int64_t n = 0, lags = 0, rows = 0, columns = 0;
+  const float *mass = captured(t, "attn_frames", &n), *lag = captured(t, "attn_lag", &lags);
+  assert_true(n * B == MAPS * T * T && lags * B == MAPS * (2 * T - 1));
+  assert_rows_add_to_one(mass, MAPS * T, T);
+  assert_rows_add_to_one(lag, MAPS, 2 * T - 1);
+  for (int64_t m = 0; m < MAPS; m++)
+    for (int64_t i = 0; i < 2 * T - 1; i++) {
+      double sum = 0;
+      for (int64_t query = 0; query < T; query++) {
+        int64_t key = query + i - (T - 1);
+        sum += key >= 0 && key < T ? (double)mass[(m * T + query) * T + key] / T : 0;
+      }
+      assert_true(fabs(sum - (double)lag[m * (2 * T - 1) + i]) < 1e-6);
+    }
+  assert_rows_add_to_one(captured(t, "attn_rows", &rows), MAPS, ROWS);
+  assert_rows_add_to_one(captured(t, "attn_columns", &columns), MAPS, COLUMNS);
+  assert_true(rows * B == MAPS * ROWS && columns * B == MAPS * COLUMNS);
+  end_trial(t);
+}
+
+/* Rows without columns, and columns without rows, are the same numbers. */
+static void test_offsets_one_at_a_time(void **state) {
+  (void)state;
+  ebb_config k = everything();
+  trial *both = calloc(1, sizeof *both);
+  both->config = &k;
+  run_trial(both);
+  for (int i = 0; i < 2; i++) {
+    const char *name = i ? "attn_columns" : "attn_rows";
+    int64_t n = 0, m = 0;
+    ebb_config one = everything();
+    one.capture.points.count = 1;
+    strcpy(one.capture.points.names[0], name);
+    trial *t = calloc(1, sizeof *t);
+    t->config = &one;
+    run_trial(t);
+    assert_int_equal(t->plan.slot_count, 1);
+    assert_true(t->plan.slots[0].feature.by_head);
+    const float *alone = captured(t, name, &n), *with = captured(both, name, &m);
+    assert_int_equal(n, m);
+    assert_memory_equal(alone, with, (size_t)(B * n) * sizeof *alone);
+    end_trial(t);
+  }
+  end_trial(both);
 }
 
 /* What one block gives is what the next one takes. */
@@ -271,6 +329,8 @@ int main(void) {
       cmocka_unit_test(test_off_and_on_are_bitwise_equal),
       cmocka_unit_test(test_a_video_is_the_same_alone_and_in_a_batch),
       cmocka_unit_test(test_pools_agree_with_the_tokens),
+      cmocka_unit_test(test_statistics_agree_with_each_other),
+      cmocka_unit_test(test_offsets_one_at_a_time),
       cmocka_unit_test(test_block_out_is_the_next_block_in),
       cmocka_unit_test(test_guidance_keeps_both_branches),
       cmocka_unit_test(test_recordings_change_nothing),

@@ -186,7 +186,7 @@ static void test_shards_hold_what_was_given(void **state) {
       assert_int_equal(ebb_store_has(&s, 0, v), v != 4 && v != 6);
       if (!ebb_store_has(&s, 0, v))
         continue;
-      assert_true(ebb_store_gather(&s, 0, 0, 0, 0, 1, &v, x, &err));
+      assert_true(ebb_store_gather(&s, 0, 0, 0, 0, EBB_ALL_HEADS, 1, &v, x, &err));
       for (int k = 0; k < WIDTH; k++)
         assert_true(x[k] == (float)v + 0.5f * (float)k);
     }

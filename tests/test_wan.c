@@ -149,8 +149,8 @@ static void test_parameters_of_wan_1_3b(void **state) {
   ebb_latent_shape shape = {16, 25, 32, 32};
   assert_true(ebb_model_condition(&m, &cond, shape, (ebb_text){NULL, 1, 512, 4096}, &label, 1, 1, &err));
   ebb_tap_sizes z = ebb_model_tap_sizes(&m, shape);
-  assert_true(z.tokens == 6400 && z.frames == 25 && z.blocks == 30 && z.width == 1536 &&
-              z.latent_tokens == 25600);
+  assert_true(z.tokens == 6400 && z.frames == 25 && z.rows == 16 && z.columns == 16 && z.blocks == 30 &&
+              z.width == 1536 && z.latent_tokens == 25600);
   ebb_tensor x = EBB_ACTIVATION(&c, "x", 1, 16, 25, 32, 32), v = EBB_ACTIVATION(&c, "v", 1, 16, 25, 32, 32);
   ebb_model_velocity(&m, v, x, &cond, 0, NULL);
   check(&c);
@@ -421,8 +421,10 @@ static void test_taps(void **state) {
   ebb_config config = {0};
   config.capture.steps = (ebb_int_list){1, {0}};
   config.capture.blocks = (ebb_int_list){2, {0, 1}};
-  config.capture.points = (ebb_name_list){
-      7, {"block_in", "attn_out", "cross_out", "mlp_out", "block_out", "attn_frames", "attn_entropy"}};
+  config.capture.points =
+      (ebb_name_list){10,
+                      {"block_in", "attn_out", "cross_out", "mlp_out", "block_out", "attn_frames",
+                       "attn_entropy", "attn_lag", "attn_rows", "attn_columns"}};
   config.capture.pool = (ebb_name_list){2, {"mean", "tokens"}};
   open_small(&c, &m);
   float *x = numbers(BATCH * LATENT, 3), *text = numbers(TEXT, 4);

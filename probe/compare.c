@@ -1,0 +1,534 @@
+#include "probe/compare.h"
+
+#include "kernels/tensor.h"
+#include "loaders/file.h"
+#include "probe/csv.h"
+#include "probe/stats.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The two runs and what they share. Index 0 is A, 1 is B. */
+typedef struct comparison {
+  const ebb_compare_options *options;
+  ebb_store store[2];
+  int64_t count;     /* videos in both data sets */
+  int64_t *video[2]; /* [count] their numbers */
+  FILE *cosine, *summary, *table;
+  json_t *models; /* for compare.json */
+} comparison;
+
+/* One model of both. Numbers are indices into its lists. */
+typedef struct subject {
+  const comparison *runs;
+  int set[2], feature[2];
+  int64_t blocks, heads, width; /* width: numbers of a head */
+  int64_t n, failed;
+  int64_t *video[2];     /* [n] */
+  int64_t *other;        /* [n] place of a video of another group; -1: there is none */
+  int pairs, *step[2];   /* [pairs] */
+  double *same, *others; /* [blocks,pairs,n,heads] cosines; NaN: undefined */
+} subject;
+
+static const ebb_feature_set *set_of(const subject *s, int run) {
+  return &s->runs->store[run].sets[s->set[run]];
+}
+
+static const ebb_feature *feature_of(const subject *s, int run) {
+  return &set_of(s, run)->features[s->feature[run]];
+}
+
+/* ---- the same videos ---------------------------------------------------------------------------------- */
+
+/* Place of a video of A in B: where it is in A, as a rule. -1: not there. */
+static int64_t find_video(const ebb_store *b, const char *id, int64_t guess) {
+  if (guess < b->video_count && strcmp(b->videos[guess].id, id) == 0)
+    return guess;
+  for (int64_t v = 0; v < b->video_count; v++)
+    if (strcmp(b->videos[v].id, id) == 0)
+      return v;
+  return -1;
+}
+
+/* SHA-256 of a video's frames; "" where the index does not say it. */
+static const char *frames_of(const ebb_store *s, int64_t video) {
+  const json_t *v = json_array_get(json_object_get(s->index, "videos"), (size_t)video);
+  const char *text = json_string_value(json_object_get(v, "sha256"));
+  return text ? text : "";
+}
+
+static bool match_videos(comparison *c, ebb_error *err) {
+  const ebb_store *a = &c->store[0], *b = &c->store[1];
+  if (a->video_count != b->video_count)
+    return ebb_fail(err, "%s has %lld videos, %s %lld: expected runs of the same videos", a->dir,
+                    (long long)a->video_count, b->dir, (long long)b->video_count);
+  c->count = a->video_count;
+  for (int run = 0; run < 2; run++)
+    c->video[run] = ebb_must(calloc((size_t)c->count + 1, sizeof *c->video[run]));
+  for (int64_t v = 0; v < c->count; v++) {
+    const int64_t w = find_video(b, a->videos[v].id, v);
+    if (w < 0)
+      return ebb_fail(err, "%s has no video \"%s\", which is in %s: expected runs of the same videos", b->dir,
+                      a->videos[v].id, a->dir);
+    const char *frames = frames_of(a, v), *other = frames_of(b, w);
+    if (frames[0] && other[0] && strcmp(frames, other) != 0)
+      return ebb_fail(
+          err,
+          "video \"%s\" has other frames in %s (SHA-256 %.12s...) than in %s (%.12s...): expected the same "
+          "data set, data.size and data.frames",
+          a->videos[v].id, b->dir, other, a->dir, frames);
+    c->video[0][v] = v;
+    c->video[1][v] = w;
+  }
+  return true;
+}
+
+/* Those that both sets have, and for each the next one of another group. */
+static void take_videos(subject *s) {
+  const comparison *c = s->runs;
+  for (int run = 0; run < 2; run++)
+    s->video[run] = ebb_must(calloc((size_t)c->count + 1, sizeof *s->video[run]));
+  s->other = ebb_must(calloc((size_t)c->count + 1, sizeof *s->other));
+  for (int64_t v = 0; v < c->count; v++) {
+    if (!ebb_store_has(&c->store[0], s->set[0], c->video[0][v]) ||
+        !ebb_store_has(&c->store[1], s->set[1], c->video[1][v])) {
+      s->failed++;
+      continue;
+    }
+    s->video[0][s->n] = c->video[0][v];
+    s->video[1][s->n++] = c->video[1][v];
+  }
+  const ebb_store_video *videos = c->store[0].videos;
+  for (int64_t i = 0; i < s->n; i++) {
+    s->other[i] = -1;
+    for (int64_t k = 1; k < s->n && s->other[i] < 0; k++)
+      if (strcmp(videos[s->video[0][(i + k) % s->n]].group, videos[s->video[0][i]].group) != 0)
+        s->other[i] = (i + k) % s->n;
+  }
+}
+
+/* ---- the same model, feature and blocks ---------------------------------------------------------------- */
+
+static bool match_set(subject *s, ebb_error *err) {
+  const comparison *c = s->runs;
+  const char *model = set_of(s, 0)->model;
+  s->set[1] = ebb_store_find(&c->store[1], model);
+  if (s->set[1] < 0)
+    return ebb_fail(err,
+                    "%s has no features of model \"%s\", which are in %s: name one that both have (--model)",
+                    c->store[1].dir, model, c->store[0].dir);
+  s->feature[1] = ebb_store_feature(set_of(s, 1), c->options->feature);
+  if (s->feature[1] < 0)
+    return ebb_fail(err, "%s has no %s of model \"%s\", which is in %s (capture.points)", c->store[1].dir,
+                    c->options->feature, model, c->store[0].dir);
+  const ebb_feature *f = feature_of(s, 0), *g = feature_of(s, 1);
+  char a[EBB_SHAPE_TEXT], b[EBB_SHAPE_TEXT];
+  if (f->rank != g->rank || memcmp(f->shape, g->shape, (size_t)f->rank * sizeof *f->shape) != 0 ||
+      f->by_block != g->by_block || f->by_head != g->by_head)
+    return ebb_fail(err, "%s of model \"%s\" is %s in %s and %s in %s", f->name, model,
+                    ebb_shape_text(f->rank, f->shape, a), c->store[0].dir,
+                    ebb_shape_text(g->rank, g->shape, b), c->store[1].dir);
+  s->blocks = f->by_block ? set_of(s, 0)->block_count : 1;
+  s->heads = ebb_store_heads(f);
+  s->width = ebb_store_width(f) / s->heads;
+  for (int64_t l = 0; f->by_block && l < s->blocks; l++)
+    if (set_of(s, 0)->blocks[l] != set_of(s, 1)->blocks[l])
+      return ebb_fail(
+          err, "model \"%s\": captured block number %lld is %d in %s and %d in %s (capture.blocks)", model,
+          (long long)l, set_of(s, 0)->blocks[l], c->store[0].dir, set_of(s, 1)->blocks[l], c->store[1].dir);
+  return true;
+}
+
+static int nearest(const ebb_feature_set *s, double sigma) {
+  int best = 0;
+  for (int i = 1; i < s->step_count; i++)
+    if (fabs(s->sigmas[i] - sigma) < fabs(s->sigmas[best] - sigma))
+      best = i;
+  return best;
+}
+
+static void list_sigmas(const ebb_feature_set *s, const char *dir, ebb_error *err) {
+  ebb_fail_also(err, "; %s has", dir);
+  for (int i = 0; i < s->step_count && i < 12; i++)
+    ebb_fail_also(err, "%s %.4f", i ? "," : "", s->sigmas[i]);
+  ebb_fail_also(err, "%s", s->step_count > 12 ? ", ..." : "");
+}
+
+static bool match_steps(subject *s, ebb_error *err) {
+  const ebb_feature_set *a = set_of(s, 0), *b = set_of(s, 1);
+  for (int run = 0; run < 2; run++)
+    s->step[run] = ebb_must(calloc((size_t)a->step_count + 1, sizeof *s->step[run]));
+  for (int i = 0; i < a->step_count; i++) {
+    const int k = nearest(b, a->sigmas[i]);
+    if (nearest(a, b->sigmas[k]) != i || fabs(a->sigmas[i] - b->sigmas[k]) > s->runs->options->sigma)
+      continue;
+    s->step[0][s->pairs] = i;
+    s->step[1][s->pairs++] = k;
+  }
+  if (s->pairs > 0)
+    return true;
+  ebb_fail(err, "model \"%s\": no captured step of one run has a sigma within %g of one of the other",
+           a->model, s->runs->options->sigma);
+  list_sigmas(a, s->runs->store[0].dir, err);
+  list_sigmas(b, s->runs->store[1].dir, err);
+  return false;
+}
+
+/* ---- cosines ------------------------------------------------------------------------------------------- */
+
+static double cosine(int64_t n, const float *a, const float *b) {
+  double ab = 0, aa = 0, bb = 0;
+  for (int64_t i = 0; i < n; i++) {
+    ab += (double)a[i] * (double)b[i];
+    aa += (double)a[i] * (double)a[i];
+    bb += (double)b[i] * (double)b[i];
+  }
+  return aa > 0 && bb > 0 ? fmax(-1, fmin(1, ab / (sqrt(aa) * sqrt(bb)))) : NAN;
+}
+
+/* All of one block and pair of steps. x [2][n,heads,width] */
+static bool compare_block(subject *s, int64_t block, int pair, float *const x[2], ebb_error *err) {
+  for (int run = 0; run < 2; run++)
+    if (!ebb_store_gather(&s->runs->store[run], s->set[run], s->feature[run], s->step[run][pair], (int)block,
+                          EBB_ALL_HEADS, s->n, s->video[run], x[run], err))
+      return false;
+  const int64_t first = (block * s->pairs + pair) * s->n * s->heads;
+  for (int64_t i = 0; i < s->n * s->heads; i++) {
+    const int64_t other = s->other[i / s->heads] * s->heads + i % s->heads;
+    s->same[first + i] = cosine(s->width, x[0] + i * s->width, x[1] + i * s->width);
+    s->others[first + i] = other >= 0 ? cosine(s->width, x[0] + i * s->width, x[1] + other * s->width) : NAN;
+  }
+  return true;
+}
+
+static bool compare_all(subject *s, ebb_error *err) {
+  const size_t cosines = (size_t)(s->blocks * s->pairs * s->n * s->heads);
+  const size_t numbers = (size_t)(s->n * s->heads * s->width);
+  float *x[2] = {malloc(2 * numbers * sizeof(float) + 1), NULL};
+  s->same = malloc(2 * cosines * sizeof *s->same + 1);
+  bool ok = (x[0] && s->same) || ebb_fail(err, "not enough memory for %zu cosines", cosines);
+  s->others = ok ? s->same + cosines : NULL;
+  x[1] = ok ? x[0] + numbers : NULL;
+  for (int64_t block = 0; block < s->blocks; block++)
+    for (int pair = 0; ok && pair < s->pairs; pair++)
+      ok = compare_block(s, block, pair, x, err);
+  free(x[0]);
+  return ok;
+}
+
+/* ---- summaries ----------------------------------------------------------------------------------------- */
+
+typedef struct summary {
+  int64_t count;           /* cosines that are defined */
+  double mean, low, least; /* low: 5 % quantile; NaN without any */
+} summary;
+
+/* Of count cosines from `first` on; sorted [count] is scratch. */
+static summary summarise(const double *first, int64_t count, double *sorted) {
+  summary s = {0, 0, NAN, NAN};
+  for (int64_t i = 0; i < count; i++)
+    if (!isnan(first[i]))
+      sorted[s.count++] = first[i];
+  for (int64_t i = 0; i < s.count; i++)
+    s.mean += sorted[i] / (double)s.count;
+  if (s.count == 0)
+    return (summary){0, NAN, NAN, NAN};
+  ebb_sort(s.count, sorted);
+  s.low = ebb_quantile(s.count, sorted, 0.05);
+  s.least = sorted[0];
+  return s;
+}
+
+/* ---- files and the table ------------------------------------------------------------------------------- */
+
+#define DIGITS 9
+
+/* Number of a block as captured; nothing for a feature without blocks. */
+static void csv_block(FILE *f, const subject *s, int64_t block) {
+  if (feature_of(s, 0)->by_block)
+    fprintf(f, "%d", set_of(s, 0)->blocks[block]);
+}
+
+static void write_cosines(const subject *s, FILE *f) {
+  const double *cosine_of = s->same;
+  for (int64_t block = 0; block < s->blocks; block++)
+    for (int pair = 0; pair < s->pairs; pair++)
+      for (int64_t i = 0; i < s->n; i++)
+        for (int64_t head = 0; head < s->heads; head++) {
+          ebb_csv_text(f, set_of(s, 0)->model);
+          fputc(',', f);
+          ebb_csv_text(f, s->runs->store[0].videos[s->video[0][i]].id);
+          fprintf(f, ",%d,%d,", set_of(s, 0)->steps[s->step[0][pair]], set_of(s, 1)->steps[s->step[1][pair]]);
+          csv_block(f, s, block);
+          fputc(',', f);
+          if (feature_of(s, 0)->by_head)
+            fprintf(f, "%lld", (long long)head);
+          ebb_csv_number(f, DIGITS, *cosine_of++);
+          fputc('\n', f);
+        }
+}
+
+/* pair -1: over all. */
+static void write_summary(const subject *s, int64_t block, int pair, const summary of[2], FILE *f) {
+  ebb_csv_text(f, set_of(s, 0)->model);
+  fputc(',', f);
+  csv_block(f, s, block);
+  for (int run = 0; run < 2; run++)
+    if (pair >= 0)
+      fprintf(f, ",%d,%.9g", set_of(s, run)->steps[s->step[run][pair]],
+              set_of(s, run)->sigmas[s->step[run][pair]]);
+    else
+      fputs(",,", f);
+  fprintf(f, ",%lld", (long long)of[0].count);
+  ebb_csv_number(f, DIGITS, of[0].mean);
+  ebb_csv_number(f, DIGITS, of[0].low);
+  ebb_csv_number(f, DIGITS, of[0].least);
+  ebb_csv_number(f, DIGITS, of[1].mean);
+  ebb_csv_number(f, DIGITS, of[1].low);
+  fputc('\n', f);
+}
+
+static void print_line(FILE *out, const char *name, const summary of[2]) {
+  if (!out)
+    return;
+  fprintf(out, "  %-8s %8.4f %8.4f %8.4f    ", name, of[0].mean, of[0].low, of[0].least);
+  if (of[1].count > 0)
+    fprintf(out, "%10.4f %8.4f\n", of[1].mean, of[1].low);
+  else
+    fprintf(out, "%10s %8s\n", "-", "-");
+}
+
+static void print_head(const subject *s, FILE *out) {
+  const ebb_feature_set *a = set_of(s, 0), *b = set_of(s, 1);
+  double apart = 0;
+  if (!out)
+    return;
+  for (int i = 0; i < s->pairs; i++)
+    apart = fmax(apart, fabs(a->sigmas[s->step[0][i]] - b->sigmas[s->step[1][i]]));
+  fprintf(out, "%s: %s of %lld videos, %d pairs of steps (of %d and %d) at most %.2g apart in sigma\n",
+          a->model, feature_of(s, 0)->name, (long long)s->n, s->pairs, a->step_count, b->step_count, apart);
+  if (s->failed)
+    fprintf(out, "  left out: %lld videos that failed in one of the runs\n", (long long)s->failed);
+  fprintf(out, "  %-8s %8s %8s %8s    %10s %8s\n", feature_of(s, 0)->by_block ? "block" : "", "cosine", "5 %",
+          "least", "two videos", "5 %");
+}
+
+static json_t *number(double v) {
+  return isnan(v) ? json_null() : json_real(v);
+}
+
+/* Every block: a line for each pair of steps and one for all; then all blocks. */
+static bool report(const subject *s, ebb_error *err) {
+  const comparison *c = s->runs;
+  const int64_t each = s->n * s->heads, all = each * s->pairs;
+  double *sorted = malloc((size_t)(all * s->blocks) * sizeof *sorted + 1);
+  if (!sorted)
+    return ebb_fail(err, "not enough memory for %lld cosines", (long long)(all * s->blocks));
+  print_head(s, c->table);
+  for (int64_t block = 0; block < s->blocks; block++)
+    for (int pair = -1; pair < s->pairs; pair++) {
+      const int64_t first = block * all + (pair < 0 ? 0 : pair * each), count = pair < 0 ? all : each;
+      const summary of[2] = {summarise(s->same + first, count, sorted),
+                             summarise(s->others + first, count, sorted)};
+      char name[16] = "all";
+      if (feature_of(s, 0)->by_block)
+        snprintf(name, sizeof name, "%d", set_of(s, 0)->blocks[block]);
+      write_summary(s, block, pair, of, c->summary);
+      if (pair < 0)
+        print_line(c->table, name, of);
+    }
+  const summary of[2] = {summarise(s->same, all * s->blocks, sorted),
+                         summarise(s->others, all * s->blocks, sorted)};
+  if (s->blocks > 1)
+    print_line(c->table, "all", of);
+  json_object_set_new(c->models, set_of(s, 0)->model,
+                      json_pack("{s:I, s:I, s:i, s:o, s:o, s:o, s:o}", "videos", (json_int_t)s->n,
+                                "failed_videos", (json_int_t)s->failed, "pairs_of_steps", s->pairs, "mean",
+                                number(of[0].mean), "q05", number(of[0].low), "other_video_mean",
+                                number(of[1].mean), "other_video_q05", number(of[1].low)));
+  free(sorted);
+  return true;
+}
+
+/* ---- the models ---------------------------------------------------------------------------------------- */
+
+static bool open_subject(subject *s, ebb_error *err) {
+  if (!match_set(s, err) || !match_steps(s, err))
+    return false;
+  take_videos(s);
+  return s->n > 0 || ebb_fail(err, "model \"%s\": no video is in both runs: all failed", set_of(s, 0)->model);
+}
+
+static void close_subject(subject *s) {
+  for (int run = 0; run < 2; run++) {
+    free(s->video[run]);
+    free(s->step[run]);
+  }
+  free(s->other);
+  free(s->same);
+}
+
+/* Those to compare, all of which fit: what is wrong with two runs is found before anything is written. */
+static bool open_subjects(const comparison *c, subject *subjects, int *count, ebb_error *err) {
+  const ebb_compare_options *o = c->options;
+  const ebb_store *a = &c->store[0];
+  *count = 0;
+  if (o->model && ebb_store_find(a, o->model) < 0)
+    return ebb_fail(err, "%s has no features of model \"%s\"", a->dir, o->model);
+  for (int i = 0; i < a->set_count; i++) {
+    const int feature = ebb_store_feature(&a->sets[i], o->feature);
+    if (feature < 0 || (o->model && strcmp(a->sets[i].model, o->model) != 0))
+      continue;
+    subject *s = &subjects[(*count)++];
+    *s = (subject){.runs = c, .set = {i, -1}, .feature = {feature, -1}};
+    if (!open_subject(s, err))
+      return false;
+  }
+  return *count > 0 || ebb_fail(err, "%s has no %s%s%s (capture.points)", a->dir, o->feature,
+                                o->model ? " of model " : "", o->model ? o->model : "");
+}
+
+/* ---- what the runs say of themselves ------------------------------------------------------------------- */
+
+/* Models of one name with other weights. */
+static void add_models(json_t *list, json_t *a, json_t *b) {
+  const char *name;
+  json_t *model;
+  json_object_foreach(a, name, model) {
+    json_t *one = json_object_get(model, "sha256"),
+           *two = json_object_get(json_object_get(b, name), "sha256");
+    if (one && two && !json_equal(one, two))
+      json_object_set_new(list, name, json_pack("[O,O]", one, two));
+  }
+}
+
+/* What differs between the two: {"labels": ["noisy", "matched"]}. */
+static json_t *differences(const comparison *c) {
+  static const char *const keys[] = {"solver",    "labels",        "schedule", "guidance", "dtype",
+                                     "vae_dtype", "prompt_sha256", "device",   "version"};
+  const json_t *about[2];
+  json_t *list = json_object();
+  for (int run = 0; run < 2; run++)
+    about[run] = json_object_get(c->store[run].index, "provenance");
+  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+    json_t *a = json_object_get(about[0], keys[i]), *b = json_object_get(about[1], keys[i]);
+    if (a && b && !json_equal(a, b))
+      json_object_set_new(list, keys[i], json_pack("[O,O]", a, b));
+  }
+  const json_int_t steps[2] = {(json_int_t)json_array_size(json_object_get(about[0], "timesteps")),
+                               (json_int_t)json_array_size(json_object_get(about[1], "timesteps"))};
+  if (steps[0] != steps[1])
+    json_object_set_new(list, "steps", json_pack("[I,I]", steps[0], steps[1]));
+  add_models(list, json_object_get(about[0], "models"), json_object_get(about[1], "models"));
+  return list;
+}
+
+static void print_differences(const comparison *c, const json_t *differ, FILE *out) {
+  const char *key;
+  json_t *pair;
+  if (!out)
+    return;
+  fprintf(out, "A  %s\nB  %s\n", c->store[0].dir, c->store[1].dir);
+  json_object_foreach((json_t *)differ, key, pair) {
+    char *a = json_dumps(json_array_get(pair, 0), JSON_ENCODE_ANY),
+         *b = json_dumps(json_array_get(pair, 1), JSON_ENCODE_ANY);
+    fprintf(out, "   %s: %s in A, %s in B\n", key, a ? a : "", b ? b : "");
+    free(a);
+    free(b);
+  }
+  if (json_object_size(differ) == 0)
+    fprintf(out, "   nothing that the runs record differs\n");
+  fputc('\n', out);
+}
+
+static json_t *describe(const comparison *c, const json_t *differ, ebb_error *err) {
+  const ebb_compare_options *o = c->options;
+  json_t *runs = json_array();
+  for (int run = 0; run < 2; run++) {
+    char *path = ebb_path_join(o->run[run], "index.json"), hex[65] = "";
+    if (ebb_file_sha256(path, hex, err))
+      json_array_append_new(runs, json_pack("{s:s, s:s}", "run", o->run[run], "index_sha256", hex));
+    free(path);
+  }
+  return json_pack("{s:o, s:s, s:f, s:O, s:O}", "runs", runs, "feature", o->feature, "sigma", o->sigma,
+                   "differ", differ, "models", c->models);
+}
+
+static bool write_json(const comparison *c, const json_t *differ, ebb_error *err) {
+  char *path = ebb_path_join(c->options->out, "compare.json");
+  json_t *o = describe(c, differ, err);
+  ebb_file_writer w;
+  bool ok = !err->text[0] && ebb_file_create(&w, path, err);
+  if (ok) {
+    json_dumpf(o, w.stream, JSON_INDENT(1) | JSON_REAL_PRECISION(10));
+    fputc('\n', w.stream);
+    ok = ebb_file_commit(&w, err);
+  }
+  json_decref(o);
+  free(path);
+  return ok;
+}
+
+/* Opens OUT/name for writing. */
+static bool create(ebb_file_writer *w, const char *out, const char *name, const char *header,
+                   ebb_error *err) {
+  char *path = ebb_path_join(out, name);
+  bool ok = ebb_file_create(w, path, err);
+  free(path);
+  if (ok)
+    fprintf(w->stream, "%s\n", header);
+  return ok;
+}
+
+static bool write_all(comparison *c, subject *subjects, int count, ebb_error *err) {
+  const char *out = c->options->out;
+  ebb_file_writer cosines = {0}, summaries = {0};
+  bool ok =
+      ebb_make_folders(out, err) &&
+      create(&cosines, out, "cosine.csv", "model,video,step_a,step_b,block,head,cosine", err) &&
+      create(
+          &summaries, out, "summary.csv",
+          "model,block,step_a,sigma_a,step_b,sigma_b,cosines,mean,q05,least,other_video_mean,other_video_q05",
+          err);
+  json_t *differ = differences(c);
+  c->models = json_object();
+  c->cosine = cosines.stream;
+  c->summary = summaries.stream;
+  if (ok)
+    print_differences(c, differ, c->table);
+  for (int i = 0; ok && i < count; i++) {
+    ok = compare_all(&subjects[i], err);
+    if (ok)
+      write_cosines(&subjects[i], c->cosine);
+    ok = ok && report(&subjects[i], err);
+  }
+  ok = ok && ebb_file_commit(&cosines, err) && ebb_file_commit(&summaries, err) && write_json(c, differ, err);
+  ebb_file_abandon(&cosines);
+  ebb_file_abandon(&summaries);
+  json_decref(differ);
+  json_decref(c->models);
+  return ok;
+}
+
+static bool compare(comparison *c, ebb_error *err) {
+  subject subjects[EBB_STORE_SETS];
+  int count = 0;
+  bool ok =
+      match_videos(c, err) && open_subjects(c, subjects, &count, err) && write_all(c, subjects, count, err);
+  for (int i = 0; i < count; i++)
+    close_subject(&subjects[i]);
+  return ok;
+}
+
+bool ebb_compare_runs(const ebb_compare_options *options, FILE *table, ebb_error *err) {
+  comparison c = {.options = options, .table = table};
+  ebb_error local = {{0}};
+  bool ok = ebb_store_open(&c.store[0], options->run[0], &local) &&
+            ebb_store_open(&c.store[1], options->run[1], &local) && compare(&c, &local);
+  for (int run = 0; run < 2; run++) {
+    ebb_store_close(&c.store[run]);
+    free(c.video[run]);
+  }
+  return ok || ebb_fail(err, "%s", local.text);
+}
