@@ -252,15 +252,20 @@ static bool split_list(const char *option, const char *text, bench_names *names,
   return true;
 }
 
+/* solvers NULL: all that invert in `dtype`. */
 static bool parse_lists(bench_fidelity *f, const char *solvers, const char *labels, const char *steps,
-                        ebb_error *err) {
+                        const char *dtype, ebb_error *err) {
+  if (!solvers)
+    solvers = ebb_solver_takes("", "exact", "", dtype, NULL) ? "euler,heun,midpoint,rk4,exact"
+                                                             : "euler,heun,midpoint,rk4";
   if (!split_list("solver", solvers, &f->solvers, err) || !split_list("labels", labels, &f->labels, err) ||
       !split_list("steps", steps, &f->steps, err))
     return false;
   ebb_solver solver;
   ebb_labels label;
   for (int i = 0; i < f->solvers.count; i++)
-    if (!ebb_solver_named(f->solvers.names[i], &solver, err))
+    if (!ebb_solver_named(f->solvers.names[i], &solver, err) ||
+        !ebb_solver_takes("--solver", f->solvers.names[i], "--dtype", dtype, err))
       return false;
   for (int i = 0; i < f->labels.count; i++)
     if (!ebb_labels_named(f->labels.names[i], &label, err))
@@ -305,7 +310,7 @@ static const char *const summary =
 int bench_invert(int argc, char **argv) {
   static inversion v;
   bench_subject_options o = bench_subject_defaults;
-  const char *solvers = "euler,heun,midpoint,rk4,exact", *labels = "noisy,matched", *steps = "20";
+  const char *solvers = NULL, *labels = "noisy,matched", *steps = "20";
   const char *part = "both", *latents = NULL;
   int64_t captures = 11;
   int every_step = 0;
@@ -313,7 +318,7 @@ int bench_invert(int argc, char **argv) {
   ebb_option options[OWN + BENCH_SUBJECT_OPTIONS] = {
       {"part", EBB_OPTION_TEXT, &part, "NAME", "speed, errors or both (both)", 0, 0, "speed|errors|both"},
       {"solver", EBB_OPTION_TEXT, &solvers, "LIST",
-       "of euler,heun,midpoint,rk4,exact (all; speed: the first)", 0, 0, NULL},
+       "of euler,heun,midpoint,rk4,exact (all; bfloat16: all but exact; speed: the first)", 0, 0, NULL},
       {"labels", EBB_OPTION_TEXT, &labels, "LIST", "of noisy,matched (both; speed: the first)", 0, 0, NULL},
       {"steps", EBB_OPTION_TEXT, &steps, "LIST", "numbers of steps (20; speed: the first)", 0, 0, NULL},
       {"captures", EBB_OPTION_INT, &captures, "N", "speed: steps that are captured (11)", 0, 128, NULL},
@@ -332,7 +337,7 @@ int bench_invert(int argc, char **argv) {
   if (code >= 0)
     return code;
   ebb_error err = {{0}};
-  bool usage = !parse_lists(&v.fidelity, solvers, labels, steps, &err);
+  bool usage = !parse_lists(&v.fidelity, solvers, labels, steps, o.dtype, &err);
   v.captures = (int)captures;
   v.fidelity.every_step = every_step;
   bench_subject *s = &v.subject;

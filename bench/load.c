@@ -10,8 +10,9 @@
 typedef struct load {
   bench_subject subject;
   double open_seconds; /* of the last opening */
-  double ready,
-      there; /* process age when the first evaluation could begin, and when its velocity was there */
+  /* Process age: in main, when the context was open, when memory was taken, when the weights had arrived, when the first
+   * evaluation could begin, when its velocity was there. */
+  double begun, opened, reserved, loaded, ready, there;
 } load;
 
 /* Bytes of the transformer's safetensors files. */
@@ -45,9 +46,11 @@ static bool first_evaluation(void *user, ebb_error *err) {
   ebb_model m = {0};
   ebb_condition cond = {0};
   double start = bench_now();
+  l->reserved = bench_process_age();
   bool ok = bench_open_transformer(s, &m, err);
   ebb_context_wait(c);
   l->open_seconds = bench_now() - start;
+  l->loaded = bench_process_age();
   ok = ok && bench_condition(s, &m, &label, 1, &cond, err);
   ebb_context_wait(c);
   l->ready = bench_process_age();
@@ -103,8 +106,9 @@ static bool measure_upload(bench_subject *s, double *rate, ebb_error *err) {
 
 static void print(const bench_subject *s, const char *what, const char *which, bench_time time,
                   double bytes) {
-  char shape[64];
-  snprintf(shape, sizeof shape, "%.4g GB", bytes * 1e-9);
+  char shape[64] = "";
+  if (bytes > 0)
+    snprintf(shape, sizeof shape, "%.4g GB", bytes * 1e-9);
   bench_row row = {what, which, shape, s->options.dtype, time, 0, bytes};
   bench_sheet_row(&s->sheet, &row);
 }
@@ -125,9 +129,17 @@ static bool run(load *l, ebb_error *err) {
   bench_sheet_start(&s->sheet, &s->context);
   print(s, "load", "files as they were found", (bench_time){found, found, 1}, bytes);
   print(s, "load", "files in the page cache", (bench_time){median, warm[0], WARM}, bytes);
-  print(s, "from process start", "to a model that is ready", (bench_time){first.ready, first.ready, 1},
-        bytes);
-  print(s, "from process start", "to the first velocity", (bench_time){first.there, first.there, 1}, bytes);
+  const struct {
+    const char *name;
+    double age;
+  } stages[] = {{"to main", first.begun},
+                {"to an open context", first.opened},
+                {"to memory for all of it", first.reserved},
+                {"to weights on the device", first.loaded},
+                {"to a model that is ready", first.ready},
+                {"to the first velocity", first.there}};
+  for (int i = 0; i < (int)(sizeof stages / sizeof *stages); i++)
+    print(s, "from process start", stages[i].name, (bench_time){stages[i].age, stages[i].age, 1}, 0);
   if (!measure_upload(s, &rate, err))
     return false;
   printf("%sloading is %.3f of the page-locked rate; process start to a model that is ready %.3f\n",
@@ -138,8 +150,9 @@ static bool run(load *l, ebb_error *err) {
 static const char *const summary =
     "Opens a transformer's weights: bytes of its files a second, as found on disk or in the page\n"
     "cache, then again; and the time from the start of this process to a model that is ready and to\n"
-    "the first velocity in host memory. Beside them the rate of copies from page-locked memory, which\n"
-    "no loading can beat. Folders with random weights: bench/peers/make_model.py.";
+    "the first velocity in host memory, and to what comes before them. Beside them the rate of copies\n"
+    "from page-locked memory, which no loading can beat. Folders with random weights:\n"
+    "bench/peers/make_model.py.";
 
 int bench_load(int argc, char **argv) {
   static load l;
@@ -157,7 +170,10 @@ int bench_load(int argc, char **argv) {
   }
   ebb_error err = {{0}};
   bool usage = false;
-  bool ok = bench_subject_open(&l.subject, &o, &usage, &err) && run(&l, &err);
+  l.begun = bench_process_age();
+  bool ok = bench_subject_open(&l.subject, &o, &usage, &err);
+  l.opened = bench_process_age();
+  ok = ok && run(&l, &err);
   bench_subject_close(&l.subject);
   return ok ? EBB_EXIT_OK : usage ? (bench_fail(&err), EBB_EXIT_USAGE) : bench_fail(&err);
 }

@@ -348,6 +348,8 @@ static bool evaluate(void *user, ebb_error *err) {
 
 bool ebb_eval(const ebb_eval_options *options, ebb_error *err) {
   evaluation e = {.options = options};
+  if (is_op(&e, "invert") && !ebb_solver_takes("--solver", options->solver, "--dtype", options->dtype, err))
+    return false;
   bool ok = ebb_context_open(&e.context, options->device, err) &&
             ebb_model_dtype(&e.context, "--dtype", options->dtype, &e.dtype, err) && read_inputs(&e, err) &&
             ebb_context_sized(&e.context, evaluate, &e, err);

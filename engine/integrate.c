@@ -38,6 +38,17 @@ bool ebb_labels_named(const char *name, ebb_labels *labels, ebb_error *err) {
   return ebb_fail(err, "labels '%s' are not known: expected noisy or matched", name);
 }
 
+bool ebb_solver_takes(const char *solver_key, const char *solver, const char *dtype_key, const char *dtype,
+                      ebb_error *err) {
+  if (strcmp(solver, solver_names[EBB_EXACT]) != 0 || strcmp(dtype, "bfloat16") != 0)
+    return true;
+  return ebb_fail(err,
+                  "%s: found exact with %s bfloat16, expected %s float32: a fixed point to %.0e is beyond "
+                  "velocities of 8 bits; compute in float32, or take another solver (euler, heun, midpoint, "
+                  "rk4)",
+                  solver_key, dtype_key, dtype_key, (double)EBB_EXACT_TOLERANCE);
+}
+
 /* The label at `fraction` of the way from grid point i to i + 1 (ascending). On the grid it is the schedule's own, which may be
  * truncated to an integer; between two points it is the exact 1000 sigma. */
 static double matched_label(const ebb_schedule *s, int i, double fraction) {

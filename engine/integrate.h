@@ -55,6 +55,11 @@ void ebb_integration_free(ebb_integration *plan);
 /* "euler" ..., "noisy", "matched". Errors list what is known. */
 bool ebb_solver_named(const char *name, ebb_solver *solver, ebb_error *err);
 bool ebb_labels_named(const char *name, ebb_labels *labels, ebb_error *err);
+/* Whether inversions by `solver` are possible with a model that computes in `dtype` ("float32", "bfloat16"): `exact` looks
+ * for a fixed point to EBB_EXACT_TOLERANCE, and velocities of 8 bits jump by far more than that. solver_key and dtype_key
+ * are what the user calls the two ("inversion.solver", "--dtype"). Asked before a run begins. */
+bool ebb_solver_takes(const char *solver_key, const char *solver, const char *dtype_key, const char *dtype,
+                      ebb_error *err);
 
 /* v = velocity at x told label `moment`; stage 0 is the evaluation at the step's own state, the one that taps
  * see. */

@@ -87,7 +87,9 @@ bool ebb_job_check(const ebb_config *k, ebb_error *err) {
           err, "%s: model.compare: '%s' is taken or listed twice: expected other transformers than '%s'",
           k->path, name, k->model.transformer);
   }
-  return true;
+  ebb_error coarse = {0};
+  return ebb_solver_takes("inversion.solver", k->inversion.solver, "model.dtype", k->model.dtype, &coarse) ||
+         ebb_fail(err, "%s: %s", k->path, coarse.text);
 }
 
 bool ebb_job_invert(const ebb_config *config, const ebb_job_options *options, ebb_job_result *result,

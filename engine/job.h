@@ -28,7 +28,8 @@ typedef struct ebb_job_result {
   uint64_t disk;                /* of all features, when no video fails */
 } ebb_job_result;
 
-/* What can be told from the experiment alone: required keys, names of models listed twice. */
+/* What can be told from the experiment alone: required keys, names of models listed twice, a solver that the
+ * model's dtype is too coarse for. */
 bool ebb_job_check(const ebb_config *config, ebb_error *err);
 
 /* Runs config and writes config->run.out. The plan is made first, by counting, in a dry run too; what does not fit into

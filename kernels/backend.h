@@ -30,8 +30,7 @@ typedef struct ebb_backend {
   void (*download)(ebb_context *c, void *to, ebb_tensor from);
   void (*download_start)(ebb_context *c, void *to, ebb_tensor from);
   void (*download_wait)(ebb_context *c);
-  bool (*upload_from)(ebb_context *c, ebb_tensor to, ebb_dtype from, ebb_read_fn *read, void *user,
-                      ebb_error *err);
+  bool (*upload_from)(ebb_context *c, int64_t count, const ebb_source *sources, ebb_error *err);
   /* All three or none. record: the ops of `work` become a recording, nothing is computed; NULL: the context's
    * error. */
   void *(*record)(ebb_context *c, void (*work)(void *user), void *user);

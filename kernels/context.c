@@ -190,11 +190,10 @@ void ebb_host_free(ebb_context *c, void *memory) {
     c->backend->host_release(c, memory);
 }
 
-bool ebb_upload_from(ebb_context *c, ebb_tensor to, ebb_dtype from, ebb_read_fn *read, void *user,
-                     ebb_error *err) {
+bool ebb_upload_from(ebb_context *c, int64_t count, const ebb_source *sources, ebb_error *err) {
   if (c->counting || c->error.text[0])
     return true;
-  return c->backend->upload_from(c, to, from, read, user, err);
+  return c->backend->upload_from(c, count, sources, err);
 }
 
 static void add_counters(ebb_counters *to, ebb_counters n, double sign) {

@@ -93,14 +93,21 @@ void ebb_context_wait(ebb_context *c);
 void *ebb_host_new(ebb_context *c, size_t bytes);
 void ebb_host_free(ebb_context *c, void *memory); /* NULL is fine */
 
-/* Delivers `bytes` bytes that begin at `offset` of a source: whole numbers. */
-typedef bool ebb_read_fn(void *user, void *to, size_t offset, size_t bytes, ebb_error *err);
-/* Fills `to` from numbers of dtype `from` (float32, float16, bfloat16), converted with one rounding, that
- * `read` delivers in pieces, offsets ascending. On a device the pieces go through a ring of page-locked
- * memory and are converted there; the last may still be under way on return. Errors: of read; the
- * device's stay in the context. No-op when counting or failed. */
-bool ebb_upload_from(ebb_context *c, ebb_tensor to, ebb_dtype from, ebb_read_fn *read, void *user,
-                     ebb_error *err);
+/* Delivers `bytes` bytes that begin at `offset` of a source: whole numbers. Several threads call it at once, each for a
+ * piece of its own. */
+typedef bool ebb_read_fn(const void *user, void *to, size_t offset, size_t bytes, ebb_error *err);
+/* Where a tensor's numbers come from. */
+typedef struct ebb_source {
+  ebb_tensor to;
+  ebb_dtype from; /* of the numbers that read delivers: float32, float16, bfloat16 */
+  ebb_read_fn *read;
+  const void *user;
+} ebb_source;
+/* Fills tensors from their sources, converted with one rounding. Pieces of all of them are read by up to eight threads
+ * (no more than ebb_context_threads); on a device each goes through page-locked memory, is converted there, and travels
+ * while others are read; the last may still be under way on return. Errors: that of read for the first piece, in order
+ * of sources and offsets, which could not be read; the device's stay in the context. No-op when counting or failed. */
+bool ebb_upload_from(ebb_context *c, int64_t count, const ebb_source *sources, ebb_error *err);
 
 /* Ops that are run again and again on the same tensors with the same numbers. The first time they are run,
  * the second time recorded where the device can (a CUDA graph), from then on replayed, which calls none of

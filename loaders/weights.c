@@ -377,47 +377,25 @@ static bool allocate(ebb_context *c, ebb_parameters *list, ebb_error *err) {
   return ebb_context_ok(c, err);
 }
 
-#define PIECE ((size_t)2 << 20) /* bytes that one thread reads at a time; 2^19 float32 that one draws */
-
-#if defined(_OPENMP)
-#define PRAGMA(text) _Pragma(#text)
-#else
-#define PRAGMA(text)
-#endif
-
-static inline int threads_for(size_t pieces) {
-  size_t most = (size_t)ebb_context_threads();
-  return (int)(pieces < most ? pieces : most);
-}
-
-/* An ebb_read_fn over a found tensor. One thread copies from the page cache at a fraction of what the memory
- * gives, so that a large piece is cut among several. */
-static bool read_tensor(void *user, void *to, size_t offset, size_t bytes, ebb_error *err) {
+/* An ebb_read_fn over a found tensor. */
+static bool read_tensor(const void *user, void *to, size_t offset, size_t bytes, ebb_error *err) {
   const found *t = user;
-  const size_t pieces = (bytes + PIECE - 1) / PIECE;
-  ebb_error failure = {""};
-  PRAGMA(omp parallel for schedule(dynamic) num_threads(threads_for(pieces)))
-  for (size_t i = 0; i < pieces; i++) {
-    size_t at = i * PIECE, n = bytes - at < PIECE ? bytes - at : PIECE;
-    ebb_error mine = {""};
-    if (!ebb_safetensors_read(t->file, t->entry, offset + at, n, (char *)to + at, &mine)) {
-      PRAGMA(omp critical)
-      ebb_fail(&failure, "%s", mine.text);
-    }
-  }
-  return failure.text[0] == '\0' || ebb_fail(err, "%s", failure.text);
+  return ebb_safetensors_read(t->file, t->entry, offset, bytes, to, err);
 }
 
 bool ebb_weights_load(const ebb_weights *w, ebb_context *c, ebb_parameters *list, ebb_error *err) {
   if (!check(w, list, err) || !allocate(c, list, err))
     return false;
-  bool ok = true;
-  for (int64_t i = 0; ok && i < list->count; i++) {
-    found t = *find(w, list->items[i].name);
+  ebb_source *sources = ebb_must(malloc(((size_t)list->count + 1) * sizeof *sources));
+  int64_t count = 0;
+  for (int64_t i = 0; i < list->count; i++) {
+    const found *t = find(w, list->items[i].name);
     ebb_dtype dtype;
-    if (list->items[i].to != NULL && dtype_of(t.entry, &dtype))
-      ok = ebb_upload_from(c, *list->items[i].to, dtype, read_tensor, &t, err);
+    if (list->items[i].to != NULL && dtype_of(t->entry, &dtype))
+      sources[count++] = (ebb_source){*list->items[i].to, dtype, read_tensor, t};
   }
+  bool ok = ebb_upload_from(c, count, sources, err);
+  free(sources);
   return ebb_context_ok(c, err) && ok;
 }
 
@@ -453,25 +431,26 @@ typedef struct start {
 } start;
 
 /* An ebb_read_fn over a parameter's start. */
-static bool draw(void *user, void *to, size_t offset, size_t bytes, ebb_error *err) {
+static bool draw(const void *user, void *to, size_t offset, size_t bytes, ebb_error *err) {
   (void)err;
   const start *s = user;
-  const size_t piece = PIECE / sizeof(float), count = bytes / sizeof(float);
-  const size_t pieces = (count + piece - 1) / piece;
-  PRAGMA(omp parallel for schedule(dynamic) num_threads(threads_for(pieces)))
-  for (size_t i = 0; i < pieces; i++) {
-    size_t at = i * piece, n = count - at < piece ? count - at : piece;
-    fill(s->parameter, s->seed, s->stream, offset / sizeof(float) + at, n, (float *)to + at);
-  }
+  fill(s->parameter, s->seed, s->stream, offset / sizeof(float), bytes / sizeof(float), to);
   return true;
 }
 
 bool ebb_weights_initialise(ebb_context *c, ebb_parameters *list, uint64_t seed, ebb_error *err) {
-  bool ok = allocate(c, list, err);
-  for (int64_t i = 0; ok && i < list->count; i++) {
-    start s = {&list->items[i], seed, (uint64_t)i};
-    if (s.parameter->to != NULL)
-      ok = ebb_upload_from(c, *s.parameter->to, EBB_F32, draw, &s, err);
+  if (!allocate(c, list, err))
+    return false;
+  ebb_source *sources = ebb_must(malloc(((size_t)list->count + 1) * sizeof *sources));
+  start *starts = ebb_must(malloc(((size_t)list->count + 1) * sizeof *starts));
+  int64_t count = 0;
+  for (int64_t i = 0; i < list->count; i++) {
+    starts[i] = (start){&list->items[i], seed, (uint64_t)i};
+    if (list->items[i].to != NULL)
+      sources[count++] = (ebb_source){*list->items[i].to, EBB_F32, draw, &starts[i]};
   }
+  bool ok = ebb_upload_from(c, count, sources, err);
+  free(starts);
+  free(sources);
   return ebb_context_ok(c, err) && ok;
 }

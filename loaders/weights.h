@@ -60,7 +60,7 @@ bool ebb_weights_digest(const ebb_weights *w, ebb_digest **digest, ebb_error *er
 
 /* Finds every parameter (shapes must agree, counting dimensions of size 1 as written), lists all that are
  * missing, all of another shape or dtype and all tensors of the file that the model does not know at once; then
- * takes memory from the context's weight arena and reads, large pieces by several threads. When the context is
+ * takes memory from the context's weight arena and reads, by several threads (ebb_upload_from). When the context is
  * counting, memory is counted and nothing is read. */
 bool ebb_weights_load(const ebb_weights *w, ebb_context *c, ebb_parameters *list, ebb_error *err);
 /* The same memory, filled with torch's default initialisation from the seed (parameter i uses stream i), drawn in

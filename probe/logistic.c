@@ -15,7 +15,7 @@ typedef struct logistic {
   double lambda;                       /* of |w|^2/2 */
   double *y;                           /* [train] */
   double *w, *trial, *step, *gradient; /* [side] */
-  double *f, *h;                       /* [train] margins, curvatures */
+  double *f, *h, *was;                 /* [train] margins, curvatures, margins before a step */
   double *rows;                        /* [train,side] (u, 1) times sqrt(h) */
   double *hessian;
 } logistic;
@@ -26,12 +26,13 @@ static bool prepare(logistic *l, const ebb_problem *p, ebb_form form) {
     return false;
   size_t n = (size_t)l->s.train, k = (size_t)l->s.rank + 1;
   l->side = (int64_t)k;
-  l->y = calloc(3 * n + 4 * k + n * k + k * k, sizeof *l->y);
+  l->y = calloc(4 * n + 4 * k + n * k + k * k, sizeof *l->y);
   if (!l->y)
     return false;
   l->f = l->y + n;
   l->h = l->f + n;
-  l->w = l->h + n;
+  l->was = l->h + n;
+  l->w = l->was + n;
   l->trial = l->w + k;
   l->step = l->trial + k;
   l->gradient = l->step + k;
@@ -107,23 +108,34 @@ static bool newton_step(logistic *l) {
   return info == 0;
 }
 
-/* Minimises for l->lambda from l->w; the relative gradient reached. `scale` is the gradient that counts as 1.
- */
+/* Moves w by the longest of 1, 1/2, ... of the step that descends enough from `value`, which follows; the largest move
+ * of a margin. */
+static double line_search(logistic *l, double *value) {
+  double descent = cblas_ddot((int)l->side, l->step, 1, l->gradient, 1), length = 1, next = *value, moved = 0;
+  memcpy(l->was, l->f, (size_t)l->s.train * sizeof *l->was);
+  for (int halving = 0; halving < 40; halving++, length *= 0.5) {
+    for (int64_t k = 0; k < l->side; k++)
+      l->trial[k] = l->w[k] - length * l->step[k];
+    next = objective(l, l->trial);
+    if (next <= *value - 1e-4 * length * descent + 1e-14 * fabs(*value))
+      break; /* the last term: near the optimum the decrease is below rounding */
+  }
+  memcpy(l->w, l->trial, (size_t)l->side * sizeof *l->w);
+  *value = next;
+  for (int64_t i = 0; i < l->s.train; i++)
+    moved = fmax(moved, fabs(l->f[i] - l->was[i]));
+  return moved;
+}
+
+/* Minimises for l->lambda from l->w; the relative gradient reached. `scale` is the gradient that counts as 1. A small
+ * gradient is not enough: where the penalty is small, margins are far from their own when it is met. Steps halve the
+ * logarithm of what is left, so that after one that moved no margin by more than 1e-4 it is below 1e-7. */
 static double minimise(logistic *l, double scale, const ebb_parameters *parameters) {
-  double value = objective(l, l->w), norm = slope(l, l->w);
-  for (int it = 0; it < parameters->iterations && norm > parameters->tolerance * scale; it++) {
-    if (!newton_step(l))
+  double value = objective(l, l->w), norm = slope(l, l->w), moved = INFINITY;
+  for (int it = 0; it < parameters->iterations && isfinite(norm); it++) {
+    if ((norm <= parameters->tolerance * scale && moved <= 1e-4) || !newton_step(l))
       break;
-    double descent = cblas_ddot((int)l->side, l->step, 1, l->gradient, 1), length = 1, next = value;
-    for (int halving = 0; halving < 40; halving++, length *= 0.5) {
-      for (int64_t k = 0; k < l->side; k++)
-        l->trial[k] = l->w[k] - length * l->step[k];
-      next = objective(l, l->trial);
-      if (next <= value - 1e-4 * length * descent + 1e-14 * fabs(value))
-        break; /* the last term: near the optimum the decrease is below rounding */
-    }
-    memcpy(l->w, l->trial, (size_t)l->side * sizeof *l->w);
-    value = next;
+    moved = line_search(l, &value);
     norm = slope(l, l->w);
   }
   return norm / scale;

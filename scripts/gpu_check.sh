@@ -6,7 +6,7 @@
 #   -o   for what they say (build/gpu_check)
 #   -p   a Python that has torch, diffusers and scikit-learn, for the parts velocity, encode and peers (python3)
 # Parts, all when none is named:
-#   tests      operators, fixtures, bytes of a run, probes; jobs, contexts, taps and forwards in this build
+#   tests      operators, fixtures, bytes of a run, probes; jobs, contexts, taps, forwards and weights in this build
 #   sanitizer  compute-sanitizer's four tools on the operators' small cases and on a fixture of each kind
 #   demo       the demo's experiment on the CPU and on the GPU: the two tables
 #   velocity   a Wan 2.1 1.3B with random weights against diffusers, both dtypes: 6,400 tokens against float64, 32,760
@@ -51,7 +51,8 @@ say() {
 
 tests() {
   local t
-  for t in test_ops_cuda test_run_cuda test_fixtures test_solve_cuda test_presets test_job test_context test_tap test_wan; do
+  for t in test_ops_cuda test_run_cuda test_fixtures test_solve_cuda test_presets test_job test_context test_tap test_wan \
+    test_weights; do
     say "$t" 12 "$bin/$t"
   done
 }

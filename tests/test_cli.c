@@ -186,6 +186,12 @@ static void test_config_errors(void **state) {
          "probe.folds"); /* before anything is inverted */
   expect(1, line("run %s --set probe.features=[block_out.men] --dry-run%s", at("bad.yaml"), ""),
          "block_out.mean");
+  expect(
+      1,
+      line("run %s --set inversion.solver=exact --set model.dtype=bfloat16 --dry-run%s", at("bad.yaml"), ""),
+      "inversion.solver: found exact with model.dtype bfloat16");
+  expect(1, "eval invert --model m --in i --out o --solver exact --dtype bfloat16",
+         "--solver: found exact with --dtype bfloat16, expected --dtype float32");
   expect(1, line("run %s --set data.path='\"\"' --dry-run%s", at("bad.yaml"), ""), "data.path is not set");
   expect(2, "eval invert --model m --in i --out o --solver 'euler|heun'", "--solver");
   assert_int_equal(access(at("bad"), F_OK), -1);

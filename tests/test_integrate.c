@@ -164,6 +164,19 @@ static void test_exact_that_does_not_converge(void **state) {
   ebb_schedule_free(&s);
 }
 
+/* Only the two together are refused, in the user's words. */
+static void test_exact_wants_float32(void **state) {
+  (void)state;
+  static const char *const solvers[] = {"euler", "heun", "midpoint", "rk4", "exact"};
+  for (int i = 0; i < 5; i++) {
+    ebb_error err = {0};
+    assert_true(ebb_solver_takes("a", solvers[i], "b", "float32", &err));
+    assert_int_equal(ebb_solver_takes("a", solvers[i], "b", "bfloat16", &err), i < 4);
+    assert_int_equal(strncmp(err.text, "a: found exact with b bfloat16, expected b float32", 50) == 0,
+                     i == 4);
+  }
+}
+
 static void test_labels(void **state) {
   (void)state;
   ebb_error err = {0};
@@ -196,6 +209,7 @@ static void test_labels(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_orders), cmocka_unit_test(test_exact_inverts_euler),
-      cmocka_unit_test(test_exact_that_does_not_converge), cmocka_unit_test(test_labels)};
+      cmocka_unit_test(test_exact_that_does_not_converge), cmocka_unit_test(test_exact_wants_float32),
+      cmocka_unit_test(test_labels)};
   return cmocka_run_group_tests_name("integrate", tests, open_context, close_context);
 }

@@ -205,6 +205,7 @@ static void test_a_video_that_fails_numerically_is_recorded(void **state) {
   assert_true(ebb_st_writer_open(&w, k.prompt.embedding, &declared, 1, NULL, 0, &err) &&
               ebb_st_writer_append(w, text, sizeof text, &err) && ebb_st_writer_finish(&w, &err));
   strcpy(k.inversion.solver, "exact");
+  strcpy(k.model.dtype, "float32");
   k.inversion.steps = 1;
   k.capture.steps = (ebb_int_list){1, {0}};
   k.model.compare.count = 0;
@@ -263,6 +264,8 @@ static void test_the_plan_is_what_is_used(void **state) {
     ebb_config k = config_for(name);
     ebb_job_result dry, real;
     strcpy(k.inversion.solver, cases[i].solver);
+    if (strcmp(cases[i].solver, "exact") == 0)
+      strcpy(k.model.dtype, "float32");
     k.inversion.guidance = cases[i].guidance;
     k.inversion.steps = cases[i].steps;
     k.capture.steps = (ebb_int_list){2, {0, 1}};
@@ -355,6 +358,8 @@ static void expect_error(const ebb_config *k, const char *words) {
 static void test_errors_say_what_is_wrong(void **state) {
   (void)state;
   ebb_config k = config_for("error");
+  ebb_error err = {0};
+  ebb_job_result result;
   strcpy(k.model.path, "tests/fixtures/models/none");
   expect_error(&k, "tests/fixtures/models/none");
   k = config_for("error");
@@ -384,12 +389,18 @@ static void test_errors_say_what_is_wrong(void **state) {
   strcpy(k.run.device, "cpu");
   strcpy(k.model.vae_dtype, "bfloat16");
   expect_error(&k, "model.vae_dtype: found bfloat16");
+  k = config_for("error"); /* before the device is asked what it can do */
+  strcpy(k.path, "some.yaml");
+  strcpy(k.inversion.solver, "exact");
+  strcpy(k.model.dtype, "bfloat16");
+  expect_error(&k, "some.yaml: inversion.solver: found exact with model.dtype bfloat16, expected model.dtype "
+                   "float32");
+  assert_true(refused(&k, true, &result, &err)); /* by a dry run, too */
   k = config_for("error");
   strcpy(k.run.device, "cuda:999");
   expect_error(&k, "device \"cuda:999\"");
   k = config_for("full"); /* written by the first test */
-  ebb_error err = {0};
-  ebb_job_result result;
+  err.text[0] = '\0';
   const ebb_job_options options = {.version = "test", .log = quiet};
   assert_false(ebb_job_invert(&k, &options, &result, &err));
   assert_non_null(strstr(err.text, "index.json"));

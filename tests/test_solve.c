@@ -264,6 +264,35 @@ static void dual_is_primal(void **state) {
   }
 }
 
+/* Where the penalty is small a small gradient alone says little of the margins: those of the default tolerance are within
+ * 1e-6 of those of 1e-12, each penalty reached from zero. */
+static void margins_are_converged(void **state) {
+  (void)state;
+  const double rhos[] = {1e-2, 1e-3, 1e-4, 1e-6};
+  double worst = 0;
+  for (int k = 0; k < 24; k++) {
+    ebb_problem p = make(k % 3 == 0 ? 7 : k % 3 == 1 ? 30 : WIDTH, k < 12 ? 0.3 : 1);
+    ebb_parameters parameters = ebb_parameters_default;
+    parameters.penalty_count = 1;
+    parameters.penalties = &rhos[k / 3 % 4];
+    double margins[2][ROWS], difference = 0, norm = 0;
+    for (int i = 0; i < 2; i++) {
+      ebb_error err = {""};
+      ebb_logistic_fit fit = {.margins = margins[i]};
+      parameters.tolerance = i ? 1e-12 : ebb_parameters_default.tolerance;
+      if (!ebb_logistic_batch(&c, 1, &p, &parameters, &fit, &err))
+        fail_msg("%s", err.text);
+    }
+    for (int64_t t = 0; t < p.test_count; t++) {
+      difference += pow(margins[0][t] - margins[1][t], 2);
+      norm += pow(margins[1][t], 2);
+    }
+    worst = fmax(worst, sqrt(difference / norm));
+  }
+  print_message("  margins at most %.1e apart\n", worst);
+  assert_true(worst < 1e-6);
+}
+
 /* Features additive over frames have equal class means in complete groups: the optimum is w = 0
  * (REFERENCE 6.9 ii). */
 static void additive_features_teach_nothing(void **state) {
@@ -383,6 +412,7 @@ int main(void) {
       cmocka_unit_test(ridge_equals_refits),
       cmocka_unit_test(label_sets_are_independent),
       cmocka_unit_test(dual_is_primal),
+      cmocka_unit_test(margins_are_converged),
       cmocka_unit_test(additive_features_teach_nothing),
       cmocka_unit_test(nothing_varies),
       cmocka_unit_test(threads_do_not_matter),

@@ -1,10 +1,12 @@
-/* Model weights: single and sharded files, everything wrong told at once, initialisation. Host code, exact.
- */
+/* Model weights: single and sharded files, everything wrong told at once, initialisation. Host code, exact; and on a GPU where
+ * there is one. */
 #include "tests/test_files.h"
 
 #include "kernels/context.h"
+#include "kernels/numeric.h"
 #include "loaders/file.h"
 #include "loaders/weights.h"
+#include "tests/test_cuda.h"
 
 #include <math.h>
 
@@ -137,50 +139,109 @@ static uint32_t as_f16(int64_t i) {
   return 0x3c00u + (uint32_t)(i % 64);
 }
 
+static char *set_threads(const char *threads) {
+  const char *before = getenv("OMP_NUM_THREADS");
+  char *saved = before ? strdup(before) : NULL;
+  setenv("OMP_NUM_THREADS", threads, 1);
+  return saved;
+}
+
+static void restore_threads(char *saved) {
+  if (saved)
+    setenv("OMP_NUM_THREADS", saved, 1);
+  else
+    unsetenv("OMP_NUM_THREADS");
+  free(saved);
+}
+
+enum { LARGE = 8 * 200003 }; /* 6.1 MiB of float32: no whole number of pieces */
+
+static const struct {
+  ebb_dtype dtype;
+  uint32_t (*value)(int64_t i);
+} larges[] = {{EBB_F32, as_f32}, {EBB_BF16, as_bf16}, {EBB_F16, as_f16}};
+
+static double expected_of(int which, int64_t k) {
+  return which == 0 ? (double)k / 8 : which == 1 ? 1 + (double)(k % 64) / 128 : 1 + (double)(k % 64) / 1024;
+}
+
+/* The file of larges[which], loaded as `dtype`, has the numbers that were written, rounded once. */
+static void check_large(ebb_context *c, const ebb_weights *w, ebb_dtype dtype, int which) {
+  ebb_error err = {""};
+  ebb_tensor large;
+  ebb_parameters list = {.dtype = dtype};
+  ebb_parameters_add(&list, &large, EBB_SHAPE(LARGE / 8, 8), EBB_INIT_ZEROS, 0, "large");
+  char *got = malloc(LARGE * sizeof(float));
+  if (!got || !ebb_context_reserve(c, EBB_WEIGHTS, LARGE * ebb_dtype_size(dtype), &err) ||
+      !ebb_weights_load(w, c, &list, &err))
+    fail_msg("%s", err.text);
+  ebb_download(c, got, large);
+  for (int64_t k = 0; k < LARGE; k++) {
+    float number = (float)expected_of(which, k);
+    uint16_t half = ebb_bf16_of_float(number);
+    if (memcmp(got + k * (int64_t)ebb_dtype_size(dtype), dtype == EBB_F32 ? (void *)&number : (void *)&half,
+               ebb_dtype_size(dtype)) != 0)
+      fail_msg("file %d to %s on %s: number %lld", which, ebb_dtype_name(dtype), ebb_context_device(c),
+               (long long)k);
+  }
+  free(got);
+  ebb_parameters_free(&list);
+}
+
+/* Of a file that ends too early the first byte that is missing is told, whichever thread was the first to miss one. */
+static void check_cut(ebb_context *c, const ebb_weights *w, const char *path, int64_t cut) {
+  ebb_error err = {""};
+  ebb_tensor large;
+  ebb_parameters list = {0};
+  char words[80];
+  snprintf(words, sizeof words, "model.safetensors: ends at byte %lld, expected", (long long)cut);
+  assert_int_equal(truncate(path, cut), 0); /* while it is open */
+  ebb_parameters_add(&list, &large, EBB_SHAPE(LARGE / 8, 8), EBB_INIT_ZEROS, 0, "large");
+  for (int times = 0; times < 20; times++) {
+    err.text[0] = '\0';
+    assert_true(ebb_context_reserve(c, EBB_WEIGHTS, LARGE * sizeof(float), &err));
+    assert_false(ebb_weights_load(w, c, &list, &err));
+    assert_non_null(strstr(err.text, "it became shorter while being read"));
+    if (!strstr(err.text, words))
+      fail_msg("'%s' does not say '%s'", err.text, words);
+  }
+  ebb_parameters_free(&list);
+}
+
 /* Tensors of many pieces, read by many threads, from each dtype that weights have. */
-static void test_large_pieces(void **state) {
-  (void)state;
-  enum { N = 8 * 200003 }; /* 6.1 MiB of float32: no whole number of pieces */
-  const struct {
-    ebb_dtype dtype;
-    uint32_t (*value)(int64_t i);
-  } cases[] = {{EBB_F32, as_f32}, {EBB_BF16, as_bf16}, {EBB_F16, as_f16}};
+static void large_pieces_on(const char *device) {
+  char *saved = set_threads("8");
   make_folder("large");
   for (int i = 0; i < 3; i++) {
     ebb_error err = {""};
     ebb_context c;
     ebb_weights *w;
-    ebb_tensor large;
-    ebb_parameters list = {0};
     const char *path = in("large", "model.safetensors");
-    write_large(path, cases[i].dtype, N, cases[i].value);
-    ebb_parameters_add(&list, &large, EBB_SHAPE(N / 8, 8), EBB_INIT_ZEROS, 0, "large");
-    assert_true(ebb_context_open(&c, "cpu", &err) &&
-                ebb_context_reserve(&c, EBB_WEIGHTS, N * sizeof(float), &err));
-    assert_true(ebb_weights_open(&w, at("large"), &err));
-    if (!ebb_weights_load(w, &c, &list, &err))
-      fail_msg("%s", err.text);
-    for (int64_t k = 0; k < N; k++) {
-      float expected = i == 0   ? (float)k / 8
-                       : i == 1 ? 1 + (float)(k % 64) / 128
-                                : 1 + (float)(k % 64) / 1024;
-      if (((float *)large.data)[k] != expected)
-        fail_msg("case %d, number %lld: %g, expected %g", i, (long long)k, (double)((float *)large.data)[k],
-                 (double)expected);
-    }
-    assert_int_equal(truncate(path, N / 2 * (int64_t)ebb_dtype_size(cases[i].dtype)),
-                     0); /* while it is open */
-    assert_true(ebb_context_reserve(&c, EBB_WEIGHTS, N * sizeof(float), &err));
-    assert_false(ebb_weights_load(w, &c, &list, &err));
-    assert_says(&err, "it became shorter while being read");
+    write_large(path, larges[i].dtype, LARGE, larges[i].value);
+    assert_true(ebb_context_open(&c, device, &err) && ebb_weights_open(&w, at("large"), &err));
+    check_large(&c, w, EBB_F32, i);
+    if (ebb_context_has_half(&c))
+      check_large(&c, w, EBB_BF16, i);
+    check_cut(&c, w, path, LARGE / 8 * (int64_t)ebb_dtype_size(larges[i].dtype));
     ebb_digest *digest;
     char hex[65];
     assert_true(ebb_weights_digest(w, &digest, &err)); /* of what is there now */
     assert_true(ebb_digest_finish(&digest, hex, &err));
     ebb_weights_close(&w);
-    ebb_parameters_free(&list);
     ebb_context_close(&c);
   }
+  restore_threads(saved);
+}
+
+static void test_large_pieces(void **state) {
+  (void)state;
+  large_pieces_on("cpu");
+}
+
+static void test_large_pieces_on_a_gpu(void **state) {
+  (void)state;
+  skip_without_cuda();
+  large_pieces_on("cuda");
 }
 
 /* Parameters are of the dtype that the list had when they were added. */
@@ -378,34 +439,30 @@ static void test_initialise(void **state) {
 /* Long enough that threads share the drawing. */
 static void test_initialise_with_threads(void **state) {
   (void)state;
-  const char *saved = getenv("OMP_NUM_THREADS"), *threads[] = {"1", "3"};
-  char *restore = saved ? strdup(saved) : NULL;
+  const char *threads[] = {"1", "3"};
   ebb_error err = {""};
   ebb_context c[2];
   ebb_tensor w[2];
   for (int i = 0; i < 2; i++) {
     ebb_parameters list = {0};
-    ebb_parameters_add(&list, &w[i], EBB_SHAPE(500, 301), EBB_INIT_LINEAR, 301, "w");
-    setenv("OMP_NUM_THREADS", threads[i], 1);
+    ebb_parameters_add(&list, &w[i], EBB_SHAPE(5000, 301), EBB_INIT_LINEAR, 301, "w");
+    char *saved = set_threads(threads[i]);
     assert_true(ebb_context_open(&c[i], "cpu", &err));
-    assert_true(ebb_context_reserve(&c[i], EBB_WEIGHTS, (size_t)1 << 20, &err));
+    assert_true(ebb_context_reserve(&c[i], EBB_WEIGHTS, (size_t)8 << 20, &err));
     assert_true(ebb_weights_initialise(&c[i], &list, 5, &err));
     ebb_parameters_free(&list);
+    restore_threads(saved);
   }
   assert_memory_equal(w[0].data, w[1].data, ebb_bytes(w[0]));
   for (int i = 0; i < 2; i++)
     ebb_context_close(&c[i]);
-  if (restore)
-    setenv("OMP_NUM_THREADS", restore, 1);
-  else
-    unsetenv("OMP_NUM_THREADS");
-  free(restore);
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_single),
                                      cmocka_unit_test(test_sharded),
                                      cmocka_unit_test(test_large_pieces),
+                                     cmocka_unit_test(test_large_pieces_on_a_gpu),
                                      cmocka_unit_test(test_dtypes_of_a_list),
                                      cmocka_unit_test(test_hostile_index),
                                      cmocka_unit_test(test_nothing_there),

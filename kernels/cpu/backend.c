@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/cpu.h"
 #include "kernels/numeric.h"
+#include "kernels/pieces.h"
 
 /* Below this many operations a parallel region costs more than it saves. */
 #define SMALL_WORK 200e3
@@ -105,24 +106,30 @@ static float as_float(const unsigned char *bytes, ebb_dtype dtype) {
   return dtype == EBB_BF16 ? ebb_float_of_bf16(half) : ebb_float_of_f16(half);
 }
 
-enum { PIECE = 1 << 20 }; /* numbers */
+/* Reads a piece to its place; `user`: EBB_PIECE bytes for every thread, of what is converted. */
+static bool take_piece(void *user, int thread, const ebb_piece *p, ebb_error *err) {
+  const ebb_source *s = p->source;
+  const size_t width = ebb_dtype_size(s->from);
+  const bool same = s->from == EBB_F32;
+  float *to = (float *)s->to.data + p->first;
+  unsigned char *from = same ? (unsigned char *)to : (unsigned char *)user + (size_t)thread * EBB_PIECE;
+  if (!s->read(s->user, from, p->first * width, p->count * width, err))
+    return false;
+  for (size_t i = 0; !same && i < p->count; i++)
+    to[i] = as_float(from + i * width, s->from);
+  return true;
+}
 
-static bool cpu_upload_from(ebb_context *c, ebb_tensor to, ebb_dtype from, ebb_read_fn *read, void *user,
-                            ebb_error *err) {
+static bool cpu_upload_from(ebb_context *c, int64_t count, const ebb_source *sources, ebb_error *err) {
   (void)c;
-  float *numbers = (float *)to.data;
-  size_t count = (size_t)ebb_count(to), width = ebb_dtype_size(from);
-  if (from == EBB_F32)
-    return read(user, numbers, 0, count * sizeof *numbers, err);
-  unsigned char *piece = malloc(PIECE * width);
-  bool ok = piece != NULL || ebb_fail(err, "no memory for a piece of \"%s\"", to.name);
-  for (size_t at = 0; ok && at < count; at += PIECE) {
-    size_t n = count - at < PIECE ? count - at : PIECE;
-    ok = read(user, piece, at * width, n * width, err);
-    for (size_t i = 0; ok && i < n; i++)
-      numbers[at + i] = as_float(piece + i * width, from);
-  }
-  free(piece);
+  bool convert = false;
+  for (int64_t i = 0; i < count; i++)
+    convert = convert || sources[i].from != EBB_F32;
+  int readers = ebb_readers();
+  void *pieces = convert ? malloc((size_t)readers * EBB_PIECE) : NULL;
+  bool ok = pieces || !convert || ebb_fail(err, "no memory for pieces that %d threads read", readers);
+  ok = ok && ebb_deal_pieces(count, sources, readers, take_piece, pieces, err);
+  free(pieces);
   return ok;
 }
 

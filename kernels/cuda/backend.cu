@@ -5,34 +5,8 @@
 
 #include "kernels/cuda/cuda.h"
 
-/* Bytes of a piece on its way to the device, and how many are under way at a time: large enough for the full
- * rate of the bus, small enough that reading and copying overlap also for one block's matrices. */
-#define PIECE ((size_t)8 << 20)
-#define PIECES 4
-
 /* What is not the arenas': workspaces of the libraries, their kernels and plans, recordings. */
 #define LIBRARIES ((size_t)512 << 20)
-
-struct cuda_ring {
-  char *host;               /* [PIECES][PIECE], page-locked */
-  char *landing;            /* [PIECE] on the device: what is converted from there */
-  cudaEvent_t free[PIECES]; /* the piece has been copied and may be written again */
-  int next;
-};
-
-/* ---- kernels ----------------------------------------------------------------------------------------- */
-
-static __device__ __forceinline__ float to_float(__half x) { /* files have it, ops do not */
-  return __half2float(x);
-}
-
-/* to[i] = from[i], rounded once. */
-template <typename From, typename To>
-static __global__ void convert_piece(To *__restrict__ to, const From *__restrict__ from, int64_t n) {
-  for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < n;
-       i += (int64_t)gridDim.x * blockDim.x)
-    to[i] = from_float<To>(to_float(from[i]));
-}
 
 /* ---- errors ------------------------------------------------------------------------------------------ */
 
@@ -58,24 +32,13 @@ static int count_devices(const char **why) {
   return result == cudaSuccess ? count : 0;
 }
 
-static void close_ring(cuda_ring *ring) {
-  if (!ring)
-    return;
-  cudaFreeHost(ring->host);
-  cudaFree(ring->landing);
-  for (int i = 0; i < PIECES; i++)
-    if (ring->free[i])
-      cudaEventDestroy(ring->free[i]);
-  free(ring);
-}
-
 static void close_backend(ebb_context *c) {
   cuda_state *s = cuda_of(c);
   if (s->stream)
     cudaStreamSynchronize(s->stream);
   if (s->copies)
     cudaStreamSynchronize(s->copies);
-  close_ring(s->ring);
+  cuda_ring_close(s->ring);
   cuda_products_close(s->products);
   cuda_convolutions_close(s->convolutions);
   cuda_solvers_close(s->solvers);
@@ -194,74 +157,6 @@ static void download_wait(ebb_context *c) {
   cuda_ok(c, "download", cudaEventSynchronize(cuda_of(c)->landed));
 }
 
-static bool open_ring(ebb_context *c) {
-  cuda_state *s = cuda_of(c);
-  if (s->ring)
-    return true;
-  cuda_ring *ring = (cuda_ring *)calloc(1, sizeof *ring);
-  if (!ring) {
-    ebb_context_fail(c, "upload: no memory");
-    return false;
-  }
-  bool ok = cuda_ok(c, "upload", cudaHostAlloc((void **)&ring->host, PIECES * PIECE, cudaHostAllocDefault)) &&
-            cuda_ok(c, "upload", cudaMalloc((void **)&ring->landing, PIECE));
-  for (int i = 0; ok && i < PIECES; i++)
-    ok = cuda_ok(c, "upload", cudaEventCreateWithFlags(&ring->free[i], cudaEventDisableTiming));
-  if (ok)
-    s->ring = ring;
-  else
-    close_ring(ring);
-  return ok;
-}
-
-template <typename From> static void convert_landed(ebb_context *c, ebb_tensor to, size_t first, int64_t n) {
-  const From *from = (const From *)cuda_of(c)->ring->landing;
-  int blocks = (int)(cuda_ceil(n, 1024) < 4096 ? cuda_ceil(n, 1024) : 4096);
-  CUDA_FOR_DTYPE(
-      to, To,
-      (convert_piece<From, To><<<blocks, 256, 0, cuda_stream(c)>>>(cuda_at<To>(to) + first, from, n)));
-  cuda_launched(c, "upload");
-}
-
-/* n numbers of dtype `from` in a page-locked piece go to to[first..]. */
-static void send_piece(ebb_context *c, ebb_tensor to, ebb_dtype from, const char *piece, size_t first,
-                       size_t n) {
-  cuda_state *s = cuda_of(c);
-  size_t bytes = n * ebb_dtype_size(from);
-  bool same = to.dtype == from;
-  char *target = same ? (char *)to.data + first * ebb_dtype_size(from) : s->ring->landing;
-  if (!cuda_ok(c, "upload", cudaMemcpyAsync(target, piece, bytes, cudaMemcpyHostToDevice, s->stream)) || same)
-    return;
-  if (from == EBB_F32)
-    convert_landed<float>(c, to, first, (int64_t)n);
-  else if (from == EBB_BF16)
-    convert_landed<bf16>(c, to, first, (int64_t)n);
-  else
-    convert_landed<__half>(c, to, first, (int64_t)n);
-}
-
-/* One piece is read while the ones before it travel; all in the one stream, so that ops see them arrived. */
-static bool upload_from(ebb_context *c, ebb_tensor to, ebb_dtype from, ebb_read_fn *read, void *user,
-                        ebb_error *err) {
-  size_t count = (size_t)ebb_count(to), width = ebb_dtype_size(from), step = PIECE / width;
-  if (!open_ring(c))
-    return true; /* the context's error */
-  cuda_state *s = cuda_of(c);
-  for (size_t first = 0; first < count && !c->error.text[0]; first += step) {
-    size_t n = count - first < step ? count - first : step;
-    int slot = s->ring->next;
-    char *piece = s->ring->host + (size_t)slot * PIECE;
-    s->ring->next = (slot + 1) % PIECES;
-    if (!cuda_ok(c, "upload", cudaEventSynchronize(s->ring->free[slot])))
-      break;
-    if (!read(user, piece, first * width, n * width, err))
-      return false;
-    send_piece(c, to, from, piece, first, n);
-    cuda_ok(c, "upload", cudaEventRecord(s->ring->free[slot], s->stream));
-  }
-  return true;
-}
-
 /* ---- recordings -------------------------------------------------------------------------------------- */
 
 static void *record(ebb_context *c, void (*work)(void *user), void *user) {
@@ -307,7 +202,7 @@ const ebb_backend ebb_cuda_backend = {
     .download = download,
     .download_start = download_start,
     .download_wait = download_wait,
-    .upload_from = upload_from,
+    .upload_from = cuda_upload_from,
     .record = record,
     .replay = replay,
     .forget = forget,

@@ -18,7 +18,7 @@ extern "C" {
 }
 #include "kernels/cuda/limits.h"
 
-typedef struct cuda_ring cuda_ring;         /* backend.cu: page-locked pieces on their way to the device */
+typedef struct cuda_ring cuda_ring;         /* upload.cu: page-locked pieces on their way to the device */
 typedef struct cuda_products cuda_products; /* linear.cu: cuBLASLt's choices per shape */
 typedef struct cuda_convolutions cuda_convolutions; /* conv_plan.cu: cuDNN's plans per shape */
 typedef struct cuda_solvers cuda_solvers;           /* linalg.cu: cuBLAS's handle */
@@ -144,6 +144,8 @@ static __device__ __forceinline__ float activated(float a, ebb_activation act) {
 #endif
 
 extern "C" {
+bool cuda_upload_from(ebb_context *c, int64_t count, const ebb_source *sources, ebb_error *err);
+void cuda_ring_close(cuda_ring *ring);
 void cuda_linear(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, ebb_activation act);
 void cuda_products_close(cuda_products *products);
 void cuda_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor shift, ebb_tensor scale,
