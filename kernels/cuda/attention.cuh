@@ -13,6 +13,9 @@ typedef struct attention_problem {
   int S, M, D, P, heads;
   int sample;         /* the first of this launch */
   int64_t key_sample; /* numbers from one sample's keys to the next: M * D, or 0 when all share them */
+  int64_t value_sample;
+  int value_row, value_head;
+  float *lse;
   float scale;        /* log2(e) / sqrt(P) */
   float extra;        /* what the last key's dot product gains so that it counts `repeats` times */
   int Tq, Tk;         /* 0: that statistic is not wanted */
