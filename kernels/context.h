@@ -16,12 +16,14 @@ typedef struct ebb_counters { /* filled by every op, also when counting */
   double bytes; /* each input read once, each output written once */
 } ebb_counters;
 
+#define EBB_OP_TENSORS 10 /* the most that an op has: attention */
+
 /* An op that is about to be computed, for those who watch (a profile). */
 typedef struct ebb_op_seen {
   const char *name; /* as in ops.h, without ebb_ */
   int tensor_count;
-  ebb_tensor tensors[6]; /* in the order of ops.h, absent ones too */
-  double flops, bytes;   /* of this op */
+  ebb_tensor tensors[EBB_OP_TENSORS]; /* in the order of ops.h, absent ones too */
+  double flops, bytes;                /* of this op */
 } ebb_op_seen;
 typedef void ebb_observer_fn(void *user, const ebb_op_seen *op);
 

@@ -87,6 +87,39 @@ void ebb_timestep_embedding(ebb_context *c, ebb_tensor y, ebb_tensor t) {
 
 /* ---- attention --------------------------------------------------------------------------------------- */
 
+enum { MASS = 4, ENTROPY, LAG, ROWS, COLUMNS, LSE }; /* places among attention's tensors */
+
+/* The statistics' shapes against those of q [B,S,D] and k [.,M,D]. */
+static bool want_statistics(const call *a, ebb_attention_stats s, int64_t B, int64_t N, int64_t S,
+                            int64_t M) {
+  const char *frames = "the queries do not fall into whole frames: S is not a multiple of Tq";
+  if (!want_rank(a, MASS, 4, "[B, N, Tq, Tk]") || !want_rank(a, ENTROPY, 3, "[B, N, Tq]") ||
+      !want_rank(a, LAG, 3, "[B, N, 2 T - 1]") || !want_rank(a, ROWS, 3, "[B, N, H]") ||
+      !want_rank(a, COLUMNS, 3, "[B, N, W]") || !WANT(a, LSE, B, N, S))
+    return false;
+  int64_t Tq = ebb_present(s.mass) ? s.mass.shape[2] : s.entropy.shape[2], Tk = s.mass.shape[3];
+  int64_t T = (s.lag.shape[2] + 1) / 2, H = s.rows.shape[2], W = s.columns.shape[2];
+  bool lag = ebb_present(s.lag), spatial = ebb_present(s.rows);
+  return WANT(a, MASS, B, N, Tq, Tk) && WANT(a, ENTROPY, B, N, Tq) &&
+         want(a, Tq < 1 || S % Tq == 0, frames) &&
+         want(a, Tk < 1 || M % Tk == 0,
+              "the keys do not fall into whole frames: M is not a multiple of Tk") &&
+         WANT(a, LAG, B, N, 2 * T - 1) && want(a, !lag || S % T == 0, frames) &&
+         want(a, !lag || (S == M && (Tq < 1 || Tq == T) && (Tk < 1 || Tk == T)),
+              "lags between frames of queries and of keys that are not the same") &&
+         want(a, spatial == ebb_present(s.columns),
+              "one of rows and columns is absent, expected both or neither") &&
+         WANT(a, ROWS, B, N, H) && WANT(a, COLUMNS, B, N, W) &&
+         want(a, !spatial || (S % (H * W) == 0 && M % (H * W) == 0),
+              "the tokens do not fall into whole frames: S or M is not a multiple of H W");
+}
+
+/* Operations per score that the statistics add: the sums of p over frames, rows and columns, and of p ln p. */
+static double statistics_flops(ebb_attention_stats s) {
+  return (ebb_present(s.mass) || ebb_present(s.lag) ? 1.0 : 0.0) + (ebb_present(s.entropy) ? 2.0 : 0.0) +
+         (ebb_present(s.rows) ? 2.0 : 0.0);
+}
+
 void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *stats, ebb_tensor q,
                    ebb_tensor k, ebb_tensor v, int heads, int64_t repeats) {
   ebb_attention_stats wanted = stats ? *stats : (ebb_attention_stats){0};
@@ -95,7 +128,11 @@ void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *st
                       {"k", k, HALF},
                       {"v", v, HALF},
                       {"mass", wanted.mass, OUT | OPTIONAL},
-                      {"entropy", wanted.entropy, OUT | OPTIONAL}};
+                      {"entropy", wanted.entropy, OUT | OPTIONAL},
+                      {"lag", wanted.lag, OUT | OPTIONAL},
+                      {"rows", wanted.rows, OUT | OPTIONAL},
+                      {"columns", wanted.columns, OUT | OPTIONAL},
+                      {"lse", wanted.lse, OUT | OPTIONAL}};
   const call a = CALL(c, "attention", args);
   if (!start(&a, EBB_F32) || !want_rank(&a, 1, 3, "[B, S, D]") || !want_rank(&a, 2, 3, "[B, M, D]") ||
       !want_dtype_of(&a, 0, 1) || !want_dtype_of(&a, 2, 1) || !want_dtype_of(&a, 3, 1))
@@ -103,23 +140,17 @@ void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *st
   int64_t B = q.shape[0], S = q.shape[1], D = q.shape[2], M = k.shape[1];
   if (!WANT(&a, 2, shared(k, B), M, D) || !want_like(&a, 3, k) || !want_like(&a, 0, q) ||
       !want(&a, heads >= 1 && D % heads == 0, "the width of q is not a multiple of the number of heads") ||
-      !want_rank(&a, 4, 4, "[B, N, Tq, Tk]") || !want_rank(&a, 5, 3, "[B, N, Tq]"))
-    return;
-  int64_t Tq = ebb_present(wanted.mass) ? wanted.mass.shape[2] : wanted.entropy.shape[2],
-          Tk = wanted.mass.shape[3];
-  if (!WANT(&a, 4, B, heads, Tq, Tk) || !WANT(&a, 5, B, heads, Tq) ||
-      !want(&a, Tq < 1 || S % Tq == 0,
-            "the queries do not fall into whole frames: S is not a multiple of Tq") ||
-      !want(&a, Tk < 1 || M % Tk == 0, "the keys do not fall into whole frames: M is not a multiple of Tk") ||
+      !want_statistics(&a, wanted, B, heads, S, M) ||
       !want(&a, repeats >= 1, "the last key stands for fewer than one") ||
-      !want(&a, repeats == 1 || (!ebb_present(wanted.mass) && !ebb_present(wanted.entropy)),
+      !want(&a, repeats == 1 || statistics_flops(wanted) == 0,
             "statistics of a map whose last key stands for several") ||
       !want_aligned(&a))
     return;
   size_t mark = ebb_arena_mark(&c->activations);
   void *scratch = NULL;
   size_t bytes = c->backend->attention_scratch ? c->backend->attention_scratch(c, wanted, q, k, heads) : 0;
-  if (take_scratch(&a, bytes, &scratch) && count(&a, 4.0 * (double)B * (double)S * (double)M * (double)D))
+  double each = 4.0 * (double)D + (double)heads * statistics_flops(wanted);
+  if (take_scratch(&a, bytes, &scratch) && count(&a, (double)B * (double)S * (double)M * each))
     c->backend->attention(c, out, wanted, q, k, v, heads, repeats, scratch);
   ebb_arena_release(&c->activations, mark);
 }

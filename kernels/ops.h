@@ -88,8 +88,10 @@ typedef struct ebb_attention_stats {
 /* out = softmax(q k' / sqrt(P)) v per head. q, out [B,S,D], k, v [B,M,D] or [1,M,D], the same for all
  * samples, D = heads*P. stats NULL: none. The output is bitwise the same with and without stats. Half: q, k,
  * v, out together. Aligned.
+ * rows and columns are means of what falls on each row and column, query by query; with half q those numbers
+ * have been rounded to it.
  * The last key and its value stand for `repeats` equal ones (padded text): its weight is that many times
- * e^score. 1: a key like the others; with stats only 1. */
+ * e^score. 1: a key like the others; with stats other than lse only 1. */
 void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *stats, ebb_tensor q,
                    ebb_tensor k, ebb_tensor v, int heads, int64_t repeats);
 

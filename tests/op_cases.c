@@ -239,8 +239,8 @@ RUN(gate_add_norm, ebb_gate_add_norm(c, t[0], t[1], t[2], t[3], t[4], t[5], (flo
 RUN(qk_norm_rope, ebb_qk_norm_rope(c, t[0], t[1], t[2], t[3], k->i[0], (float)k->f[0]))
 RUN(channel_norm, ebb_channel_norm(c, t[0], t[1], t[2], (ebb_activation)k->i[0]))
 RUN(timestep_embedding, ebb_timestep_embedding(c, t[0], t[1]))
-RUN(attention, ebb_attention(c, t[0], &((ebb_attention_stats){t[4], t[5]}), t[1], t[2], t[3], k->i[0],
-                             k->i[1] ? k->i[1] : 1))
+RUN(attention, ebb_attention(c, t[0], &((ebb_attention_stats){t[4], t[5], t[6], t[7], t[8], t[9]}), t[1],
+                             t[2], t[3], k->i[0], k->i[1] ? k->i[1] : 1))
 RUN(attention_weights, ebb_attention_weights(c, t[0], t[1], t[2], k->i[0], k->i[1] ? k->i[1] : 1))
 RUN(projected_values, ebb_projected_values(c, t[0], t[1], t[2], k->i[0]))
 RUN(gate_add, ebb_gate_add(c, t[0], t[1], t[2]))

@@ -6,7 +6,7 @@
 
 #include "kernels/ops.h"
 
-#define OP_TENSORS 6
+#define OP_TENSORS 10
 
 enum { OP_IN = 1, OP_OUT = 2, OP_INOUT = 3, OP_BATCHED = 4 /* the outermost dimension is the batch */ };
 

@@ -21,7 +21,8 @@ void op_assert_same(const op_case *k, const char *what, double *whole[OP_TENSORS
                     double *part[OP_TENSORS]);
 
 /* The promises of the contract about bytes, for one case: a sample alone and in its batch; attention with and
- * without statistics, whose rows of mass add to 1. True when the case has what is asked for. */
+ * without statistics. And that masses add to 1: those of a frame, of lags, of rows and of columns; the last two
+ * within 1e-3 where a device sums bfloat16. True when the case has what is asked for. */
 bool op_check_samples(ebb_context *c, const op_case *k);
 bool op_check_statistics(ebb_context *c, const op_case *k);
 bool op_check_mass(ebb_context *c, const op_case *k, double tolerance);

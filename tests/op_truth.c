@@ -117,8 +117,8 @@ void truth_timestep_embedding(const op_case *k, double *const *t) { /* y, t */
     }
 }
 
-/* The softmax row p [M] of query s of sample b and head n. */
-static void attention_row(const op_case *k, double *const *t, int64_t b, int64_t n, int64_t s, double *p) {
+/* The softmax row p [M] of query s of sample b and head n; returns the logarithm of its sum. */
+static double attention_row(const op_case *k, double *const *t, int64_t b, int64_t n, int64_t s, double *p) {
   int64_t S = N(1, 1), D = N(1, 2), M = N(2, 1), P = D / k->i[0];
   double max = -INFINITY, total = 0;
   for (int64_t m = 0; m < M; m++) {
@@ -131,32 +131,48 @@ static void attention_row(const op_case *k, double *const *t, int64_t b, int64_t
     total += p[m] = (m == M - 1 && k->i[1] > 1 ? k->i[1] : 1) * exp(p[m] - max);
   for (int64_t m = 0; m < M; m++)
     p[m] /= total;
+  return max + log(total);
 }
 
-void truth_attention(const op_case *k,
-                     double *const *t) { /* out, q, k, v, mass, entropy; i: heads, repeats */
+/* Adds the row p [M] of query s to the statistics of group g = b * heads + n. */
+static void attention_statistics(const op_case *k, double *const *t, int64_t g, int64_t s, const double *p) {
+  int64_t S = N(1, 1), M = N(2, 1), L = N(6, 2), T = (L + 1) / 2, H = N(7, 2), W = N(8, 2);
+  for (int64_t m = 0; m < M; m++) {
+    if (HAS(4)) {
+      int64_t Tq = N(4, 2), Tk = N(4, 3);
+      t[4][(g * Tq + s / (S / Tq)) * Tk + m / (M / Tk)] += p[m] / (double)(S / Tq);
+    }
+    if (HAS(5) && p[m] > 0)
+      t[5][g * N(5, 2) + s / (S / N(5, 2))] -= p[m] * log(p[m]) / (double)(S / N(5, 2));
+    if (HAS(6))
+      t[6][g * L + m / (M / T) - s / (S / T) + T - 1] += p[m] / (double)S;
+    if (HAS(7)) {
+      t[7][g * H + llabs(m / W % H - s / W % H)] += p[m] / (double)S;
+      t[8][g * W + llabs(m % W - s % W)] += p[m] / (double)S;
+    }
+  }
+}
+
+void truth_attention(
+    const op_case *k,
+    double *const *t) { /* out, q, k, v, mass, entropy, lag, rows, columns, lse; i: heads, repeats */
   int64_t B = N(1, 0), S = N(1, 1), D = N(1, 2), M = N(2, 1), heads = k->i[0], P = D / heads;
   double *p = malloc((size_t)M * sizeof *p);
-  for (int i = 4; i < 6; i++)
+  for (int i = 4; i < 9; i++)
     for (int64_t j = 0; j < op_tensor_count(&k->t[i]); j++)
       t[i][j] = 0;
   for (int64_t b = 0; b < B; b++)
     for (int64_t n = 0; n < heads; n++)
       for (int64_t s = 0; s < S; s++) {
-        attention_row(k, t, b, n, s, p);
+        double lse = attention_row(k, t, b, n, s, p);
+        if (HAS(9))
+          t[9][(b * heads + n) * S + s] = lse;
+        attention_statistics(k, t, b * heads + n, s, p);
         for (int64_t d = n * P; d < (n + 1) * P; d++) {
           double sum = 0;
           for (int64_t m = 0; m < M; m++)
             sum += p[m] * t[3][(SAMPLE(3, b) * M + m) * D + d];
           t[0][(b * S + s) * D + d] = sum;
-        }
-        for (int64_t m = 0; m < M; m++) {
-          if (HAS(4)) {
-            int64_t Tq = N(4, 2), Tk = N(4, 3);
-            t[4][((b * heads + n) * Tq + s / (S / Tq)) * Tk + m / (M / Tk)] += p[m] / (double)(S / Tq);
-          }
-          if (HAS(5) && p[m] > 0)
-            t[5][(b * heads + n) * N(5, 2) + s / (S / N(5, 2))] -= p[m] * log(p[m]) / (double)(S / N(5, 2));
         }
       }
   free(p);

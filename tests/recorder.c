@@ -7,7 +7,7 @@
 
 typedef struct call {
   void (*run)(ebb_context *c, const struct call *k);
-  ebb_tensor t[6];
+  ebb_tensor t[EBB_OP_TENSORS];
   float a, b;
   int64_t n, repeats;
   int patch[3];
@@ -59,9 +59,10 @@ OP(qk_norm_rope,
 OP(attention,
    (ebb_context * c, ebb_tensor out, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k, ebb_tensor v,
     int heads, int64_t repeats, void *scratch),
-   (c, k->t[0], (ebb_attention_stats){k->t[1], k->t[2]}, k->t[3], k->t[4], k->t[5], (int)k->n, k->repeats,
-    NULL),
-   .t = {out, stats.mass, stats.entropy, q, k, v}, .n = heads + 0 * (scratch != NULL), .repeats = repeats)
+   (c, k->t[0], (ebb_attention_stats){k->t[4], k->t[5], k->t[6], k->t[7], k->t[8], k->t[9]}, k->t[1], k->t[2],
+    k->t[3], (int)k->n, k->repeats, NULL),
+   .t = {out, q, k, v, stats.mass, stats.entropy, stats.lag, stats.rows, stats.columns, stats.lse},
+   .n = heads + 0 * (scratch != NULL), .repeats = repeats)
 OP(attention_weights, (ebb_context * c, ebb_tensor p, ebb_tensor q, ebb_tensor k, int heads, int64_t repeats),
    (c, k->t[0], k->t[1], k->t[2], (int)k->n, k->repeats), .t = {p, q, k}, .n = heads, .repeats = repeats)
 OP(projected_values, (ebb_context * c, ebb_tensor u, ebb_tensor v, ebb_tensor w, int heads),

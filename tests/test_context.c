@@ -179,13 +179,14 @@ static void what_ops_refuse(void **state) {
   expect(&c, "attention: the width of q is not a multiple of the number of heads; given out \"y\" float32 "
              "[2, 6, 8], "
              "q \"x\" float32 [2, 6, 8], k \"x\" float32 [2, 6, 8], v \"x\" float32 [2, 6, 8], mass absent, "
-             "entropy absent");
-  ebb_attention(&c, y, &(ebb_attention_stats){mass, EBB_NO_TENSOR}, x, x, x, 2, 1);
+             "entropy absent, lag absent, rows absent, columns absent, lse absent");
+  ebb_attention(&c, y, &(ebb_attention_stats){.mass = mass}, x, x, x, 2, 1);
   expect(
       &c,
       "attention: the queries do not fall into whole frames: S is not a multiple of Tq; given out \"y\" "
       "float32 [2, 6, 8], q \"x\" float32 [2, 6, 8], k \"x\" float32 [2, 6, 8], v \"x\" float32 [2, 6, 8], "
-      "mass \"mass\" float32 [2, 2, 4, 3], entropy absent");
+      "mass \"mass\" float32 [2, 2, 4, 3], entropy absent, lag absent, rows absent, columns absent, lse "
+      "absent");
   ebb_patchify(&c, y, video, (const int[3]){1, 2, 4});
   expect(&c, "patchify: T, H, W are not multiples of the patch; given y \"y\" float32 [2, 6, 8], x \"video\" "
              "float32 "
@@ -197,6 +198,65 @@ static void what_ops_refuse(void **state) {
   expect(&c, "norm_modulate: x is [8], expected [B, S, D]; given y \"vector\" float32 [8], x \"vector\" "
              "float32 [8], "
              "shift \"vector\" float32 [8], scale \"vector\" float32 [8]");
+  ebb_context_close(&c);
+}
+
+static void refused(ebb_context *c, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k, int64_t repeats,
+                    const char *why) {
+  ebb_error err = {0};
+  ebb_tensor out = EBB_ACTIVATION(c, "out", q.shape[0], q.shape[1], q.shape[2]);
+  double flops = c->counters.flops;
+  ebb_attention(c, out, &stats, q, k, k, 2, repeats);
+  if (ebb_context_ok(c, &err))
+    fail_msg("attention takes what it should refuse: %s", why);
+  if (!strstr(err.text, why))
+    fail_msg("attention refuses: %s; expected %s", err.text, why);
+  assert_true(c->counters.flops == flops);
+}
+
+static void which_statistics_attention_refuses(void **state) {
+  (void)state;
+  ebb_context c;
+  open_cpu(&c);
+  reserve(&c, EBB_ACTIVATIONS, 1 << 20);
+  ebb_tensor q = EBB_ACTIVATION(&c, "q", 2, 24, 8), k = EBB_ACTIVATION(&c, "k", 2, 12, 8);
+  ebb_tensor mass = EBB_ACTIVATION(&c, "mass", 2, 2, 4, 4), entropy = EBB_ACTIVATION(&c, "entropy", 2, 2, 4);
+  ebb_tensor lag = EBB_ACTIVATION(&c, "lag", 2, 2, 7), lags = EBB_ACTIVATION(&c, "lags", 2, 2, 5);
+  ebb_tensor even = EBB_ACTIVATION(&c, "even", 2, 2, 8), nine = EBB_ACTIVATION(&c, "nine", 2, 2, 9);
+  ebb_tensor two = EBB_ACTIVATION(&c, "two", 2, 2, 2), three = EBB_ACTIVATION(&c, "three", 2, 2, 3);
+  ebb_tensor lse = EBB_ACTIVATION(&c, "lse", 2, 2, 24), half = lse;
+  half.dtype = EBB_BF16;
+#define REFUSED(why, q, k, repeats, ...) refused(&c, (ebb_attention_stats){__VA_ARGS__}, q, k, repeats, why)
+  REFUSED("lag is [2, 2, 8], expected [2, 2, 7]", q, q, 1, .lag = even);
+  REFUSED("lag is [2, 2, 4, 4], expected [B, N, 2 T - 1]", q, q, 1, .lag = mass);
+  REFUSED("S is not a multiple of Tq", q, q, 1, .lag = nine);
+  REFUSED("lags between frames of queries and of keys that are not the same", q, k, 1, .lag = lag);
+  REFUSED("lags between frames", q, q, 1, .mass = mass, .lag = lags);
+  REFUSED("lags between frames", q, q, 1, .entropy = entropy, .lag = lags);
+  REFUSED("lags between frames", q, q, 1, .mass = EBB_ACTIVATION(&c, "cross", 2, 2, 4, 3), .lag = lag);
+  REFUSED("one of rows and columns is absent", q, q, 1, .rows = two);
+  REFUSED("one of rows and columns is absent", q, q, 1, .columns = two);
+  REFUSED("rows is [2, 2, 4, 4], expected [B, N, H]", q, q, 1, .rows = mass, .columns = two);
+  REFUSED("columns is [2, 2], expected [B, N, W]", q, q, 1, .rows = two,
+          .columns = EBB_ACTIVATION(&c, "vector", 2, 2));
+  REFUSED("columns is [2, 1, 2], expected [2, 2, 2]", q, q, 1, .rows = two,
+          .columns = EBB_ACTIVATION(&c, "one head", 2, 1, 2));
+  REFUSED("S or M is not a multiple of H W", q, q, 1, .rows = lags, .columns = two);
+  REFUSED("S or M is not a multiple of H W", q, k, 1, .rows = entropy, .columns = two);
+  REFUSED("lse is [2, 2, 7], expected [2, 2, 24]", q, q, 1, .lse = lag);
+  REFUSED("lse is bfloat16, expected float32", q, q, 1, .lse = half);
+  REFUSED("rows overlaps columns", q, q, 1, .rows = two, .columns = ebb_named(two, "view"));
+  REFUSED("statistics of a map whose last key stands for several", q, k, 2, .entropy = entropy);
+  REFUSED("statistics of a map whose last key stands for several", q, q, 2, .lag = lag);
+  REFUSED("statistics of a map whose last key stands for several", q, k, 2, .rows = two, .columns = three);
+#undef REFUSED
+  c.counters.flops = 0; /* a number of p into one frame, twice into p ln p, into one row and one column */
+  ebb_tensor out = EBB_ACTIVATION(&c, "out", 2, 24, 8);
+  ebb_attention(&c, out, &(ebb_attention_stats){mass, entropy, lag, two, three, lse}, q, q, q, 2, 1);
+  assert_true(c.counters.flops == 4 * 2 * 24 * 24 * 8 + 5 * 2 * 2 * 24 * 24);
+  ebb_attention(&c, out, &(ebb_attention_stats){.lse = lse}, q, q, q, 2, 2);
+  assert_true(c.counters.flops == 2 * 4 * 2 * 24 * 24 * 8 + 5 * 2 * 2 * 24 * 24);
+  assert_true(ebb_context_ok(&c, NULL));
   ebb_context_close(&c);
 }
 
@@ -258,6 +318,7 @@ int main(void) {
       cmocka_unit_test(a_full_arena_is_an_error),
       cmocka_unit_test(the_first_error_wins_and_later_ops_do_nothing),
       cmocka_unit_test(what_ops_refuse),
+      cmocka_unit_test(which_statistics_attention_refuses),
       cmocka_unit_test(an_observer_sees_every_op),
       cmocka_unit_test(threads_come_from_the_environment),
   };

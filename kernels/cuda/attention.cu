@@ -227,11 +227,12 @@ move_maxima(float (&o)[2][W / 8][4], float (&max)[2][2], float (&sum)[2][2], flo
     }
 }
 
-/* The output's rows into shared memory, as bfloat16; inverse sums and entropies into finals [2, ROWS]. */
+/* The output's rows into shared memory, as bfloat16; inverse sums and entropies into finals [2, ROWS]; the
+ * first `left` logarithms of sums into lse, unless that is NULL. */
 template <typename C, bool STATS>
-static __device__ __forceinline__ void put_rows(char *shared, float *finals, const float (&o)[2][C::W / 8][4],
-                                                const float (&sum)[2][2], const float (&entropy)[2][2],
-                                                int lane, int warp) {
+static __device__ __forceinline__ void
+put_rows(char *shared, float *finals, const float (&o)[2][C::W / 8][4], const float (&max)[2][2],
+         const float (&sum)[2][2], const float (&entropy)[2][2], float *lse, int left, int lane, int warp) {
   constexpr int W = C::W, MT = 2;
 #pragma unroll
   for (int i = 0; i < MT; i++)
@@ -239,6 +240,8 @@ static __device__ __forceinline__ void put_rows(char *shared, float *finals, con
     for (int r = 0; r < 2; r++) {
       int row = warp * MT * 16 + i * 16 + r * 8 + lane / 4;
       float total = quad_sum(sum[i][r]), inverse = 1.0f / total;
+      if (lse && lane % 4 == 0 && row < left)
+        lse[row] = 0.693147181f * (max[i][r] + log2f(total));
       if (STATS) {
         float mean = quad_sum(entropy[i][r]) / total;
         if (lane % 4 == 0) {
@@ -271,8 +274,9 @@ __global__ __launch_bounds__(C::THREADS, C::BLOCKS) void flash(const attention_p
     uint32_t to = stages + t % C::STAGES * C::STAGE_BYTES;
     int2 block = block_anew();
     int64_t at_key = (p.sample + block.y) * p.key_sample + block.x * p.P;
+    int64_t at_value = (p.sample + block.y) * p.value_sample + block.x * p.value_head;
     copy_tile<W, C::TILE, C::THREADS>(to, k, at_key, t * C::TILE, p.M, p.D, p.P);
-    copy_tile<W, C::TILE, C::THREADS>(to + C::TILE_BYTES, v, at_key, t * C::TILE, p.M, p.D, p.P);
+    copy_tile<W, C::TILE, C::THREADS>(to + C::TILE_BYTES, v, at_value, t * C::TILE, p.M, p.value_row, p.P);
   };
   copy_tile<W, C::ROWS, C::THREADS>(queries, q, (int64_t)sample * p.S * p.D + blockIdx.y * p.P, first, p.S,
                                     p.D, p.P);
@@ -374,7 +378,8 @@ __global__ __launch_bounds__(C::THREADS, C::BLOCKS) void flash(const attention_p
   __syncthreads(); /* the stages are free: the output passes through them, to be written in whole lines */
   const int thread = thread_anew(), lane = thread % 32, warp = thread / 32;
   float *finals = (float *)(shared + C::ROWS * W * 2); /* inverse, entropy [ROWS] */
-  put_rows<C, STATS>(shared, finals, o, sum, entropy, lane, warp);
+  float *lse = p.lse ? p.lse + ((int64_t)sample * p.heads + blockIdx.y) * p.S + first : NULL;
+  put_rows<C, STATS>(shared, finals, o, max, sum, entropy, lse, p.S - first, lane, warp);
   __syncwarp();
   bf16 *to = out + ((int64_t)sample * p.S + first) * p.D + blockIdx.y * p.P;
   for (int i = lane; out && i < MT * 16 * (W / 8); i += 32) {
@@ -387,25 +392,6 @@ __global__ __launch_bounds__(C::THREADS, C::BLOCKS) void flash(const attention_p
     attention_part<C::ROWS>(p, (int64_t)sample * p.heads + blockIdx.y, (int)blockIdx.x, rows, finals,
                             finals + C::ROWS);
   }
-}
-
-/* ---- statistics from parts --------------------------------------------------------------------------- */
-
-/* One number of mass [B*N, Tq, Tk] or entropy [B*N, Tq] per thread: the parts of the tiles that its query
- * frame touches, in their order. */
-__global__ void add_parts(const attention_problem p, int tile, float *mass, float *entropy, int64_t count) {
-  int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-  int width = p.Tk + 1, key = (int)(i % width), frame = (int)(i / width % p.Tq);
-  int64_t group = i / width / p.Tq, first = (int64_t)frame * p.queries;
-  if (i >= count)
-    return;
-  float sum = 0.0f;
-  for (int64_t t = first / tile; t <= (first + p.queries - 1) / tile; t++)
-    sum += p.parts[((group * p.tiles + t) * p.span + frame - t * tile / p.queries) * width + key];
-  if (key < p.Tk)
-    mass[(group * p.Tq + frame) * p.Tk + key] = sum / (float)p.queries;
-  else if (entropy)
-    entropy[group * p.Tq + frame] = sum / (float)p.queries;
 }
 
 /* ---- launchers --------------------------------------------------------------------------------------- */
@@ -422,42 +408,57 @@ static bool on_tensor_cores(ebb_dtype dtype, int P) {
   return dtype == EBB_BF16 && P % 8 == 0 && P <= 128;
 }
 
-/* The shapes of a call, how many samples go in one launch, and the bytes of parts and rows. */
-static attention_problem problem_of(ebb_context *c, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
-                                    int heads, int *samples, size_t *parts, size_t *rows) {
+/* Queries of a tile: of the kernel that attention_launch will take. */
+static int tile_of(ebb_dtype dtype, int P) {
+  return on_tensor_cores(dtype, P) ? FLASH_TILE : ATTENTION_GENERAL_TILE;
+}
+
+/* A call: its shapes, how many samples go in one launch, and the bytes of parts and rows. */
+typedef struct attention_plan {
+  attention_problem p;
+  int samples;
+  size_t parts, rows;
+} attention_plan;
+
+static attention_plan plan_of(ebb_context *c, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
+                              int heads) {
   const size_t limit = (size_t)cuda_of(c)->limits.map_bytes, most = limit > 0 ? limit : ROWS_LIMIT;
-  attention_problem p = {};
+  attention_plan plan = {};
+  attention_problem &p = plan.p;
   int64_t B = q.shape[0];
+  plan.samples = (int)B;
   p.S = (int)q.shape[1], p.M = (int)k.shape[1], p.D = (int)q.shape[2], p.heads = heads, p.P = p.D / heads;
-  p.key_sample = k.shape[0] == 1 ? 0 : (int64_t)p.M * p.D;
+  p.key_sample = p.value_sample = k.shape[0] == 1 ? 0 : (int64_t)p.M * p.D;
+  p.value_row = p.D, p.value_head = p.P;
   p.scale = 1.44269504f / sqrtf((float)p.P);
-  bool tensor_cores = on_tensor_cores(q.dtype, p.P);
-  int tile = tensor_cores ? FLASH_TILE : ATTENTION_GENERAL_TILE;
-  p.tiles = (int)cuda_ceil(p.S, tile);
-  *samples = (int)B, *parts = *rows = 0;
-  p.Tq = (int)(ebb_present(stats.mass) ? stats.mass.shape[2] : stats.entropy.shape[2]);
-  p.Tk = (int)stats.mass.shape[3];
+  p.tile = tile_of(q.dtype, p.P);
+  p.tiles = (int)cuda_ceil(p.S, p.tile);
+  if (ebb_present(stats.mass))
+    p.Tq = (int)stats.mass.shape[2], p.Tk = (int)stats.mass.shape[3];
+  else if (ebb_present(stats.lag))
+    p.Tq = p.Tk = (int)(stats.lag.shape[2] + 1) / 2;
+  else
+    p.Tq = (int)stats.entropy.shape[2];
   if (p.Tq == 0)
-    return p;
+    return plan;
   p.queries = p.S / p.Tq, p.keys = p.Tk > 0 ? p.M / p.Tk : 0;
-  p.span = (tile - 1) / p.queries + 2;
-  *parts = cuda_round_up((size_t)(B * heads * p.tiles * p.span * (p.Tk + 1)) * sizeof(float));
-  if (p.Tk > 0 && !(tensor_cores && p.Tk <= ROWS_SHARED)) {
+  p.span = (p.tile - 1) / p.queries + 2;
+  plan.parts = cuda_round_up((size_t)(B * heads * p.tiles * p.span * (p.Tk + 1)) * sizeof(float));
+  if (p.Tk > 0 && !(on_tensor_cores(q.dtype, p.P) && p.Tk <= ROWS_SHARED)) {
     size_t one =
-        (size_t)heads * (size_t)p.tiles * (size_t)p.Tk * (size_t)ATTENTION_PITCH(tile) * sizeof(float);
-    *samples = one < most ? (int)(most / one) : 1;
-    *samples = *samples < B ? *samples : (int)B;
-    *rows = one * (size_t)*samples;
+        (size_t)heads * (size_t)p.tiles * (size_t)p.Tk * (size_t)ATTENTION_PITCH(p.tile) * sizeof(float);
+    plan.samples = one < most ? (int)(most / one) : 1;
+    plan.samples = plan.samples < B ? plan.samples : (int)B;
+    plan.rows = one * (size_t)plan.samples;
   }
-  return p;
+  return plan;
 }
 
 size_t cuda_attention_scratch(ebb_context *c, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
                               int heads) {
-  int samples;
-  size_t parts, rows;
-  problem_of(c, stats, q, k, heads, &samples, &parts, &rows);
-  return parts + rows;
+  attention_plan plan = plan_of(c, stats, q, k, heads);
+  size_t frames = plan.parts + plan.rows, spatial = attention_spatial_scratch(c, &plan.p, stats, q);
+  return frames > spatial ? frames : spatial;
 }
 
 /* Whether two blocks of cut_128 find room in a multiprocessor's shared memory, with statistics too. */
@@ -489,37 +490,39 @@ static void launch_flash(ebb_context *c, const attention_problem *p, bf16 *out, 
   (p->Tq > 0 ? launch_flash<C, true> : launch_flash<C, false>)(c, p, out, q, k, v, samples);
 }
 
-void cuda_attention(ebb_context *c, ebb_tensor out, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
-                    ebb_tensor v, int heads, int64_t repeats, void *scratch) {
-  int samples, B = (int)q.shape[0];
-  size_t parts, rows;
-  attention_problem p = problem_of(c, stats, q, k, heads, &samples, &parts, &rows);
-  bool tensor_cores = on_tensor_cores(q.dtype, p.P);
-  p.extra = repeats > 1 ? log2f((float)repeats) / p.scale : 0.0f;
-  p.parts = (float *)scratch;
-  p.rows = rows ? (float *)((char *)scratch + parts) : NULL;
-  /* With few keys the output has its own kernel, and statistics alone are left for the other one. */
-  if (tensor_cores &&
-      attention_short(c, &p, cuda_at<bf16>(out), cuda_at<bf16>(q), cuda_at<bf16>(k), cuda_at<bf16>(v), B)) {
-    if (p.Tq == 0)
-      return;
-    out.data = NULL;
+void attention_launch(ebb_context *c, const attention_problem *p, ebb_dtype dtype, void *out, const void *q,
+                      const void *k, const void *v, int samples) {
+  if (!on_tensor_cores(dtype, p->P)) {
+    attention_general(c, p, dtype, out, q, k, v, samples);
+    return;
   }
-  auto attend = p.P <= 64        ? launch_flash<cut_64>
+  /* With few keys output and lse have their own kernel, and statistics are left for the other one. */
+  attention_problem left = *p;
+  if (attention_short(c, p, (bf16 *)out, (const bf16 *)q, (const bf16 *)k, (const bf16 *)v, samples)) {
+    if (p->Tq == 0)
+      return;
+    out = NULL, left.lse = NULL;
+  }
+  auto attend = p->P <= 64       ? launch_flash<cut_64>
                 : much_shared(c) ? launch_flash<cut_128>
                                  : launch_flash<cut_128_small>;
-  for (p.sample = 0; p.sample < B; p.sample += samples) {
-    int count = samples < B - p.sample ? samples : B - p.sample;
-    if (tensor_cores)
-      attend(c, &p, cuda_at<bf16>(out), cuda_at<bf16>(q), cuda_at<bf16>(k), cuda_at<bf16>(v), count);
-    else
-      attention_general(c, &p, q.dtype, out.data, q.data, k.data, v.data, count);
+  attend(c, &left, (bf16 *)out, (const bf16 *)q, (const bf16 *)k, (const bf16 *)v, samples);
+}
+
+void cuda_attention(ebb_context *c, ebb_tensor out, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
+                    ebb_tensor v, int heads, int64_t repeats, void *scratch) {
+  attention_plan plan = plan_of(c, stats, q, k, heads);
+  attention_problem &p = plan.p;
+  p.extra = repeats > 1 ? log2f((float)repeats) / p.scale : 0.0f;
+  p.lse = cuda_f32(stats.lse);
+  p.parts = (float *)scratch;
+  p.rows = plan.rows ? (float *)((char *)scratch + plan.parts) : NULL;
+  CUDA_FOR_PIECES((int)q.shape[0], plan.samples, first, count) {
+    p.sample = (int)first;
+    attention_launch(c, &p, q.dtype, out.data, q.data, k.data, v.data, (int)count);
   }
-  if (p.Tq == 0)
-    return;
-  int64_t count = (int64_t)B * heads * p.Tq * (p.Tk + 1);
-  add_parts<<<(unsigned)cuda_ceil(count, 256), 256, 0, cuda_stream(c)>>>(
-      p, tensor_cores ? FLASH_TILE : ATTENTION_GENERAL_TILE, cuda_f32(stats.mass), cuda_f32(stats.entropy),
-      count);
-  cuda_launched(c, "attention");
+  if (p.Tq > 0)
+    attention_finish(c, &p, stats, q.shape[0]);
+  if (ebb_present(stats.rows)) /* in the same memory: the parts have been read */
+    attention_spatial(c, &p, stats, q, k, scratch);
 }

@@ -1,5 +1,6 @@
-/* What attention.cu (tensor cores), attention_short.cu (the same for few keys) and attention_general.cu (any
- * width, float32) share: the shapes of a call, and how the rows of a query tile become statistics. */
+/* What attention.cu (tensor cores), attention_short.cu (the same for few keys), attention_general.cu (any
+ * width, float32) and attention_stats.cu (what is left to do for statistics) share: the shapes of a call, and
+ * how the rows of a query tile become statistics. */
 #ifndef EBB_KERNELS_CUDA_ATTENTION_CUH
 #define EBB_KERNELS_CUDA_ATTENTION_CUH
 
@@ -11,18 +12,18 @@
  * exponentials up to the frame's end: `rows`, in shared memory where that fits, otherwise here. */
 typedef struct attention_problem {
   int S, M, D, P, heads;
-  int sample;         /* the first of this launch */
-  int64_t key_sample; /* numbers from one sample's keys to the next: M * D, or 0 when all share them */
-  int64_t value_sample;
-  int value_row, value_head;
-  float *lse;
-  float scale;        /* log2(e) / sqrt(P) */
-  float extra;        /* what the last key's dot product gains so that it counts `repeats` times */
-  int Tq, Tk;         /* 0: that statistic is not wanted */
-  int queries, keys;  /* tokens of a query frame and of a key frame */
-  int tiles, span;
-  float *parts; /* [B*N, tiles, span, Tk + 1] */
-  float *rows;  /* [samples of a launch * N, tiles, Tk, pitch]; NULL: in shared memory */
+  int sample;                /* the first of this launch */
+  int64_t key_sample;        /* numbers from one sample's keys to the next: M * D, or 0 when all share them */
+  int64_t value_sample;      /* and to the next sample's values, the next key's, the next head's: */
+  int value_row, value_head; /* key_sample, D, P, unless samples and heads share them */
+  float scale;               /* log2(e) / sqrt(P) */
+  float extra;               /* what the last key's dot product gains so that it counts `repeats` times */
+  int Tq, Tk;                /* 0: that statistic is not wanted */
+  int queries, keys;         /* tokens of a query frame and of a key frame */
+  int tile, tiles, span;     /* queries of a tile; how many tiles */
+  float *parts;              /* [B*N, tiles, span, Tk + 1] */
+  float *rows;               /* [samples of a launch * N, tiles, Tk, pitch]; NULL: in shared memory */
+  float *lse;                /* [B*N, S], in nats; NULL: not wanted */
 } attention_problem;
 
 /* Floats from one frame of `rows` to the next: the sums of many frames are read side by side, each from its
@@ -48,7 +49,19 @@ static __device__ void attention_part(const attention_problem &p, int64_t group,
   }
 }
 
-/* attention_short.cu: the output alone, no statistics. False: not its kind of problem. */
+/* attention.cu: samples p->sample on, by the kernel that takes shapes and dtype. */
+void attention_launch(ebb_context *c, const attention_problem *p, ebb_dtype dtype, void *out, const void *q,
+                      const void *k, const void *v, int samples);
+
+/* attention_stats.cu. Means of the parts, when all B samples are through: mass, entropy, lag. */
+void attention_finish(ebb_context *c, const attention_problem *p, ebb_attention_stats stats, int64_t B);
+/* Rows and columns, and the bytes of scratch that they want; p as for output and parts. */
+size_t attention_spatial_scratch(ebb_context *c, const attention_problem *p, ebb_attention_stats stats,
+                                 ebb_tensor q);
+void attention_spatial(ebb_context *c, const attention_problem *p, ebb_attention_stats stats, ebb_tensor q,
+                       ebb_tensor k, void *scratch);
+
+/* attention_short.cu: output and lse alone. False: not its kind of problem. */
 bool attention_short(ebb_context *c, const attention_problem *p, bf16 *out, const bf16 *q, const bf16 *k,
                      const bf16 *v, int samples);
 

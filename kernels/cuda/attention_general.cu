@@ -47,7 +47,7 @@ static __device__ __forceinline__ void load_values(float *slices, const attentio
                                                    int first, int columns) {
   for (int i = (int)threadIdx.x; i < SLICE * COLUMNS; i += 256) {
     int row = first + i / COLUMNS, column = i % COLUMNS;
-    slices[i] = row < p.M && column < columns ? to_float(v[(int64_t)row * p.D + column]) : 0.0f;
+    slices[i] = row < p.M && column < columns ? to_float(v[(int64_t)row * p.value_row + column]) : 0.0f;
   }
 }
 
@@ -97,7 +97,7 @@ __global__ __launch_bounds__(256, STATS ? 1 : 2) void attend(const attention_pro
   const bool counting = STATS && cut == 0; /* of the cuts of a head, which all find the same, the first */
   q += (int64_t)sample * p.S * p.D + head * p.P;
   k += sample * p.key_sample + head * p.P;
-  v += sample * p.key_sample + head * p.P + cut;
+  v += sample * p.value_sample + head * p.value_head + cut;
   out += (int64_t)sample * p.S * p.D + head * p.P + cut;
 
   float o[4][QUADS][4] = {}, top[4], sum[4] = {}, entropy[4] = {};
@@ -185,6 +185,9 @@ __global__ __launch_bounds__(256, STATS ? 1 : 2) void attend(const attention_pro
   for (int i = 0; i < 4; i++) {
     int row = ty + 16 * i;
     float total = warp_sum<16>(sum[i]), inverse = 1.0f / total;
+    if (p.lse && cut == 0 && tx == 0 && first + row < p.S)
+      p.lse[((int64_t)sample * p.heads + head) * p.S + first + row] =
+          0.693147181f * (top[i] * p.scale + log2f(total));
     if (STATS) {
       float mean = warp_sum<16>(entropy[i]) / total;
       if (tx == 0) {

@@ -32,16 +32,17 @@ static __device__ __forceinline__ void take_values(uint32_t (&values)[SLICES][GR
         for (int h = 0; h < 2; h++) {
           int key = x * 16 + h * 8 + 2 * t;
           const unsigned short *from =
-              (const unsigned short *)v + (int64_t)key * p.D + c * 32 + 8 * (g / 2) + 2 * j + g % 2;
-          uint32_t low = key < p.M ? from[0] : 0, high = key + 1 < p.M ? from[p.D] : 0;
+              (const unsigned short *)v + (int64_t)key * p.value_row + c * 32 + 8 * (g / 2) + 2 * j + g % 2;
+          uint32_t low = key < p.M ? from[0] : 0, high = key + 1 < p.M ? from[p.value_row] : 0;
           values[x][c][j][h] = low | high << 16;
         }
 }
 
-/* Scores become their exponentials; the inverse of the sum of rows g and g + 8. */
+/* Scores become their exponentials; the inverse of the sum of rows g and g + 8, and its logarithm into lse,
+ * of which these rows are `left` from row g's on. */
 template <int NT>
 static __device__ __forceinline__ void exponentiate(float (&s)[NT][4], float (&inverse)[2],
-                                                    const attention_problem &p, int t) {
+                                                    const attention_problem &p, float *lse, int left, int t) {
 #pragma unroll
   for (int r = 0; r < 2; r++) {
     float best = LOWEST, sum = 0.0f;
@@ -61,7 +62,10 @@ static __device__ __forceinline__ void exponentiate(float (&s)[NT][4], float (&i
         s[j][e] = exp2_fast(__fmaf_rn(s[j][e], p.scale, -best));
         sum += s[j][e];
       }
-    inverse[r] = 1.0f / quad_sum(sum);
+    sum = quad_sum(sum);
+    inverse[r] = 1.0f / sum;
+    if (lse && t == 0 && r * 8 < left)
+      lse[r * 8] = 0.693147181f * (best + log2f(sum));
   }
 }
 
@@ -73,11 +77,13 @@ template <int W, int KEYS, int ROWS>
 __global__ __launch_bounds__(128) void few_keys(const attention_problem p, bf16 *out, const bf16 *q,
                                                 const bf16 *k, const bf16 *v) {
   constexpr int GROUPS = W / 32, NT = KEYS / 8;
-  const int lane = (int)threadIdx.x % 32, g = lane / 4, t = lane % 4, sample = (int)blockIdx.z;
+  const int lane = (int)threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const int sample = p.sample + (int)blockIdx.z;
   k += sample * p.key_sample + blockIdx.y * W;
-  v += sample * p.key_sample + blockIdx.y * W;
+  v += sample * p.value_sample + blockIdx.y * p.value_head;
   q += (int64_t)sample * p.S * p.D + blockIdx.y * W + 8 * t;
   out += (int64_t)sample * p.S * p.D + blockIdx.y * W + 8 * t;
+  float *lse = p.lse + ((int64_t)sample * p.heads + blockIdx.y) * p.S + g;
 
   uint4 keys[NT][GROUPS];
   take_keys(keys, p, k, g, t);
@@ -111,7 +117,7 @@ __global__ __launch_bounds__(128) void few_keys(const attention_problem p, bf16 
     }
     read(first + 64); /* while this one is worked on */
     float inverse[2];
-    exponentiate(s, inverse, p, t);
+    exponentiate(s, inverse, p, p.lse ? lse + first : NULL, end - first - g, t);
     uint32_t weights[KEYS / 16][4];
 #pragma unroll
     for (int x = 0; x < KEYS / 16; x++)
