@@ -35,6 +35,9 @@ template <int P_, int WGS_, int STAGES_, int UP_, int DOWN_, int POLYNOMIALS_, i
   }
 };
 
+/* What a kernel keeps for mass: nothing; frames that are whole tiles of keys; any frames. */
+enum { NO_STATISTICS, WHOLE_TILES, ANY_FRAMES };
+
 struct maps {
   CUtensorMap q, k, v, out; /* [B, chunks of 64 columns, rows, 64] */
 };
@@ -125,17 +128,17 @@ static __device__ __forceinline__ void mask_past(float (&s)[64], const attention
 }
 
 /* 2^x on the FMA units, for x <= 16: 2^n 2^f with n whole and |f| <= 1/2, the second by a polynomial whose relative
- * error is 7e-6. */
+ * error is 1e-4, a fortieth of what rounding to bfloat16 does. */
 static __device__ __forceinline__ float exp2_polynomial(float x) {
   const float magic = 12582912.0f; /* 1.5 2^23: adding it rounds to a whole number, in the low bits */
   x = fmaxf(x, -126.0f);
   float n = x + magic, f = x - (n - magic);
-  float y = fmaf(f, fmaf(f, fmaf(f, fmaf(f, 0.0096181291f, 0.0555041087f), 0.2402265070f), 0.6931471806f), 1.0f);
+  float y = fmaf(f, fmaf(f, fmaf(f, 0.0551716685f, 0.242611140f), 0.693260968f), 0.999928057f);
   return __int_as_float(__float_as_int(y) + (__float_as_int(n) << 23));
 }
 
 /* s <- 2^(s scale - max), columns FIRST to FIRST + 64; their sums of each row. */
-template <typename C, bool STATS, int FIRST>
+template <typename C, int STATS, int FIRST>
 static __device__ __forceinline__ void exponentiate(float (&s)[64], float (&sum)[2], rows &row, float scale) {
 #pragma unroll
   for (int i = FIRST / 2; i < FIRST / 2 + 32; i++) {
@@ -150,7 +153,7 @@ static __device__ __forceinline__ void exponentiate(float (&s)[64], float (&sum)
 }
 
 /* Moves the maxima, and what was summed under the old ones; returns by what factor. */
-template <bool STATS>
+template <int STATS>
 static __device__ __forceinline__ void move_maxima(rows &row, float (&shrink)[2], const float (&best)[2],
                                                    float scale) {
 #pragma unroll
@@ -168,47 +171,62 @@ static __device__ __forceinline__ void move_maxima(rows &row, float (&shrink)[2]
 
 /* ---- frames of keys ---------------------------------------------------------------------------------- */
 
+/* A mass of each row on its way into shared memory, as a logarithm of 2, so that no later move of a maximum touches it.
+ * Three steps, each with the last one's delay behind it, between two moves of the maxima. */
+struct publication {
+  float mass[2], other[2];
+  uint32_t to;
+  __device__ __forceinline__ void start(const float (&x)[2], uint32_t where) {
+    to = where;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      mass[r] = x[r];
+      other[r] = __shfl_xor_sync(FULL, x[r], 1);
+    }
+  }
+  __device__ __forceinline__ void go_on(void) {
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      mass[r] += other[r];
+      other[r] = __shfl_xor_sync(FULL, mass[r], 2);
+    }
+  }
+  __device__ __forceinline__ void finish(const rows &row) {
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      float whole = log2_fast(mass[r] + other[r]) + row.max[r];
+      if (threadIdx.x % 4 == 0)
+        asm volatile("st.shared.f32 [%0], %1;\n" ::"r"(to + r * 32), "f"(whole) : "memory");
+    }
+  }
+};
+static __device__ __forceinline__ void publish(const float (&mass)[2], const rows &row, uint32_t where) {
+  publication now;
+  now.start(mass, where), now.go_on(), now.finish(row);
+}
+
 /* Where the keys are among their frames: the one at hand, and the key after its last; where this thread's row has its mass
- * of that frame, and of the one that `ended` within the tile before. */
+ * of that frame, and of the one that `ended` in the middle of the tile before (`spare` when none did). */
 struct frames {
   int number, end;
-  uint32_t to, ended_to;
+  uint32_t to, ended_to, spare;
   float ended[2];
 };
 
-/* log2 of a mass of each row, so that no later move of a maximum touches it. */
-static __device__ __forceinline__ void publish(uint32_t to, const float (&mass)[2], const rows &row) {
-#pragma unroll
-  for (int r = 0; r < 2; r++) {
-    float whole = log2_fast(quad_sum(mass[r])) + row.max[r];
-    if (threadIdx.x % 4 == 0)
-      asm volatile("st.shared.f32 [%0], %1;\n" ::"r"(to + r * 32), "f"(whole) : "memory");
-  }
+static __device__ __forceinline__ frames first_frame(const attention_problem &p, uint32_t own_masses) {
+  const uint32_t spare = own_masses + p.Tk * PITCH * 4;
+  return {0, p.Tk > 0 ? p.keys : 0x7fffffff, own_masses, spare, spare};
 }
-
 static __device__ __forceinline__ void next_frame(frames &f, const attention_problem &p) {
   f.to += PITCH * 4;
   f.end = ++f.number < p.Tk ? f.end + p.keys : 0x7fffffff;
 }
 
-/* Before the exponentials of a tile, among which the waiting of this hides: the mass of the frame at hand so far, which the
- * last such call makes complete, and that of a frame that ended inside the tile before. */
-static __device__ __forceinline__ void publish_frames(frames &f, rows &row, const attention_problem &p, int key) {
-  publish(f.to, row.mass, row);
-  if (f.ended_to != 0) {
-    publish(f.ended_to, f.ended, row);
-    f.ended_to = 0;
-  }
-  if (f.end == key) {
-    row.mass[0] = row.mass[1] = 0.0f;
-    next_frame(f, p);
-  }
-}
-
 /* The sums `low` and `high` of the tile's two halves go to the frames they belong to. */
+template <int STATS>
 static __device__ __forceinline__ void add_tile(frames &f, rows &row, const float (&s)[64], const float (&low)[2],
                                                 const float (&high)[2], const attention_problem &p, int key) {
-  if (f.end >= key + KEYS) {
+  if (STATS == WHOLE_TILES || f.end >= key + KEYS) {
     row.mass[0] += low[0] + high[0];
     row.mass[1] += low[1] + high[1];
   } else if (f.end == key + KEYS / 2 && p.keys >= KEYS / 2) {
@@ -227,7 +245,7 @@ static __device__ __forceinline__ void add_tile(frames &f, rows &row, const floa
       }
       if (end == KEYS)
         break;
-      publish(f.to, row.mass, row);
+      publish(row.mass, row, f.to);
       row.mass[0] = row.mass[1] = 0.0f;
       next_frame(f, p);
     }
@@ -254,17 +272,20 @@ static __device__ __forceinline__ void ask_values(float (&o)[N], const uint32_t 
 }
 
 /* Moves the maxima where a score is far above them. True: one of this warp's moved, and the output is to be shrunk. */
-template <bool STATS>
+template <int STATS>
 static __device__ __forceinline__ bool find_maxima(float (&s)[64], rows &row, float (&shrink)[2],
                                                    const attention_problem &p) {
-  float best[2] = {s[0], s[2]};
+  float high[4][2], best[2]; /* four chains a row: one would wait for each comparison */
 #pragma unroll
-  for (int i = 0; i < 64; i += 4) {
-    best[0] = fmaxf(best[0], fmaxf(s[i], s[i + 1]));
-    best[1] = fmaxf(best[1], fmaxf(s[i + 2], s[i + 3]));
+  for (int i = 0; i < 64; i++) {
+    const int chain = i / 4 % 4, r = i / 2 % 2;
+    high[chain][r] = i < 16 && i % 2 == 0 ? s[i] : fmaxf(high[chain][r], s[i]);
   }
+#pragma unroll
+  for (int r = 0; r < 2; r++)
+    best[r] = fmaxf(fmaxf(high[0][r], high[1][r]), fmaxf(high[2][r], high[3][r]));
   bool moved = __any_sync(FULL, best[0] * p.scale > row.max[0] + SLACK || best[1] * p.scale > row.max[1] + SLACK);
-  if (moved)
+  if (__builtin_expect(moved, 0))
     move_maxima<STATS>(row, shrink, best, p.scale);
   return moved;
 }
@@ -322,7 +343,7 @@ static __device__ __forceinline__ void put_part(const attention_problem &p, int6
 }
 
 /* What ends a row: [ROWS] log2 of its sum of e^score, then [ROWS] its entropy. */
-template <bool STATS>
+template <int STATS>
 static __device__ __forceinline__ void end_rows(const rows &row, float (&inverse)[2], float *ends, int own_row, float *lse,
                                                 int left) {
 #pragma unroll
@@ -342,7 +363,7 @@ static __device__ __forceinline__ void end_rows(const rows &row, float (&inverse
   }
 }
 
-template <typename C, bool STATS>
+template <typename C, int STATS>
 static __device__ __forceinline__ void compute_tiles(const attention_problem &p, const maps &m, char *memory,
                                                      uint32_t shared, const bars<C> bar, int work, int tiles) {
   constexpr int TURN = 1, STAGES = C::STAGES; /* TURN: the first of the barriers that turns are passed by */
@@ -382,22 +403,36 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
   int w = blockIdx.x, t = 0;
   const uint32_t own_masses = shared_address(masses + own_row);
   rows row = {{LOWEST, LOWEST}};
-  frames f = {0, p.Tk > 0 ? p.keys : 0x7fffffff, own_masses, 0};
+  frames f = first_frame(p, own_masses);
 #pragma unroll 1
   for (;; at++) {
     /* Scores of tile t of keys are in s and become probabilities, while values of the tile before are being added to o. */
     const int key = t * KEYS;
     float low[2], high[2];
-    if (key + KEYS >= p.M)
+    if (__builtin_expect(key + KEYS >= p.M, 0))
       mask_past(s, p, key);
-    if (STATS)
-      publish_frames(f, row, p, key);
     const bool moved = find_maxima<STATS>(s, row, shrink, p);
+    if (STATS == ANY_FRAMES && moved) {
+      f.ended[0] *= shrink[0];
+      f.ended[1] *= shrink[1];
+    }
+    publication mass, ended;
+    if (STATS) { /* the mass so far of the frame at hand: the last time that it is written it is complete */
+      mass.start(row.mass, f.to);
+      if (STATS == ANY_FRAMES) {
+        ended.start(f.ended, f.ended_to);
+        f.ended_to = f.spare;
+      }
+      if (f.end == key) {
+        row.mass[0] = row.mass[1] = 0.0f;
+        next_frame(f, p);
+      }
+    }
     auto shrink_output = [&] {
       products_wait<0>(o);
       if (t > 0) {
         release(bar.values_empty((at - 1) % STAGES));
-        if (moved)
+        if (__builtin_expect(moved, 0))
 #pragma unroll
           for (int i = 0; i < C::P / 2; i++)
             o[i] *= shrink[i / 2 % 2];
@@ -406,6 +441,10 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
     if (C::MIDDLE == 0)
       shrink_output();
     exponentiate<C, STATS, 0>(s, low, row, p.scale);
+    if (STATS)
+      mass.go_on();
+    if (STATS == ANY_FRAMES)
+      ended.go_on();
     if (C::MIDDLE == 1)
       shrink_output();
     if (C::MIDDLE < 2)
@@ -418,8 +457,12 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
     row.sum[0] += low[0] + high[0];
     row.sum[1] += low[1] + high[1];
     pack<64>(probabilities, s);
-    if (STATS)
-      add_tile(f, row, s, low, high, p, key);
+    if (STATS) {
+      mass.finish(row);
+      if (STATS == ANY_FRAMES)
+        ended.finish(row);
+      add_tile<STATS>(f, row, s, low, high, p, key);
+    }
 
     /* The next scores, which may be those of the next queries, and this tile's values. */
     const bool last = t + 1 == key_tiles, another = w + (int)gridDim.x < work;
@@ -428,12 +471,12 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
       const int next = at + 1;
       if (last)
         full(bar.queries_full(wg), ++queries);
-      full(bar.keys_full(next % STAGES), next / STAGES);
+      barrier_wait_both(bar.keys_full(next % STAGES), (uint32_t)(next / STAGES) & 1, bar.values_full(at % STAGES),
+                        (uint32_t)(at / STAGES) & 1);
       my_turn();
       pin(s), pin(o), pin(probabilities);
       products_fence();
       ask_scores<C::P>(s, q, advanced(k, next % STAGES * C::STAGE_BYTES));
-      full(bar.values_full(at % STAGES), at / STAGES);
       ask_values(o, probabilities, values, t > 0);
       pass_turn();
       products_wait<1>(s);
@@ -447,7 +490,7 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
       ask_values(o, probabilities, values, t > 0);
     }
     t++;
-    if (!last)
+    if (__builtin_expect(!last, 1))
       continue;
 
     /* All keys have been seen. */
@@ -456,9 +499,9 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
     const int group = w / tiles, first = w % tiles * C::TILE + wg * ROWS;
     float inverse[2];
     if (STATS) {
-      publish(f.to, row.mass, row);
-      if (f.ended_to != 0)
-        publish(f.ended_to, f.ended, row);
+      publish(row.mass, row, f.to);
+      if (STATS == ANY_FRAMES)
+        publish(f.ended, row, f.ended_to);
     }
     end_rows<STATS>(row, inverse, ends, own_row, p.lse ? p.lse + (int64_t)group * p.S + first : NULL, p.S - first);
     put_rows<C>(o, inverse, shared + C::OUT + wg * C::OWN_BYTES, wg, &m.out, first, group % p.heads * (C::P / 64),
@@ -473,7 +516,7 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
     w += gridDim.x;
     t = 0;
     row = {{LOWEST, LOWEST}};
-    f = {0, p.Tk > 0 ? p.keys : 0x7fffffff, own_masses, 0};
+    f = first_frame(p, own_masses);
   }
   if (threadIdx.x % WARPGROUP == 0)
     asm volatile("cp.async.bulk.wait_group 0;\n" ::: "memory");
@@ -481,7 +524,7 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
 
 #endif
 
-template <typename C, bool STATS>
+template <typename C, int STATS>
 __global__ __launch_bounds__(C::THREADS, 1) void flash_sm90(const attention_problem p, const __grid_constant__ maps m,
                                                             int work, int tiles) {
 #ifdef HOPPER
@@ -546,7 +589,7 @@ static bool map_of(PFN_cuTensorMapEncodeTiled_v12000 encode, CUtensorMap *map, c
                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
-template <typename C, bool STATS>
+template <typename C, int STATS>
 static void launch(ebb_context *c, const attention_problem *p, const maps *m, int samples) {
   const int tiles = (int)cuda_ceil(p->S, C::TILE), work = tiles * p->heads * samples;
   const int bytes = C::bytes(STATS ? p->Tk : 0), blocks = min(work, cuda_of(c)->processors);
@@ -554,6 +597,15 @@ static void launch(ebb_context *c, const attention_problem *p, const maps *m, in
     return;
   flash_sm90<C, STATS><<<(unsigned)blocks, C::THREADS, (size_t)bytes, cuda_stream(c)>>>(*p, *m, work, tiles);
   cuda_launched(c, "attention");
+}
+
+template <typename C> static void launch(ebb_context *c, const attention_problem *p, const maps *m, int samples) {
+  if (p->Tq == 0)
+    launch<C, NO_STATISTICS>(c, p, m, samples);
+  else if (p->Tk == 0 || p->keys % KEYS == 0)
+    launch<C, WHOLE_TILES>(c, p, m, samples);
+  else
+    launch<C, ANY_FRAMES>(c, p, m, samples);
 }
 
 bool attention_sm90(ebb_context *c, const attention_problem *p, bf16 *out, const bf16 *q, const bf16 *k,
@@ -573,8 +625,8 @@ bool attention_sm90(ebb_context *c, const attention_problem *p, bf16 *out, const
               (int64_t)p->M * p->value_row, p->value_row, KEYS, chunks))
     return false;
   if (P == 64)
-    (p->Tq > 0 ? launch<cut_64, true> : launch<cut_64, false>)(c, p, &m, samples);
+    launch<cut_64>(c, p, &m, samples);
   else
-    (p->Tq > 0 ? launch<cut_128, true> : launch<cut_128, false>)(c, p, &m, samples);
+    launch<cut_128>(c, p, &m, samples);
   return true;
 }

@@ -44,6 +44,27 @@ static __device__ __forceinline__ void barrier_wait(uint32_t bar, uint32_t parit
                : "memory");
 }
 
+/* The same for two barriers; the second one's delay is hidden behind the first one's. */
+static __device__ __forceinline__ void barrier_wait_both(uint32_t a, uint32_t parity_a, uint32_t b, uint32_t parity_b) {
+  asm volatile("{\n"
+               ".reg .pred done_a, done_b;\n"
+               "mbarrier.try_wait.parity.shared::cta.b64 done_a, [%0], %1;\n"
+               "mbarrier.try_wait.parity.shared::cta.b64 done_b, [%2], %3;\n"
+               "@done_a bra first;\n"
+               "again_a:\n"
+               "mbarrier.try_wait.parity.shared::cta.b64 done_a, [%0], %1;\n"
+               "@!done_a bra again_a;\n"
+               "first:\n"
+               "@done_b bra second;\n"
+               "again_b:\n"
+               "mbarrier.try_wait.parity.shared::cta.b64 done_b, [%2], %3;\n"
+               "@!done_b bra again_b;\n"
+               "second:\n"
+               "}\n" ::"r"(a),
+               "r"(parity_a), "r"(b), "r"(parity_b)
+               : "memory");
+}
+
 /* The sixteen barriers of a block that count threads; 0 is __syncthreads's. */
 static __device__ __forceinline__ void named_sync(int id, int threads) {
   asm volatile("bar.sync %0, %1;\n" ::"r"(id), "r"(threads) : "memory");
