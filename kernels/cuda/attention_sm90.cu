@@ -10,6 +10,7 @@
 /* A row's maximum moves only when a score exceeds it by so much: exponentials stay under 2^8, and what is summed so far
  * is rescaled almost never. */
 #define SLACK 8.0f
+#define FAR 1.2676506e30f /* 2^100: */
 #define ROWS 64 /* queries of a warpgroup */
 #define KEYS 128 /* of a tile */
 #define SLAB (KEYS * 128) /* bytes of 64 columns of a tile of keys */
@@ -67,16 +68,30 @@ template <int STAGES> struct place {
   }
 };
 
+/* Work w or the next one of this block: when CAREFUL, only what the first run marked. */
+template <int WGS, bool CAREFUL>
+static __device__ __forceinline__ int work_from(int w, int work, const uint32_t *flags) {
+  for (; CAREFUL && w < work; w += gridDim.x) {
+    uint32_t marked = 0;
+    for (int i = 0; i < WGS; i++)
+      marked |= flags[w * WGS + i];
+    if (marked)
+      break;
+  }
+  return w;
+}
+
 /* ---- the copying thread ------------------------------------------------------------------------------ */
 
-template <typename C>
+template <typename C, bool CAREFUL>
 static __device__ __forceinline__ void copy_tiles(const attention_problem &p, const maps &m, uint32_t shared,
-                                                  const bars<C> bar, int work, int tiles) {
+                                                  const bars<C> bar, int work, int tiles, const uint32_t *flags) {
   constexpr int CHUNKS = C::P / 64;
   const int key_tiles = (p.M + KEYS - 1) / KEYS;
   place<C::STAGES> at;
   uint32_t queries = 0;
-  for (int w = blockIdx.x; w < work; w += gridDim.x, queries ^= 1) {
+  for (int w = work_from<C::WGS, CAREFUL>(blockIdx.x, work, flags); w < work;
+       w = work_from<C::WGS, CAREFUL>(w + gridDim.x, work, flags), queries ^= 1) {
     const int group = w / tiles, head = group % p.heads, sample = group / p.heads;
     const int first = w % tiles * C::TILE, key_sample = p.key_sample ? sample : 0;
     const int value_sample = p.value_sample ? sample : 0, value_chunk = p.value_head ? head * CHUNKS : 0;
@@ -363,9 +378,9 @@ static __device__ __forceinline__ void end_rows(const rows &row, float (&inverse
   }
 }
 
-template <typename C, int STATS>
+template <typename C, int STATS, bool CAREFUL>
 static __device__ __forceinline__ void compute_tiles(const attention_problem &p, const maps &m, char *memory,
-                                                     uint32_t shared, const bars<C> bar, int work, int tiles) {
+                                                     uint32_t shared, const bars<C> bar, int work, int tiles, uint32_t *flags) {
   constexpr int TURN = 1, STAGES = C::STAGES; /* TURN: the first of the barriers that turns are passed by */
   const int wg = __shfl_sync(FULL, (int)threadIdx.x / WARPGROUP, 0), lane = threadIdx.x % 32;
   const int key_tiles = (p.M + KEYS - 1) / KEYS, own_row = threadIdx.x % WARPGROUP / 32 * 16 + lane / 4;
@@ -400,7 +415,7 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
   if (key_tiles == 1)
     release(bar.queries_empty(wg));
 
-  int w = blockIdx.x, t = 0;
+  int w = work_from<C::WGS, CAREFUL>(blockIdx.x, work, flags), t = 0;
   const uint32_t own_masses = shared_address(masses + own_row);
   rows row = {{LOWEST, LOWEST}};
   frames f = first_frame(p, own_masses);
@@ -411,8 +426,10 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
     float low[2], high[2];
     if (__builtin_expect(key + KEYS >= p.M, 0))
       mask_past(s, p, key);
-    const bool moved = find_maxima<STATS>(s, row, shrink, p);
-    if (STATS == ANY_FRAMES && moved) {
+    bool moved = false;
+    if (CAREFUL || __builtin_expect(t == 0, 0))
+      moved = find_maxima<STATS>(s, row, shrink, p);
+    if (CAREFUL && STATS == ANY_FRAMES && moved) {
       f.ended[0] *= shrink[0];
       f.ended[1] *= shrink[1];
     }
@@ -432,7 +449,7 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
       products_wait<0>(o);
       if (t > 0) {
         release(bar.values_empty((at - 1) % STAGES));
-        if (__builtin_expect(moved, 0))
+        if (CAREFUL && __builtin_expect(moved, 0))
 #pragma unroll
           for (int i = 0; i < C::P / 2; i++)
             o[i] *= shrink[i / 2 % 2];
@@ -465,7 +482,9 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
     }
 
     /* The next scores, which may be those of the next queries, and this tile's values. */
-    const bool last = t + 1 == key_tiles, another = w + (int)gridDim.x < work;
+    const bool last = t + 1 == key_tiles;
+    const int next_work = last ? work_from<C::WGS, CAREFUL>(w + gridDim.x, work, flags) : w;
+    const bool another = next_work < work;
     const uint64_t values = advanced(v, at % STAGES * C::STAGE_BYTES);
     if (!last || another) {
       const int next = at + 1;
@@ -503,6 +522,11 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
       if (STATS == ANY_FRAMES)
         publish(f.ended, row, f.ended_to);
     }
+    if (!CAREFUL) { /* did a score rise too far above the first tile's? */
+      const bool far = !(row.sum[0] < FAR && row.sum[1] < FAR), any = __any_sync(FULL, far);
+      if (lane == 0)
+        ((uint8_t *)flags)[(w * C::WGS + wg) * 4 + (int)threadIdx.x % WARPGROUP / 32] = any;
+    }
     end_rows<STATS>(row, inverse, ends, own_row, p.lse ? p.lse + (int64_t)group * p.S + first : NULL, p.S - first);
     put_rows<C>(o, inverse, shared + C::OUT + wg * C::OWN_BYTES, wg, &m.out, first, group % p.heads * (C::P / 64),
                 group / p.heads);
@@ -513,7 +537,7 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
     }
     if (!another)
       break;
-    w += gridDim.x;
+    w = next_work;
     t = 0;
     row = {{LOWEST, LOWEST}};
     f = first_frame(p, own_masses);
@@ -524,10 +548,17 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
 
 #endif
 
-template <typename C, int STATS>
+template <typename C, int STATS, bool CAREFUL>
 __global__ __launch_bounds__(C::THREADS, 1) void flash_sm90(const attention_problem p, const __grid_constant__ maps m,
-                                                            int work, int tiles) {
+                                                            int work, int tiles, uint32_t *flags) {
 #ifdef HOPPER
+  if (CAREFUL) {
+    bool any = false;
+    for (int64_t i = blockIdx.x + (int64_t)threadIdx.x * gridDim.x; i < (int64_t)work * C::WGS; i += (int64_t)gridDim.x * C::THREADS)
+      any |= flags[i] != 0;
+    if (!__syncthreads_or(any))
+      return;
+  }
   extern __shared__ char unaligned[];
   const uint32_t pad = -shared_address(unaligned) & 1023, shared = shared_address(unaligned) + pad;
   char *memory = unaligned + pad;
@@ -550,10 +581,10 @@ __global__ __launch_bounds__(C::THREADS, 1) void flash_sm90(const attention_prob
   if (threadIdx.x / WARPGROUP == C::WGS) {
     registers_down<C::DOWN>();
     if (threadIdx.x % WARPGROUP == 0)
-      copy_tiles<C>(p, m, shared, bar, work, tiles);
+      copy_tiles<C, CAREFUL>(p, m, shared, bar, work, tiles, flags);
   } else {
     registers_up<C::UP>();
-    compute_tiles<C, STATS>(p, m, memory, shared, bar, work, tiles);
+    compute_tiles<C, STATS, CAREFUL>(p, m, memory, shared, bar, work, tiles, flags);
   }
 #endif
 }
@@ -589,27 +620,35 @@ static bool map_of(PFN_cuTensorMapEncodeTiled_v12000 encode, CUtensorMap *map, c
                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
-template <typename C, int STATS>
-static void launch(ebb_context *c, const attention_problem *p, const maps *m, int samples) {
+template <typename C, int STATS, bool CAREFUL>
+static void launch(ebb_context *c, const attention_problem *p, const maps *m, int samples, uint32_t *flags) {
   const int tiles = (int)cuda_ceil(p->S, C::TILE), work = tiles * p->heads * samples;
   const int bytes = C::bytes(STATS ? p->Tk : 0), blocks = min(work, cuda_of(c)->processors);
-  if (!cuda_shared(c, "attention", flash_sm90<C, STATS>, (size_t)bytes))
+  if (!cuda_shared(c, "attention", flash_sm90<C, STATS, CAREFUL>, (size_t)bytes))
     return;
-  flash_sm90<C, STATS><<<(unsigned)blocks, C::THREADS, (size_t)bytes, cuda_stream(c)>>>(*p, *m, work, tiles);
+  flash_sm90<C, STATS, CAREFUL>
+      <<<(unsigned)blocks, C::THREADS, (size_t)bytes, cuda_stream(c)>>>(*p, *m, work, tiles, flags);
   cuda_launched(c, "attention");
 }
 
-template <typename C> static void launch(ebb_context *c, const attention_problem *p, const maps *m, int samples) {
+template <typename C, int STATS>
+static void launch(ebb_context *c, const attention_problem *p, const maps *m, int samples, uint32_t *flags) {
+  launch<C, STATS, false>(c, p, m, samples, flags);
+  launch<C, STATS, true>(c, p, m, samples, flags);
+}
+
+template <typename C>
+static void launch(ebb_context *c, const attention_problem *p, const maps *m, int samples, uint32_t *flags) {
   if (p->Tq == 0)
-    launch<C, NO_STATISTICS>(c, p, m, samples);
+    launch<C, NO_STATISTICS>(c, p, m, samples, flags);
   else if (p->Tk == 0 || p->keys % KEYS == 0)
-    launch<C, WHOLE_TILES>(c, p, m, samples);
+    launch<C, WHOLE_TILES>(c, p, m, samples, flags);
   else
-    launch<C, ANY_FRAMES>(c, p, m, samples);
+    launch<C, ANY_FRAMES>(c, p, m, samples, flags);
 }
 
 bool attention_sm90(ebb_context *c, const attention_problem *p, bf16 *out, const bf16 *q, const bf16 *k,
-                    const bf16 *v, int samples) {
+                    const bf16 *v, int samples, uint32_t *flags) {
   const int P = p->P, chunks = P / 64;
   if (cuda_of(c)->capability != 90 || (P != 64 && P != 128))
     return false;
@@ -625,8 +664,8 @@ bool attention_sm90(ebb_context *c, const attention_problem *p, bf16 *out, const
               (int64_t)p->M * p->value_row, p->value_row, KEYS, chunks))
     return false;
   if (P == 64)
-    launch<cut_64>(c, p, &m, samples);
+    launch<cut_64>(c, p, &m, samples, flags);
   else
-    launch<cut_128>(c, p, &m, samples);
+    launch<cut_128>(c, p, &m, samples, flags);
   return true;
 }
