@@ -36,8 +36,9 @@ template <int P_, int WGS_, int STAGES_, int UP_, int DOWN_, int POLYNOMIALS_, i
   }
 };
 
-/* What a kernel keeps for mass: nothing; frames that are whole tiles of keys; any frames. */
-enum { NO_STATISTICS, WHOLE_TILES, ANY_FRAMES };
+/* What a kernel keeps for mass: nothing; frames of keys that end with a tile; that end with a half of one, at most one in
+ * its middle; any. */
+enum { NO_STATISTICS, WHOLE_TILES, HALF_TILES, ANY_FRAMES };
 
 struct maps {
   CUtensorMap q, k, v, out; /* [B, chunks of 64 columns, rows, 64] */
@@ -115,6 +116,23 @@ static __device__ __forceinline__ void copy_tiles(const attention_problem &p, co
   }
 }
 
+/* What follows from x, or from threadIdx.x, is worked out each time: there are no registers to keep it. */
+static __device__ __forceinline__ int anew(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+static __device__ __forceinline__ int thread_anew(void) {
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;\n" : "=r"(thread));
+  return thread;
+}
+
+/* The first of this thread's two rows among those of its warpgroup; the other is 8 further. */
+static __device__ __forceinline__ int own_row(void) {
+  const int thread = thread_anew();
+  return thread % WARPGROUP / 32 * 16 + thread % 32 / 4;
+}
+
 static __device__ __forceinline__ float log2_fast(float x) {
   float y;
   asm("lg2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
@@ -132,8 +150,7 @@ struct rows {
 /* The last tile, from key `key` on: columns past the last key get scores so low that nothing is left of them; the last one
  * counts several times. */
 static __device__ __forceinline__ void mask_past(float (&s)[64], const attention_problem &p, int key) {
-  int left = p.M - key - (int)threadIdx.x % 4 * 2;
-  asm volatile("" : "+r"(left)); /* or 64 comparisons are made beforehand, and kept */
+  const int left = anew(p.M - key - thread_anew() % 4 * 2); /* or 64 comparisons are made beforehand, and kept */
 #pragma unroll
   for (int i = 0; i < 64; i++) {
     int column = i / 4 * 8 + i % 2;
@@ -241,24 +258,24 @@ static __device__ __forceinline__ void next_frame(frames &f, const attention_pro
 template <int STATS>
 static __device__ __forceinline__ void add_tile(frames &f, rows &row, const float (&s)[64], const float (&low)[2],
                                                 const float (&high)[2], const attention_problem &p, int key) {
-  if (STATS == WHOLE_TILES || f.end >= key + KEYS) {
-    row.mass[0] += low[0] + high[0];
-    row.mass[1] += low[1] + high[1];
-  } else if (f.end == key + KEYS / 2 && p.keys >= KEYS / 2) {
+  if (STATS == HALF_TILES && f.end == key + KEYS / 2) {
     f.ended[0] = row.mass[0] + low[0];
     f.ended[1] = row.mass[1] + low[1];
     f.ended_to = f.to;
     row.mass[0] = high[0];
     row.mass[1] = high[1];
     next_frame(f, p);
-  } else {
-    for (int begin = 0, end = f.end - key;; begin = end, end = min(f.end - key, KEYS)) {
+  } else if (STATS != ANY_FRAMES || __builtin_expect(f.end > key + KEYS, 1)) {
+    row.mass[0] += low[0] + high[0];
+    row.mass[1] += low[1] + high[1];
+  } else { /* column by column */
+    for (int begin = 0, end = f.end - key; begin < KEYS; begin = end, end = min(f.end - key, KEYS)) {
 #pragma unroll
       for (int i = 0; i < 64; i++) {
         int column = (int)threadIdx.x % 4 * 2 + i / 4 * 8 + i % 2;
         row.mass[i / 2 % 2] += column >= begin && column < end ? s[i] : 0.0f;
       }
-      if (end == KEYS)
+      if (f.end - key > KEYS)
         break;
       publish(row.mass, row, f.to);
       row.mass[0] = row.mass[1] = 0.0f;
@@ -335,24 +352,27 @@ static __device__ __forceinline__ void put_rows(const float (&o)[C::P / 2], cons
     copy_box_out(out, staging, 0, first, chunk, sample);
 }
 
-/* The part of a warpgroup's rows in the statistics, [span, Tk + 1]: four threads a number, rows in a fixed order. ends:
+/* The part of a warpgroup's rows in the statistics, [span, Tk + 1]: eight threads a number, rows in a fixed order. ends:
  * log2 of each row's sum of e^score, then its entropy. */
 static __device__ __forceinline__ void put_part(const attention_problem &p, int64_t group, int tile, const float *masses,
                                                 const float *ends) {
+  constexpr int LANES = 8;
   const int width = p.Tk + 1, first = tile * ROWS, first_frame = first / p.queries;
-  const int quarter = threadIdx.x % 4, count = p.span * width;
+  const int part_of_rows = threadIdx.x % LANES, count = p.span * width;
   float *part = p.parts + (group * p.tiles + tile) * count;
-  for (int i = threadIdx.x % WARPGROUP / 4; i - (int)threadIdx.x % 32 / 4 < count; i += WARPGROUP / 4) {
+  for (int i = threadIdx.x % WARPGROUP / LANES; i - (int)threadIdx.x % 32 / LANES < count; i += WARPGROUP / LANES) {
     const int key = i % width;
     const int64_t from = (int64_t)(first_frame + i / width) * p.queries - first; /* the frame, in the tile */
     const int begin = (int)max(from, (int64_t)0), end = (int)min(from + p.queries, (int64_t)min(ROWS, p.S - first));
     float sum = 0.0f;
-#pragma unroll 4
-    for (int r = quarter; r < ROWS; r += 4)
-      if (i < count && r >= begin && r < end)
-        sum += key == p.Tk ? ends[ROWS + r] : exp2_fast(masses[key * PITCH + r] - ends[r]);
-    sum = quad_sum(sum); /* all lanes come here equally often */
-    if (quarter == 0 && i < count)
+#pragma unroll
+    for (int j = 0; j < ROWS / LANES; j++) {
+      const int r = j * LANES + part_of_rows;
+      const float x = key == p.Tk ? ends[ROWS + r] : exp2_fast(masses[key * PITCH + r] - ends[r]);
+      sum += i < count && r >= begin && r < end ? x : 0.0f;
+    }
+    sum = warp_sum<LANES>(sum); /* all lanes come here equally often */
+    if (part_of_rows == 0 && i < count)
       part[i] = sum;
   }
 }
@@ -383,11 +403,9 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
                                                      uint32_t shared, const bars<C> bar, int work, int tiles, uint32_t *flags) {
   constexpr int TURN = 1, STAGES = C::STAGES; /* TURN: the first of the barriers that turns are passed by */
   const int wg = __shfl_sync(FULL, (int)threadIdx.x / WARPGROUP, 0), lane = threadIdx.x % 32;
-  const int key_tiles = (p.M + KEYS - 1) / KEYS, own_row = threadIdx.x % WARPGROUP / 32 * 16 + lane / 4;
+  const int key_tiles = (p.M + KEYS - 1) / KEYS;
   const uint64_t q = operand(shared + wg * C::OWN_BYTES, 16);
   const uint64_t k = operand(shared + C::KEY, 16), v = operand(shared + C::VALUE, SLAB);
-  float *ends = (float *)(memory + C::ENDS) + wg * 2 * ROWS;
-  float *masses = (float *)(memory + C::MASSES) + wg * (p.Tk + 1) * PITCH;
 
   auto full = [&](uint32_t b, int i) { barrier_wait(b, (uint32_t)i & 1); };
   auto release = [&](uint32_t b) {
@@ -396,7 +414,10 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
   };
   /* Warpgroups ask for their products in turn, so that one's exponentials run beside the others' products. */
   auto my_turn = [&] { named_sync(TURN + wg, 2 * WARPGROUP); };
-  auto pass_turn = [&] { named_arrive(TURN + (wg + 1) % C::WGS, 2 * WARPGROUP); };
+  auto pass_turn = [&] {
+    int own = anew(wg);
+    named_arrive(TURN + (own + 1 == C::WGS ? 0 : own + 1), 2 * WARPGROUP);
+  };
 
   float s[64], o[C::P / 2], shrink[2];
   uint32_t probabilities[32];
@@ -416,9 +437,9 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
     release(bar.queries_empty(wg));
 
   int w = work_from<C::WGS, CAREFUL>(blockIdx.x, work, flags), t = 0;
-  const uint32_t own_masses = shared_address(masses + own_row);
+  auto own_masses = [&] { return shared + C::MASSES + (anew(wg) * (p.Tk + 1) * PITCH + own_row()) * 4; };
   rows row = {{LOWEST, LOWEST}};
-  frames f = first_frame(p, own_masses);
+  frames f = first_frame(p, own_masses());
 #pragma unroll 1
   for (;; at++) {
     /* Scores of tile t of keys are in s and become probabilities, while values of the tile before are being added to o. */
@@ -429,21 +450,21 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
     bool moved = false;
     if (CAREFUL || __builtin_expect(t == 0, 0))
       moved = find_maxima<STATS>(s, row, shrink, p);
-    if (CAREFUL && STATS == ANY_FRAMES && moved) {
+    if (CAREFUL && STATS == HALF_TILES && moved) {
       f.ended[0] *= shrink[0];
       f.ended[1] *= shrink[1];
     }
     publication mass, ended;
-    if (STATS) { /* the mass so far of the frame at hand: the last time that it is written it is complete */
-      mass.start(row.mass, f.to);
-      if (STATS == ANY_FRAMES) {
-        ended.start(f.ended, f.ended_to);
-        f.ended_to = f.spare;
-      }
+    if (STATS == WHOLE_TILES || STATS == HALF_TILES) {
+      mass.start(row.mass, f.to); /* so far of the frame at hand: what is written last is complete */
       if (f.end == key) {
         row.mass[0] = row.mass[1] = 0.0f;
         next_frame(f, p);
       }
+    }
+    if (STATS == HALF_TILES) {
+      ended.start(f.ended, f.ended_to);
+      f.ended_to = f.spare;
     }
     auto shrink_output = [&] {
       products_wait<0>(o);
@@ -458,9 +479,9 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
     if (C::MIDDLE == 0)
       shrink_output();
     exponentiate<C, STATS, 0>(s, low, row, p.scale);
-    if (STATS)
+    if (STATS == WHOLE_TILES || STATS == HALF_TILES)
       mass.go_on();
-    if (STATS == ANY_FRAMES)
+    if (STATS == HALF_TILES)
       ended.go_on();
     if (C::MIDDLE == 1)
       shrink_output();
@@ -474,12 +495,12 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
     row.sum[0] += low[0] + high[0];
     row.sum[1] += low[1] + high[1];
     pack<64>(probabilities, s);
-    if (STATS) {
+    if (STATS == WHOLE_TILES || STATS == HALF_TILES)
       mass.finish(row);
-      if (STATS == ANY_FRAMES)
-        ended.finish(row);
+    if (STATS == HALF_TILES)
+      ended.finish(row);
+    if (STATS)
       add_tile<STATS>(f, row, s, low, high, p, key);
-    }
 
     /* The next scores, which may be those of the next queries, and this tile's values. */
     const bool last = t + 1 == key_tiles;
@@ -519,7 +540,7 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
     float inverse[2];
     if (STATS) {
       publish(row.mass, row, f.to);
-      if (STATS == ANY_FRAMES)
+      if (STATS == HALF_TILES)
         publish(f.ended, row, f.ended_to);
     }
     if (!CAREFUL) { /* did a score rise too far above the first tile's? */
@@ -527,12 +548,13 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
       if (lane == 0)
         ((uint8_t *)flags)[(w * C::WGS + wg) * 4 + (int)threadIdx.x % WARPGROUP / 32] = any;
     }
-    end_rows<STATS>(row, inverse, ends, own_row, p.lse ? p.lse + (int64_t)group * p.S + first : NULL, p.S - first);
+    float *ends = (float *)(memory + C::ENDS) + anew(wg) * 2 * ROWS;
+    end_rows<STATS>(row, inverse, ends, own_row(), p.lse ? p.lse + (int64_t)group * p.S + first : NULL, p.S - first);
     put_rows<C>(o, inverse, shared + C::OUT + wg * C::OWN_BYTES, wg, &m.out, first, group % p.heads * (C::P / 64),
                 group / p.heads);
     if (STATS) {
       if (first < p.S)
-        put_part(p, group, first / ROWS, masses, ends);
+        put_part(p, group, first / ROWS, (float *)(memory + C::MASSES) + anew(wg) * (p.Tk + 1) * PITCH, ends);
       named_sync(C::WGS + 1 + wg, WARPGROUP); /* all have read before the next masses are written */
     }
     if (!another)
@@ -540,7 +562,7 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
     w = next_work;
     t = 0;
     row = {{LOWEST, LOWEST}};
-    f = first_frame(p, own_masses);
+    f = first_frame(p, own_masses());
   }
   if (threadIdx.x % WARPGROUP == 0)
     asm volatile("cp.async.bulk.wait_group 0;\n" ::: "memory");
@@ -643,6 +665,8 @@ static void launch(ebb_context *c, const attention_problem *p, const maps *m, in
     launch<C, NO_STATISTICS>(c, p, m, samples, flags);
   else if (p->Tk == 0 || p->keys % KEYS == 0)
     launch<C, WHOLE_TILES>(c, p, m, samples, flags);
+  else if (p->keys % (KEYS / 2) == 0)
+    launch<C, HALF_TILES>(c, p, m, samples, flags);
   else
     launch<C, ANY_FRAMES>(c, p, m, samples, flags);
 }
