@@ -80,9 +80,9 @@ typedef struct ebb_attention_stats {
   ebb_tensor mass; /* [B,N,Tq,Tk]: mean over the queries of a frame of the sum of p over the keys of a frame;
                       rows add to 1 */
   ebb_tensor entropy; /* [B,N,Tq]: mean over the queries of a frame of -sum p ln p, in nats */
-  ebb_tensor lag;     /* [B,N,2T-1], T = Tq = Tk: mean over all queries of the sum of p over the keys whose frame
+  ebb_tensor lag;  /* [B,N,2T-1], T = Tq = Tk: mean over all queries of the sum of p over the keys whose frame
                          is i - (T-1) frames after the query's; adds to 1 */
-  ebb_tensor rows;    /* [B,N,H]: mean over all queries of the sum of p over the keys |y_key - y_query| = i rows
+  ebb_tensor rows; /* [B,N,H]: mean over all queries of the sum of p over the keys |y_key - y_query| = i rows
                          away, in any frame; adds to 1. With `columns` always: they say what H and W are */
   ebb_tensor columns; /* [B,N,W]: likewise |x_key - x_query| = i */
   ebb_tensor lse;     /* [B,N,S]: ln sum e^(q k' / sqrt(P)) of every query, in nats */

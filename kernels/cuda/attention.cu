@@ -1,5 +1,6 @@
 /* Attention in bfloat16 on tensor cores, head widths that are multiples of 8 up to 128: `flash` walks the
- * keys once with a running maximum. Up to 32 keys are attention_short.cu, everything else attention_general.cu. */
+ * keys once with a running maximum. Up to 32 keys are attention_short.cu, heads of 64 and 128 on Hopper
+ * attention_sm90.cu, everything else attention_general.cu. */
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/tensor_cores.cuh"
 
@@ -408,16 +409,11 @@ static bool on_tensor_cores(ebb_dtype dtype, int P) {
   return dtype == EBB_BF16 && P % 8 == 0 && P <= 128;
 }
 
-/* Queries of a tile: of the kernel that attention_launch will take. */
-static int tile_of(ebb_dtype dtype, int P) {
-  return on_tensor_cores(dtype, P) ? FLASH_TILE : ATTENTION_GENERAL_TILE;
-}
-
-/* A call: its shapes, how many samples go in one launch, and the bytes of parts and rows. */
+/* A call: its shapes, how many samples go in one launch, and the bytes of flags, parts and rows. */
 typedef struct attention_plan {
   attention_problem p;
   int samples;
-  size_t parts, rows;
+  size_t flags, parts, rows;
 } attention_plan;
 
 static attention_plan plan_of(ebb_context *c, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
@@ -431,20 +427,24 @@ static attention_plan plan_of(ebb_context *c, ebb_attention_stats stats, ebb_ten
   p.key_sample = p.value_sample = k.shape[0] == 1 ? 0 : (int64_t)p.M * p.D;
   p.value_row = p.D, p.value_head = p.P;
   p.scale = 1.44269504f / sqrtf((float)p.P);
-  p.tile = tile_of(q.dtype, p.P);
-  p.tiles = (int)cuda_ceil(p.S, p.tile);
   if (ebb_present(stats.mass))
     p.Tq = (int)stats.mass.shape[2], p.Tk = (int)stats.mass.shape[3];
   else if (ebb_present(stats.lag))
     p.Tq = p.Tk = (int)(stats.lag.shape[2] + 1) / 2;
   else
     p.Tq = (int)stats.entropy.shape[2];
+  const bool tensor_cores = on_tensor_cores(q.dtype, p.P),
+             hopper = attention_sm90_takes(c, q.dtype, p.P, p.M, p.Tk);
+  if (attention_sm90_takes(c, q.dtype, p.P, p.M, 0))
+    plan.flags = cuda_round_up(attention_sm90_flags(p.S, heads, B));
+  p.tile = hopper ? ATTENTION_SM90_TILE : tensor_cores ? FLASH_TILE : ATTENTION_GENERAL_TILE;
+  p.tiles = (int)cuda_ceil(p.S, p.tile);
   if (p.Tq == 0)
     return plan;
   p.queries = p.S / p.Tq, p.keys = p.Tk > 0 ? p.M / p.Tk : 0;
-  p.span = (p.tile - 1) / p.queries + 2;
+  p.span = p.queries % p.tile == 0 ? 1 : (p.tile - 1) / p.queries + 2;
   plan.parts = cuda_round_up((size_t)(B * heads * p.tiles * p.span * (p.Tk + 1)) * sizeof(float));
-  if (p.Tk > 0 && !(on_tensor_cores(q.dtype, p.P) && p.Tk <= ROWS_SHARED)) {
+  if (p.Tk > 0 && !hopper && !(tensor_cores && p.Tk <= ROWS_SHARED)) {
     size_t one =
         (size_t)heads * (size_t)p.tiles * (size_t)p.Tk * (size_t)ATTENTION_PITCH(p.tile) * sizeof(float);
     plan.samples = one < most ? (int)(most / one) : 1;
@@ -458,7 +458,7 @@ size_t cuda_attention_scratch(ebb_context *c, ebb_attention_stats stats, ebb_ten
                               int heads) {
   attention_plan plan = plan_of(c, stats, q, k, heads);
   size_t frames = plan.parts + plan.rows, spatial = attention_spatial_scratch(c, &plan.p, stats, q);
-  return frames > spatial ? frames : spatial;
+  return plan.flags + (frames > spatial ? frames : spatial);
 }
 
 /* Whether two blocks of cut_128 find room in a multiprocessor's shared memory, with statistics too. */
@@ -503,6 +503,10 @@ void attention_launch(ebb_context *c, const attention_problem *p, ebb_dtype dtyp
       return;
     out = NULL, left.lse = NULL;
   }
+  if (attention_sm90_takes(c, dtype, p->P, p->M, p->Tk)) {
+    attention_sm90(c, p, (bf16 *)out, (const bf16 *)q, (const bf16 *)k, (const bf16 *)v, samples);
+    return;
+  }
   auto attend = p->P <= 64       ? launch_flash<cut_64>
                 : much_shared(c) ? launch_flash<cut_128>
                                  : launch_flash<cut_128_small>;
@@ -515,6 +519,8 @@ void cuda_attention(ebb_context *c, ebb_tensor out, ebb_attention_stats stats, e
   attention_problem &p = plan.p;
   p.extra = repeats > 1 ? log2f((float)repeats) / p.scale : 0.0f;
   p.lse = cuda_f32(stats.lse);
+  p.flags = (uint32_t *)scratch;
+  scratch = (char *)scratch + plan.flags;
   p.parts = (float *)scratch;
   p.rows = plan.rows ? (float *)((char *)scratch + plan.parts) : NULL;
   CUDA_FOR_PIECES((int)q.shape[0], plan.samples, first, count) {

@@ -1,5 +1,5 @@
-/* What attention.cu (tensor cores), attention_short.cu (the same for few keys), attention_general.cu (any
- * width, float32) and attention_stats.cu (what is left to do for statistics) share: the shapes of a call, and
+/* What attention.cu (tensor cores), attention_sm90.cu (Hopper's), attention_short.cu (few keys), attention_general.cu
+ * (any width, float32) and attention_stats.cu (what is left to do for statistics) share: the shapes of a call, and
  * how the rows of a query tile become statistics. */
 #ifndef EBB_KERNELS_CUDA_ATTENTION_CUH
 #define EBB_KERNELS_CUDA_ATTENTION_CUH
@@ -24,6 +24,7 @@ typedef struct attention_problem {
   float *parts;              /* [B*N, tiles, span, Tk + 1] */
   float *rows;               /* [samples of a launch * N, tiles, Tk, pitch]; NULL: in shared memory */
   float *lse;                /* [B*N, S], in nats; NULL: not wanted */
+  uint32_t *flags;           /* attention_sm90.cu's own, attention_sm90_flags bytes of them */
 } attention_problem;
 
 /* Floats from one frame of `rows` to the next: the sums of many frames are read side by side, each from its
@@ -61,7 +62,16 @@ size_t attention_spatial_scratch(ebb_context *c, const attention_problem *p, ebb
 void attention_spatial(ebb_context *c, const attention_problem *p, ebb_attention_stats stats, ebb_tensor q,
                        ebb_tensor k, void *scratch);
 
+/* attention_sm90.cu: heads of 64 and 128 in bfloat16 on Hopper, more keys than attention_short takes, statistics of a
+ * number of key frames that finds room. All samples in one launch, tiles of ATTENTION_SM90_TILE queries. */
+#define ATTENTION_SM90_TILE 64
+bool attention_sm90_takes(ebb_context *c, ebb_dtype dtype, int P, int M, int Tk);
+size_t attention_sm90_flags(int S, int heads, int64_t B);
+void attention_sm90(ebb_context *c, const attention_problem *p, bf16 *out, const bf16 *q, const bf16 *k,
+                    const bf16 *v, int samples);
+
 /* attention_short.cu: output and lse alone. False: not its kind of problem. */
+#define ATTENTION_SHORT_KEYS 32
 bool attention_short(ebb_context *c, const attention_problem *p, bf16 *out, const bf16 *q, const bf16 *k,
                      const bf16 *v, int samples);
 

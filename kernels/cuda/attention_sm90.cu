@@ -7,27 +7,27 @@
 
 #include <cudaTypedefs.h>
 
-/* A row's maximum moves only when a score exceeds it by so much: exponentials stay under 2^8, and what is summed so far
- * is rescaled almost never. */
+/* Exponents are relative to the highest score of a row's first tile of keys, and stay so: looking for the maximum of every
+ * tile would cost a fifth of the arithmetic that is not products. Sums of exponentials find room for scores up to 2^100
+ * times that one. A warpgroup in which some row had higher ones is marked, and done again by a second launch, CAREFUL:
+ * there a row's maximum is looked for in every tile, and moves when a score exceeds it by SLACK. */
+#define FAR 1.2676506e30f /* 2^100 */
 #define SLACK 8.0f
-#define FAR 1.2676506e30f /* 2^100: */
-#define ROWS 64 /* queries of a warpgroup */
-#define KEYS 128 /* of a tile */
-#define SLAB (KEYS * 128) /* bytes of 64 columns of a tile of keys */
+#define ROWS ATTENTION_SM90_TILE /* queries of a warpgroup */
+#define KEYS 128                 /* of a tile */
+#define SLAB (KEYS * 128)        /* bytes of 64 columns of a tile of keys */
 /* Floats from one key frame of a warpgroup's statistics to the next: four neighbouring rows of eight neighbouring frames
  * lie in 32 banks. */
 #define PITCH 68
 
 /* The work's cut for heads of P: WGS warpgroups compute; keys and values wait in STAGES places each; a computing thread has
- * UP registers and a copying one DOWN; of every EIGHT exponentials POLYNOMIALS are computed without the exponential
- * unit. */
-template <int P_, int WGS_, int STAGES_, int UP_, int DOWN_, int POLYNOMIALS_, int MIDDLE_ = 1> struct cut {
-  static constexpr int P = P_, WGS = WGS_, STAGES = STAGES_, UP = UP_, DOWN = DOWN_, POLYNOMIALS = POLYNOMIALS_;
-  static constexpr int MIDDLE = MIDDLE_;
+ * UP registers and a copying one DOWN. */
+template <int P_, int WGS_, int STAGES_, int UP_, int DOWN_> struct cut {
+  static constexpr int P = P_, WGS = WGS_, STAGES = STAGES_, UP = UP_, DOWN = DOWN_;
   static constexpr int THREADS = (WGS + 1) * WARPGROUP, TILE = WGS * ROWS;
   static constexpr int OWN_BYTES = ROWS * P * 2, STAGE_BYTES = KEYS * P * 2;
   /* Shared memory, from an address that is a multiple of 1,024: queries and output of each warpgroup, keys, values,
-   * barriers, then of each warpgroup what ends a row [2, ROWS], and the masses [Tk, PITCH]. */
+   * barriers, then of each warpgroup what ends a row [2, ROWS], and masses [Tk + 1, PITCH], the last of them spare. */
   static constexpr int OUT = WGS * OWN_BYTES, KEY = 2 * OUT, VALUE = KEY + STAGES * STAGE_BYTES,
                        BARRIERS = VALUE + STAGES * STAGE_BYTES, ENDS = BARRIERS + 256,
                        MASSES = ENDS + WGS * 2 * ROWS * 4;
@@ -35,6 +35,8 @@ template <int P_, int WGS_, int STAGES_, int UP_, int DOWN_, int POLYNOMIALS_, i
     return 1024 + MASSES + WGS * (Tk + 1) * PITCH * 4;
   }
 };
+typedef cut<128, 2, 2, 240, 24> cut_128;
+typedef cut<64, 3, 4, 160, 32> cut_64;
 
 /* What a kernel keeps for mass: nothing; frames of keys that end with a tile; that end with a half of one, at most one in
  * its middle; any. */
@@ -49,12 +51,24 @@ struct maps {
 /* Barriers of a block, by number. */
 template <typename C> struct bars {
   uint32_t at;
-  __device__ uint32_t queries_full(int wg) const { return at + 8 * wg; }
-  __device__ uint32_t queries_empty(int wg) const { return at + 8 * (C::WGS + wg); }
-  __device__ uint32_t keys_full(int i) const { return at + 8 * (2 * C::WGS + i); }
-  __device__ uint32_t keys_empty(int i) const { return at + 8 * (2 * C::WGS + C::STAGES + i); }
-  __device__ uint32_t values_full(int i) const { return at + 8 * (2 * C::WGS + 2 * C::STAGES + i); }
-  __device__ uint32_t values_empty(int i) const { return at + 8 * (2 * C::WGS + 3 * C::STAGES + i); }
+  __device__ uint32_t queries_full(int wg) const {
+    return at + 8 * wg;
+  }
+  __device__ uint32_t queries_empty(int wg) const {
+    return at + 8 * (C::WGS + wg);
+  }
+  __device__ uint32_t keys_full(int i) const {
+    return at + 8 * (2 * C::WGS + i);
+  }
+  __device__ uint32_t keys_empty(int i) const {
+    return at + 8 * (2 * C::WGS + C::STAGES + i);
+  }
+  __device__ uint32_t values_full(int i) const {
+    return at + 8 * (2 * C::WGS + 2 * C::STAGES + i);
+  }
+  __device__ uint32_t values_empty(int i) const {
+    return at + 8 * (2 * C::WGS + 3 * C::STAGES + i);
+  }
 };
 
 /* Which place a tile of keys has, counted over all that a block works on. */
@@ -86,7 +100,8 @@ static __device__ __forceinline__ int work_from(int w, int work, const uint32_t 
 
 template <typename C, bool CAREFUL>
 static __device__ __forceinline__ void copy_tiles(const attention_problem &p, const maps &m, uint32_t shared,
-                                                  const bars<C> bar, int work, int tiles, const uint32_t *flags) {
+                                                  const bars<C> bar, int work, int tiles,
+                                                  const uint32_t *flags) {
   constexpr int CHUNKS = C::P / 64;
   const int key_tiles = (p.M + KEYS - 1) / KEYS;
   place<C::STAGES> at;
@@ -105,8 +120,8 @@ static __device__ __forceinline__ void copy_tiles(const attention_problem &p, co
         for (int wg = 0; wg < C::WGS; wg++) {
           barrier_wait(bar.queries_empty(wg), queries ^ 1);
           barrier_expect(bar.queries_full(wg), C::OWN_BYTES);
-          copy_box_in(shared + wg * C::OWN_BYTES, &m.q, bar.queries_full(wg), 0, first + wg * ROWS, head * CHUNKS,
-                      sample);
+          copy_box_in(shared + wg * C::OWN_BYTES, &m.q, bar.queries_full(wg), 0, first + wg * ROWS,
+                      head * CHUNKS, sample);
         }
       barrier_wait(bar.values_empty(at.index), at.parity ^ 1);
       barrier_expect(bar.values_full(at.index), C::STAGE_BYTES);
@@ -150,7 +165,8 @@ struct rows {
 /* The last tile, from key `key` on: columns past the last key get scores so low that nothing is left of them; the last one
  * counts several times. */
 static __device__ __forceinline__ void mask_past(float (&s)[64], const attention_problem &p, int key) {
-  const int left = anew(p.M - key - thread_anew() % 4 * 2); /* or 64 comparisons are made beforehand, and kept */
+  const int left =
+      anew(p.M - key - thread_anew() % 4 * 2); /* or 64 comparisons are made beforehand, and kept */
 #pragma unroll
   for (int i = 0; i < 64; i++) {
     int column = i / 4 * 8 + i % 2;
@@ -159,24 +175,14 @@ static __device__ __forceinline__ void mask_past(float (&s)[64], const attention
   }
 }
 
-/* 2^x on the FMA units, for x <= 16: 2^n 2^f with n whole and |f| <= 1/2, the second by a polynomial whose relative
- * error is 1e-4, a fortieth of what rounding to bfloat16 does. */
-static __device__ __forceinline__ float exp2_polynomial(float x) {
-  const float magic = 12582912.0f; /* 1.5 2^23: adding it rounds to a whole number, in the low bits */
-  x = fmaxf(x, -126.0f);
-  float n = x + magic, f = x - (n - magic);
-  float y = fmaf(f, fmaf(f, fmaf(f, 0.0551716685f, 0.242611140f), 0.693260968f), 0.999928057f);
-  return __int_as_float(__float_as_int(y) + (__float_as_int(n) << 23));
-}
-
 /* s <- 2^(s scale - max), columns FIRST to FIRST + 64; their sums of each row. */
-template <typename C, int STATS, int FIRST>
+template <int STATS, int FIRST>
 static __device__ __forceinline__ void exponentiate(float (&s)[64], float (&sum)[2], rows &row, float scale) {
 #pragma unroll
   for (int i = FIRST / 2; i < FIRST / 2 + 32; i++) {
     const int r = i / 2 % 2;
     float x = fmaf(s[i], scale, -row.max[r]);
-    float y = i % 8 < C::POLYNOMIALS ? exp2_polynomial(x) : exp2_fast(x);
+    float y = exp2_fast(x);
     if (STATS)
       row.entropy[r] = fmaf(y, x, row.entropy[r]);
     sum[r] = i % 32 < 4 && i % 2 == 0 ? y : sum[r] + y;
@@ -256,8 +262,9 @@ static __device__ __forceinline__ void next_frame(frames &f, const attention_pro
 
 /* The sums `low` and `high` of the tile's two halves go to the frames they belong to. */
 template <int STATS>
-static __device__ __forceinline__ void add_tile(frames &f, rows &row, const float (&s)[64], const float (&low)[2],
-                                                const float (&high)[2], const attention_problem &p, int key) {
+static __device__ __forceinline__ void add_tile(frames &f, rows &row, const float (&s)[64],
+                                                const float (&low)[2], const float (&high)[2],
+                                                const attention_problem &p, int key) {
   if (STATS == HALF_TILES && f.end == key + KEYS / 2) {
     f.ended[0] = row.mass[0] + low[0];
     f.ended[1] = row.mass[1] + low[1];
@@ -287,8 +294,7 @@ static __device__ __forceinline__ void add_tile(frames &f, rows &row, const floa
 /* ---- a computing warpgroup --------------------------------------------------------------------------- */
 
 /* s = q k' of one tile; asked for, not waited for. */
-template <int P>
-static __device__ __forceinline__ void ask_scores(float (&s)[64], uint64_t q, uint64_t k) {
+template <int P> static __device__ __forceinline__ void ask_scores(float (&s)[64], uint64_t q, uint64_t k) {
 #pragma unroll
   for (int x = 0; x < P / 16; x++)
     product(s, advanced(q, x / 4 * (ROWS * 128) + x % 4 * 32), advanced(k, x / 4 * SLAB + x % 4 * 32), x > 0);
@@ -296,7 +302,8 @@ static __device__ __forceinline__ void ask_scores(float (&s)[64], uint64_t q, ui
 }
 /* o (+)= p v */
 template <int N>
-static __device__ __forceinline__ void ask_values(float (&o)[N], const uint32_t (&p)[32], uint64_t v, bool add) {
+static __device__ __forceinline__ void ask_values(float (&o)[N], const uint32_t (&p)[32], uint64_t v,
+                                                  bool add) {
 #pragma unroll
   for (int x = 0; x < KEYS / 16; x++)
     product(o, p + 4 * x, advanced(v, x * 2048), add || x > 0);
@@ -316,7 +323,8 @@ static __device__ __forceinline__ bool find_maxima(float (&s)[64], rows &row, fl
 #pragma unroll
   for (int r = 0; r < 2; r++)
     best[r] = fmaxf(fmaxf(high[0][r], high[1][r]), fmaxf(high[2][r], high[3][r]));
-  bool moved = __any_sync(FULL, best[0] * p.scale > row.max[0] + SLACK || best[1] * p.scale > row.max[1] + SLACK);
+  bool moved =
+      __any_sync(FULL, best[0] * p.scale > row.max[0] + SLACK || best[1] * p.scale > row.max[1] + SLACK);
   if (__builtin_expect(moved, 0))
     move_maxima<STATS>(row, shrink, best, p.scale);
   return moved;
@@ -331,8 +339,9 @@ template <int FIRST> static __device__ __forceinline__ void pack(uint32_t (&p)[3
 
 /* The warpgroup's rows of the output, through shared memory at `staging`, into the tensor. */
 template <typename C>
-static __device__ __forceinline__ void put_rows(const float (&o)[C::P / 2], const float (&inverse)[2], uint32_t staging,
-                                                int wg, const CUtensorMap *out, int first, int chunk, int sample) {
+static __device__ __forceinline__ void put_rows(const float (&o)[C::P / 2], const float (&inverse)[2],
+                                                uint32_t staging, int wg, const CUtensorMap *out, int first,
+                                                int chunk, int sample) {
   const int thread = threadIdx.x % WARPGROUP, lane = thread % 32;
   if (thread == 0)
     copies_out_read(); /* of the tile before */
@@ -354,16 +363,18 @@ static __device__ __forceinline__ void put_rows(const float (&o)[C::P / 2], cons
 
 /* The part of a warpgroup's rows in the statistics, [span, Tk + 1]: eight threads a number, rows in a fixed order. ends:
  * log2 of each row's sum of e^score, then its entropy. */
-static __device__ __forceinline__ void put_part(const attention_problem &p, int64_t group, int tile, const float *masses,
-                                                const float *ends) {
+static __device__ __forceinline__ void put_part(const attention_problem &p, int64_t group, int tile,
+                                                const float *masses, const float *ends) {
   constexpr int LANES = 8;
   const int width = p.Tk + 1, first = tile * ROWS, first_frame = first / p.queries;
   const int part_of_rows = threadIdx.x % LANES, count = p.span * width;
   float *part = p.parts + (group * p.tiles + tile) * count;
-  for (int i = threadIdx.x % WARPGROUP / LANES; i - (int)threadIdx.x % 32 / LANES < count; i += WARPGROUP / LANES) {
+  for (int i = threadIdx.x % WARPGROUP / LANES; i - (int)threadIdx.x % 32 / LANES < count;
+       i += WARPGROUP / LANES) {
     const int key = i % width;
     const int64_t from = (int64_t)(first_frame + i / width) * p.queries - first; /* the frame, in the tile */
-    const int begin = (int)max(from, (int64_t)0), end = (int)min(from + p.queries, (int64_t)min(ROWS, p.S - first));
+    const int begin = (int)max(from, (int64_t)0),
+              end = (int)min(from + p.queries, (int64_t)min(ROWS, p.S - first));
     float sum = 0.0f;
 #pragma unroll
     for (int j = 0; j < ROWS / LANES; j++) {
@@ -379,8 +390,8 @@ static __device__ __forceinline__ void put_part(const attention_problem &p, int6
 
 /* What ends a row: [ROWS] log2 of its sum of e^score, then [ROWS] its entropy. */
 template <int STATS>
-static __device__ __forceinline__ void end_rows(const rows &row, float (&inverse)[2], float *ends, int own_row, float *lse,
-                                                int left) {
+static __device__ __forceinline__ void end_rows(const rows &row, float (&inverse)[2], float *ends,
+                                                int own_row, float *lse, int left) {
 #pragma unroll
   for (int r = 0; r < 2; r++) {
     const float total = quad_sum(row.sum[r]), log_total = log2_fast(total), whole = row.max[r] + log_total;
@@ -400,7 +411,8 @@ static __device__ __forceinline__ void end_rows(const rows &row, float (&inverse
 
 template <typename C, int STATS, bool CAREFUL>
 static __device__ __forceinline__ void compute_tiles(const attention_problem &p, const maps &m, char *memory,
-                                                     uint32_t shared, const bars<C> bar, int work, int tiles, uint32_t *flags) {
+                                                     uint32_t shared, const bars<C> bar, int work, int tiles,
+                                                     uint32_t *flags) {
   constexpr int TURN = 1, STAGES = C::STAGES; /* TURN: the first of the barriers that turns are passed by */
   const int wg = __shfl_sync(FULL, (int)threadIdx.x / WARPGROUP, 0), lane = threadIdx.x % 32;
   const int key_tiles = (p.M + KEYS - 1) / KEYS;
@@ -466,32 +478,21 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
       ended.start(f.ended, f.ended_to);
       f.ended_to = f.spare;
     }
-    auto shrink_output = [&] {
-      products_wait<0>(o);
-      if (t > 0) {
-        release(bar.values_empty((at - 1) % STAGES));
-        if (CAREFUL && __builtin_expect(moved, 0))
-#pragma unroll
-          for (int i = 0; i < C::P / 2; i++)
-            o[i] *= shrink[i / 2 % 2];
-      }
-    };
-    if (C::MIDDLE == 0)
-      shrink_output();
-    exponentiate<C, STATS, 0>(s, low, row, p.scale);
+    exponentiate<STATS, 0>(s, low, row, p.scale);
     if (STATS == WHOLE_TILES || STATS == HALF_TILES)
       mass.go_on();
     if (STATS == HALF_TILES)
       ended.go_on();
-    if (C::MIDDLE == 1)
-      shrink_output();
-    if (C::MIDDLE < 2)
-      pack<0>(probabilities, s);
-    exponentiate<C, STATS, 64>(s, high, row, p.scale);
-    if (C::MIDDLE == 2) {
-      shrink_output();
-      pack<0>(probabilities, s);
+    products_wait<0>(o);
+    if (t > 0) {
+      release(bar.values_empty((at - 1) % STAGES));
+      if (CAREFUL && moved)
+#pragma unroll
+        for (int i = 0; i < C::P / 2; i++)
+          o[i] *= shrink[i / 2 % 2];
     }
+    pack<0>(probabilities, s);
+    exponentiate<STATS, 64>(s, high, row, p.scale);
     row.sum[0] += low[0] + high[0];
     row.sum[1] += low[1] + high[1];
     pack<64>(probabilities, s);
@@ -511,8 +512,8 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
       const int next = at + 1;
       if (last)
         full(bar.queries_full(wg), ++queries);
-      barrier_wait_both(bar.keys_full(next % STAGES), (uint32_t)(next / STAGES) & 1, bar.values_full(at % STAGES),
-                        (uint32_t)(at / STAGES) & 1);
+      barrier_wait_both(bar.keys_full(next % STAGES), (uint32_t)(next / STAGES) & 1,
+                        bar.values_full(at % STAGES), (uint32_t)(at / STAGES) & 1);
       my_turn();
       pin(s), pin(o), pin(probabilities);
       products_fence();
@@ -549,9 +550,10 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
         ((uint8_t *)flags)[(w * C::WGS + wg) * 4 + (int)threadIdx.x % WARPGROUP / 32] = any;
     }
     float *ends = (float *)(memory + C::ENDS) + anew(wg) * 2 * ROWS;
-    end_rows<STATS>(row, inverse, ends, own_row(), p.lse ? p.lse + (int64_t)group * p.S + first : NULL, p.S - first);
-    put_rows<C>(o, inverse, shared + C::OUT + wg * C::OWN_BYTES, wg, &m.out, first, group % p.heads * (C::P / 64),
-                group / p.heads);
+    end_rows<STATS>(row, inverse, ends, own_row(), p.lse ? p.lse + (int64_t)group * p.S + first : NULL,
+                    p.S - first);
+    put_rows<C>(o, inverse, shared + C::OUT + wg * C::OWN_BYTES, wg, &m.out, first,
+                group % p.heads * (C::P / 64), group / p.heads);
     if (STATS) {
       if (first < p.S)
         put_part(p, group, first / ROWS, (float *)(memory + C::MASSES) + anew(wg) * (p.Tk + 1) * PITCH, ends);
@@ -571,12 +573,14 @@ static __device__ __forceinline__ void compute_tiles(const attention_problem &p,
 #endif
 
 template <typename C, int STATS, bool CAREFUL>
-__global__ __launch_bounds__(C::THREADS, 1) void flash_sm90(const attention_problem p, const __grid_constant__ maps m,
-                                                            int work, int tiles, uint32_t *flags) {
+__global__ __launch_bounds__(C::THREADS, 1) void flash_sm90(const attention_problem p,
+                                                            const __grid_constant__ maps m, int work,
+                                                            int tiles, uint32_t *flags) {
 #ifdef HOPPER
   if (CAREFUL) {
     bool any = false;
-    for (int64_t i = blockIdx.x + (int64_t)threadIdx.x * gridDim.x; i < (int64_t)work * C::WGS; i += (int64_t)gridDim.x * C::THREADS)
+    for (int64_t i = blockIdx.x + (int64_t)threadIdx.x * gridDim.x; i < (int64_t)work * C::WGS;
+         i += (int64_t)gridDim.x * C::THREADS)
       any |= flags[i] != 0;
     if (!__syncthreads_or(any))
       return;
@@ -613,9 +617,6 @@ __global__ __launch_bounds__(C::THREADS, 1) void flash_sm90(const attention_prob
 
 /* ---- launchers --------------------------------------------------------------------------------------- */
 
-typedef cut<128, 2, 2, 240, 24, 0> cut_128;
-typedef cut<64, 3, 4, 160, 32, 0> cut_64;
-
 /* cuTensorMapEncodeTiled, which lives in the driver. */
 static PFN_cuTensorMapEncodeTiled_v12000 encoder(ebb_context *c) {
   static PFN_cuTensorMapEncodeTiled_v12000 encode;
@@ -623,7 +624,8 @@ static PFN_cuTensorMapEncodeTiled_v12000 encoder(ebb_context *c) {
     void *found = NULL;
     cudaDriverEntryPointQueryResult how;
     if (!cuda_ok(c, "attention",
-                 cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &how)))
+                 cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault,
+                                                  &how)))
       return NULL;
     encode = how == cudaDriverEntryPointSuccess ? (PFN_cuTensorMapEncodeTiled_v12000)found : NULL;
   }
@@ -633,7 +635,7 @@ static PFN_cuTensorMapEncodeTiled_v12000 encoder(ebb_context *c) {
 /* Boxes of `box` rows and `box_chunks` times 64 columns of x: samples, rows and chunks of 64 columns lie `sample`, `row`
  * and 64 numbers apart. */
 static bool map_of(PFN_cuTensorMapEncodeTiled_v12000 encode, CUtensorMap *map, const void *x, int64_t samples,
-                   int64_t rows, int64_t chunks, int64_t sample, int64_t row, int box, int box_chunks) {
+                   int64_t rows, int64_t chunks, int64_t sample, int64_t row, int box, int64_t box_chunks) {
   cuuint64_t shape[4] = {64, (cuuint64_t)rows, (cuuint64_t)chunks, (cuuint64_t)samples};
   cuuint64_t strides[3] = {(cuuint64_t)row * 2, 128, (cuuint64_t)sample * 2};
   cuuint32_t boxes[4] = {64, (cuuint32_t)box, (cuuint32_t)box_chunks, 1}, steps[4] = {1, 1, 1, 1};
@@ -671,25 +673,44 @@ static void launch(ebb_context *c, const attention_problem *p, const maps *m, in
     launch<C, ANY_FRAMES>(c, p, m, samples, flags);
 }
 
-bool attention_sm90(ebb_context *c, const attention_problem *p, bf16 *out, const bf16 *q, const bf16 *k,
-                    const bf16 *v, int samples, uint32_t *flags) {
-  const int P = p->P, chunks = P / 64;
-  if (cuda_of(c)->capability != 90 || (P != 64 && P != 128))
+bool attention_sm90_takes(ebb_context *c, ebb_dtype dtype, int P, int M, int Tk) {
+  cuda_state *s = cuda_of(c);
+  if (dtype != EBB_BF16 || (P != 64 && P != 128) || M <= ATTENTION_SHORT_KEYS || s->capability != 90)
     return false;
-  if ((size_t)(P == 64 ? cut_64::bytes(p->Tk) : cut_128::bytes(p->Tk)) > cuda_of(c)->shared)
+  if ((size_t)(P == 64 ? cut_64::bytes(Tk) : cut_128::bytes(Tk)) > s->shared)
     return false;
+  if (s->hopper == 0) { /* built for another target they are there, but empty: a few registers */
+    cudaFuncAttributes built;
+    s->hopper = cudaFuncGetAttributes(&built, flash_sm90<cut_128, NO_STATISTICS, false>) == cudaSuccess &&
+                        built.numRegs > 100
+                    ? 1
+                    : -1;
+  }
+  return s->hopper > 0;
+}
+
+size_t attention_sm90_flags(int S, int heads, int64_t B) {
+  const int64_t most = cuda_ceil(S, ROWS) + 2; /* tiles of three warpgroups, rounded up */
+  return (size_t)(most * heads * B) * sizeof(uint32_t);
+}
+
+void attention_sm90(ebb_context *c, const attention_problem *p, bf16 *out, const bf16 *q, const bf16 *k,
+                    const bf16 *v, int samples) {
+  const int64_t chunks = p->P / 64, all = p->heads * chunks, queries = (int64_t)p->S * p->D,
+                keys = (int64_t)p->M * p->D;
   PFN_cuTensorMapEncodeTiled_v12000 encode = encoder(c);
   maps m;
-  const int64_t all = p->heads * chunks, queries = (int64_t)p->S * p->D, keys = (int64_t)p->M * p->D;
   if (!encode || !map_of(encode, &m.q, q, samples, p->S, all, queries, p->D, ROWS, chunks) ||
       !map_of(encode, &m.out, out, samples, p->S, all, queries, p->D, ROWS, chunks) ||
       !map_of(encode, &m.k, k, p->key_sample ? samples : 1, p->M, all, keys, p->D, KEYS, chunks) ||
       !map_of(encode, &m.v, v, p->value_sample ? samples : 1, p->M, p->value_head ? all : chunks,
-              (int64_t)p->M * p->value_row, p->value_row, KEYS, chunks))
-    return false;
-  if (P == 64)
-    launch<cut_64>(c, p, &m, samples, flags);
-  else
-    launch<cut_128>(c, p, &m, samples, flags);
-  return true;
+              (int64_t)p->M * p->value_row, p->value_row, KEYS, chunks)) {
+    ebb_context_fail(
+        c,
+        "attention: the driver describes no tensor of %d samples, %d queries, %d keys, %d heads of %d: "
+        "found driver API without cuTensorMapEncodeTiled, or a shape beyond it",
+        samples, p->S, p->M, p->heads, p->P);
+    return;
+  }
+  (p->P == 64 ? launch<cut_64> : launch<cut_128>)(c, p, &m, samples, p->flags);
 }
