@@ -67,12 +67,17 @@ static double f32_tolerance(const op_case *k, int tensor) {
   return k->f64 || k->tolerance == 0 ? k->tolerance : fmax(k->tolerance, 1e-5);
 }
 
+/* What attention says of its map, whose exponentials and sums are float32. */
+static bool is_map(const char *output) {
+  return strcmp(output, "mass") == 0 || strcmp(output, "entropy") == 0 || strcmp(output, "lag") == 0;
+}
+
 static double bf16_tolerance(const op_case *k, int tensor) {
   for (size_t i = 0; i < sizeof bf16_errors / sizeof bf16_errors[0]; i++) {
     const bf16_error *e = &bf16_errors[i];
     if (strcmp(e->op, k->op) == 0 && strcmp(e->label, k->label) == 0 &&
         strcmp(e->output, k->t[tensor].name) == 0)
-      return fmax(2 * e->error, 1e-5);
+      return fmax(fmin(2 * e->error, is_map(e->output) ? 1e-3 : INFINITY), 1e-5);
   }
   fail_msg("tests/op_bf16.inc has no line for %s (%s), output %s: run tests/fixtures/make_op_bf16.py", k->op,
            k->label, k->t[tensor].name);

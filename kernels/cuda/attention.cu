@@ -496,17 +496,22 @@ void attention_launch(ebb_context *c, const attention_problem *p, ebb_dtype dtyp
     attention_general(c, p, dtype, out, q, k, v, samples);
     return;
   }
-  /* With few keys output and lse have their own kernel, and statistics are left for the other one. */
-  attention_problem left = *p;
-  if (attention_short(c, p, (bf16 *)out, (const bf16 *)q, (const bf16 *)k, (const bf16 *)v, samples)) {
-    if (p->Tq == 0)
-      return;
-    out = NULL, left.lse = NULL;
-  }
   if (attention_sm90_takes(c, dtype, p->P, p->M, p->Tk)) {
     attention_sm90(c, p, (bf16 *)out, (const bf16 *)q, (const bf16 *)k, (const bf16 *)v, samples);
     return;
   }
+  /* Output and lse come from the kernel that they come from without statistics; those are left for flash. */
+  attention_problem left = *p;
+  bool done = attention_short(c, p, (bf16 *)out, (const bf16 *)q, (const bf16 *)k, (const bf16 *)v, samples);
+  if (!done && attention_sm90_takes(c, dtype, p->P, p->M, 0)) {
+    left.Tq = left.Tk = 0;
+    attention_sm90(c, &left, (bf16 *)out, (const bf16 *)q, (const bf16 *)k, (const bf16 *)v, samples);
+    left.Tq = p->Tq, left.Tk = p->Tk, done = true;
+  }
+  if (done && p->Tq == 0)
+    return;
+  if (done)
+    out = NULL, left.lse = NULL;
   auto attend = p->P <= 64       ? launch_flash<cut_64>
                 : much_shared(c) ? launch_flash<cut_128>
                                  : launch_flash<cut_128_small>;

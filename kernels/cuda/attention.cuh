@@ -63,7 +63,8 @@ void attention_spatial(ebb_context *c, const attention_problem *p, ebb_attention
                        ebb_tensor k, void *scratch);
 
 /* attention_sm90.cu: heads of 64 and 128 in bfloat16 on Hopper, more keys than attention_short takes, statistics of a
- * number of key frames that finds room. All samples in one launch, tiles of ATTENTION_SM90_TILE queries. */
+ * number of key frames that finds room; with statistics all samples in one launch. Tiles of ATTENTION_SM90_TILE
+ * queries. */
 #define ATTENTION_SM90_TILE 64
 bool attention_sm90_takes(ebb_context *c, ebb_dtype dtype, int P, int M, int Tk);
 size_t attention_sm90_flags(int S, int heads, int64_t B);

@@ -1,6 +1,6 @@
 /* What sm_90a has and older GPUs lack: barriers in shared memory that count bytes, the copy engine for tensors (TMA),
- * products of a warpgroup (wgmma), registers that move between warpgroups. One function an instruction, named after
- * it; the words are those of the PTX manual. Private to kernels/cuda/. */
+ * products of a warpgroup (wgmma), registers that move between warpgroups. Thin functions over PTX; the words are those of its
+ * manual. Private to kernels/cuda/. */
 #ifndef EBB_KERNELS_CUDA_HOPPER_CUH
 #define EBB_KERNELS_CUDA_HOPPER_CUH
 
@@ -98,14 +98,14 @@ static __device__ __forceinline__ void copy_box_out(const CUtensorMap *map, uint
 static __device__ __forceinline__ void copies_out_read(void) {
   asm volatile("cp.async.bulk.wait_group.read 0;\n" ::: "memory");
 }
+/* Until they have been written. */
+static __device__ __forceinline__ void copies_out_done(void) {
+  asm volatile("cp.async.bulk.wait_group 0;\n" ::: "memory");
+}
 /* Shared memory written so far will be seen by the copy engine and by wgmma. */
 static __device__ __forceinline__ void fence_async(void) {
   asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
 }
-static __device__ __forceinline__ void prefetch_map(const CUtensorMap *map) {
-  asm volatile("prefetch.tensormap [%0];\n" ::"l"(map) : "memory");
-}
-
 /* ---- products of a warpgroup ------------------------------------------------------------------------- */
 
 /* Where an operand lies, rows of 128 bytes swizzled as the copy engine does it, eight rows after eight rows (1,024

@@ -266,7 +266,9 @@ static __global__ void QK_BOUNDS qk_rows(made_ready<X> of, rotation r, rows at, 
       load_packed<WHOLE>(packed[u], row + begin_of<N>(u), at.D - begin_of<N>(u));
   if (r.repeats && inside && begin_of<N>(0) < at.D) /* on their way while the row is measured */
     load_angles<WHOLE>(by, r, s, begin_of<N>(0));
-  const float inverse = w ? rsqrtf(__fmaf_rn(packed_squares(packed), at.per, eps)) : 1.0f;
+  float inverse = 1.0f;
+  if (of.wq || of.wk) /* not w: all threads of the block come here, or none */
+    inverse = rsqrtf(__fmaf_rn(packed_squares(packed), at.per, eps));
 #pragma unroll
   for (int u = 0; u < UNITS; u++) {
     const int i0 = begin_of<N>(u);
