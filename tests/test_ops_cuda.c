@@ -24,7 +24,21 @@ static const bf16_error bf16_errors[] = {
 #include "tests/op_bf16.inc"
 };
 
-static bool small_only; /* `test_ops_cuda small`: without the large cases, as the sanitizers take them */
+/* `test_ops_cuda small [OP,OP...]`: without the large cases, and of the ops that contain one of these; for the
+ * sanitizers, which are slow. */
+static bool small_only;
+static const char *only;
+
+static bool left_out(const op_case *k) {
+  bool named = !only;
+  for (const char *at = only; at && *at && !named; at += strspn(at, ",")) {
+    char name[64];
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(at, ","), at);
+    named = strstr(k->op, name) != NULL;
+    at += strcspn(at, ",");
+  }
+  return k->huge || (small_only && k->large) || !named;
+}
 
 typedef struct contexts {
   ebb_context cuda, cpu;
@@ -127,7 +141,7 @@ static void matches_the_definition(void **state) {
   cuda_of(state);
   int failed = 0;
   for (int n = 0; n < op_case_count; n++)
-    if (!op_cases[n].huge && !(small_only && op_cases[n].large))
+    if (!left_out(&op_cases[n]))
       failed += compare_with(*state, &op_cases[n], f32_tolerance);
   assert_int_equal(failed, 0);
 }
@@ -155,7 +169,7 @@ static void bfloat16_is_as_good_as_pytorch(void **state) {
   for (int n = 0; n < op_case_count; n++) {
     unsigned halves[OP_HALVES];
     op_case k = op_cases[n];
-    for (int i = op_case_halves(&k, halves); i-- > 0 && !k.huge && !(small_only && k.large);) {
+    for (int i = op_case_halves(&k, halves); i-- > 0 && !left_out(&k);) {
       k.bf16 = halves[i];
       failed += compare_with(*state, &k, bf16_tolerance);
     }
@@ -254,6 +268,9 @@ static void cut_problems_are_the_same(void **state) {
 
 int main(int argc, char **argv) {
   small_only = argc > 1 && strcmp(argv[1], "small") == 0;
+  only = small_only && argc > 2 ? argv[2] : NULL;
+  const struct CMUnitTest each_once[] = {cmocka_unit_test(matches_the_definition),
+                                         cmocka_unit_test(bfloat16_is_as_good_as_pytorch)};
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(matches_the_definition),
       cmocka_unit_test(matches_the_cpu),
@@ -266,5 +283,6 @@ int main(int argc, char **argv) {
       cmocka_unit_test(in_place_is_the_same),
       cmocka_unit_test(cut_problems_are_the_same),
   };
-  return cmocka_run_group_tests(tests, open_both, close_both);
+  return only ? cmocka_run_group_tests(each_once, open_both, close_both)
+              : cmocka_run_group_tests(tests, open_both, close_both);
 }
