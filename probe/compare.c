@@ -184,14 +184,36 @@ static double cosine(int64_t n, const float *a, const float *b) {
     aa += (double)a[i] * (double)a[i];
     bb += (double)b[i] * (double)b[i];
   }
-  return aa > 0 && bb > 0 ? fmax(-1, fmin(1, ab / (sqrt(aa) * sqrt(bb)))) : NAN;
+  const double c = aa > 0 && bb > 0 ? ab / (sqrt(aa) * sqrt(bb)) : NAN;
+  return isfinite(c) ? fmax(-1, fmin(1, c)) : NAN; /* fmin and fmax would make a number of what is none */
+}
+
+/* x [n,heads,width] of one run, block and pair of steps. */
+static bool all_finite(const subject *s, int run, int64_t block, int pair, const float *x, ebb_error *err) {
+  const ebb_store *store = &s->runs->store[run];
+  const int64_t each = s->heads * s->width;
+  int64_t i = 0;
+  while (i < s->n * each && isfinite(x[i]))
+    i++;
+  if (i == s->n * each)
+    return true;
+  ebb_fail(err, "%s: model \"%s\": %s of video \"%s\" at step %d", store->dir, set_of(s, run)->model,
+           feature_of(s, run)->name, store->videos[s->video[run][i / each]].id,
+           set_of(s, run)->steps[s->step[run][pair]]);
+  if (feature_of(s, run)->by_block)
+    ebb_fail_also(err, ", block %d", set_of(s, run)->blocks[block]);
+  return ebb_fail_also(err,
+                       " is %g: expected finite numbers; invert this run again (model.dtype: float32), or "
+                       "compare another model (--model) or feature (--feature)",
+                       (double)x[i]);
 }
 
 /* All of one block and pair of steps. x [2][n,heads,width] */
 static bool compare_block(subject *s, int64_t block, int pair, float *const x[2], ebb_error *err) {
   for (int run = 0; run < 2; run++)
     if (!ebb_store_gather(&s->runs->store[run], s->set[run], s->feature[run], s->step[run][pair], (int)block,
-                          EBB_ALL_HEADS, s->n, s->video[run], x[run], err))
+                          EBB_ALL_HEADS, s->n, s->video[run], x[run], err) ||
+        !all_finite(s, run, block, pair, x[run], err))
       return false;
   const int64_t first = (block * s->pairs + pair) * s->n * s->heads;
   for (int64_t i = 0; i < s->n * s->heads; i++) {

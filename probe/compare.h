@@ -23,8 +23,8 @@ typedef struct ebb_compare_options {
 /* Writes OUT/cosine.csv (a line a video, block, head and pair of steps), OUT/summary.csv (a line a block
  * and pair of steps, and a block over all) and OUT/compare.json (what was compared; last). The table goes
  * to `table` (NULL: nowhere). Videos that failed in either are left out and counted. Errors say what does
- * not match: videos, their frames, models, features, shapes, blocks, sigmas. A cosine with a map of zeros
- * is empty. */
+ * not match: videos, their frames, models, features, shapes, blocks, sigmas; a number that is not finite
+ * is one, with its place. A cosine with a map of zeros is empty. */
 bool ebb_compare_runs(const ebb_compare_options *options, FILE *table, ebb_error *err);
 
 #endif

@@ -334,6 +334,37 @@ static void test_what_does_not_match(void **state) {
   free(right);
 }
 
+static float with_infinity(int video, int step, int block, int head, int i) {
+  return video == 2 && step == 1 && block == 1 && head == 1 && i == 2 ? INFINITY : 0.5f;
+}
+
+static float with_nan(int video, int step, int block, int head, int i) {
+  return video == 2 && step == 1 && block == 1 && head == 1 && i == 2 ? NAN : 0.5f;
+}
+
+/* In A or in B: never a cosine of 1 and never an empty field. */
+static void test_numbers_that_are_not_finite(void **state) {
+  (void)state;
+  char *good = strdup(at("good")), *bad[2] = {strdup(at("infinite")), strdup(at("undefined"))};
+  write_run(good, &(variant){.value = plain});
+  write_run(bad[0], &(variant){.value = with_infinity});
+  write_run(bad[1], &(variant){.value = with_nan});
+  for (int i = 0; i < 4; i++) {
+    ebb_error err = {""};
+    ebb_compare_options o = i % 2 ? options_for(good, bad[i / 2]) : options_for(bad[i / 2], good);
+    o.out = at("unmade");
+    assert_false(ebb_compare_runs(&o, NULL, &err));
+    assert_true(strncmp(err.text, bad[i / 2], strlen(bad[i / 2])) == 0);
+    assert_has(err.text, "attn_frames of video \"O1/02/1\" at step 7, block 4 is");
+    assert_has(err.text, "expected finite numbers");
+    assert_int_equal(access(at("unmade/cosine.csv"), F_OK), -1);
+    assert_int_equal(access(at("unmade/compare.json"), F_OK), -1);
+  }
+  free(good);
+  free(bad[0]);
+  free(bad[1]);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_means),
@@ -342,6 +373,7 @@ int main(void) {
       cmocka_unit_test(test_cosines),
       cmocka_unit_test(test_other_videos_and_failures),
       cmocka_unit_test(test_what_does_not_match),
+      cmocka_unit_test(test_numbers_that_are_not_finite),
   };
   return cmocka_run_group_tests_name("maps", tests, folder_make, folder_remove);
 }
