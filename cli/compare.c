@@ -3,6 +3,8 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 
+#include <math.h>
+
 int ebb_compare_command(int argc, char **argv) {
   ebb_compare_options o = {.feature = "attn_frames", .sigma = 0.01};
   const ebb_option options[] = {
@@ -30,9 +32,9 @@ int ebb_compare_command(int argc, char **argv) {
   int code = ebb_command_parse(&command, argc, argv);
   if (code >= 0)
     return code;
-  if (!o.out || !(o.sigma >= 0)) {
-    fprintf(stderr,
-            o.out ? "ebb: --sigma must be 0 or more\n" : "ebb: compare needs --out (--help tells more)\n");
+  if (!o.out || !(o.sigma >= 0) || !isfinite(o.sigma)) {
+    fprintf(stderr, o.out ? "ebb: --sigma must be a number, 0 or more\n"
+                          : "ebb: compare needs --out (--help tells more)\n");
     return EBB_EXIT_USAGE;
   }
   ebb_error err = {0};

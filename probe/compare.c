@@ -364,13 +364,15 @@ static bool report(const subject *s, ebb_error *err) {
                          summarise(s->others, all * s->blocks, sorted)};
   if (s->blocks > 1)
     print_line(c->table, "all", of);
-  json_object_set_new(c->models, set_of(s, 0)->model,
-                      json_pack("{s:I, s:I, s:i, s:o, s:o, s:o, s:o}", "videos", (json_int_t)s->n,
-                                "failed_videos", (json_int_t)s->failed, "pairs_of_steps", s->pairs, "mean",
-                                number(of[0].mean), "q05", number(of[0].low), "other_video_mean",
-                                number(of[1].mean), "other_video_q05", number(of[1].low)));
+  const bool said =
+      json_object_set_new(c->models, set_of(s, 0)->model,
+                          json_pack("{s:I, s:I, s:i, s:o, s:o, s:o, s:o}", "videos", (json_int_t)s->n,
+                                    "failed_videos", (json_int_t)s->failed, "pairs_of_steps", s->pairs,
+                                    "mean", number(of[0].mean), "q05", number(of[0].low), "other_video_mean",
+                                    number(of[1].mean), "other_video_q05", number(of[1].low))) == 0;
   free(sorted);
-  return true;
+  return said || ebb_fail(err, "model \"%s\": its means are not finite or its name is not UTF-8",
+                          set_of(s, 0)->model);
 }
 
 /* ---- the models ---------------------------------------------------------------------------------------- */
@@ -464,13 +466,15 @@ static void print_differences(const comparison *c, const json_t *differ, FILE *o
   fputc('\n', out);
 }
 
+/* NULL, or with err filled: it cannot be said. */
 static json_t *describe(const comparison *c, const json_t *differ, ebb_error *err) {
   const ebb_compare_options *o = c->options;
   json_t *runs = json_array();
   for (int run = 0; run < 2; run++) {
     char *path = ebb_path_join(o->run[run], "index.json"), hex[65] = "";
-    if (ebb_file_sha256(path, hex, err))
-      json_array_append_new(runs, json_pack("{s:s, s:s}", "run", o->run[run], "index_sha256", hex));
+    if (ebb_file_sha256(path, hex, err) &&
+        json_array_append_new(runs, json_pack("{s:s, s:s}", "run", o->run[run], "index_sha256", hex)) != 0)
+      ebb_fail(err, "%s: the name of this folder is not UTF-8: compare.json cannot hold it", o->run[run]);
     free(path);
   }
   return json_pack("{s:o, s:s, s:f, s:O, s:O}", "runs", runs, "feature", o->feature, "sigma", o->sigma,
@@ -481,11 +485,17 @@ static bool write_json(const comparison *c, const json_t *differ, ebb_error *err
   char *path = ebb_path_join(c->options->out, "compare.json");
   json_t *o = describe(c, differ, err);
   ebb_file_writer w;
-  bool ok = !err->text[0] && ebb_file_create(&w, path, err);
+  bool ok = (o && !err->text[0]) ||
+            ebb_fail(err, "%s: cannot be made: expected UTF-8 texts and a finite sigma", path);
+  ok = ok && ebb_file_create(&w, path, err);
   if (ok) {
-    json_dumpf(o, w.stream, JSON_INDENT(1) | JSON_REAL_PRECISION(10));
+    ok = json_dumpf(o, w.stream, JSON_INDENT(1) | JSON_REAL_PRECISION(10)) == 0 ||
+         ebb_fail(err, "%s: cannot be written whole", path);
     fputc('\n', w.stream);
-    ok = ebb_file_commit(&w, err);
+    if (ok)
+      ok = ebb_file_commit(&w, err);
+    else
+      ebb_file_abandon(&w);
   }
   json_decref(o);
   free(path);

@@ -99,6 +99,7 @@ static json_t *row_json(const ebb_row *r) {
   return o;
 }
 
+/* NULL: a name that is not UTF-8. */
 static json_t *results_json(const ebb_results *r) {
   const ebb_preset *preset = ebb_preset_find(r->preset);
   json_t *folds = preset ? json_null() : json_integer(r->folds),
@@ -111,20 +112,24 @@ static json_t *results_json(const ebb_results *r) {
   if (r->not_used[0])
     json_object_set_new(o, "not_used", json_string(r->not_used));
   json_t *rows = json_array(), *differences = json_array();
+  bool ok = o != NULL;
   for (int i = 0; i < r->row_count; i++)
-    json_array_append_new(rows, row_json(&r->rows[i]));
+    ok = json_array_append_new(rows, row_json(&r->rows[i])) == 0 && ok;
   for (int i = 0; i < r->difference_count; i++) {
     const ebb_difference *d = &r->differences[i];
     json_t *one = json_pack("{s:s,s:s,s:s,s:s,s:s}", "category", d->category, "model", d->model, "feature",
                             d->feature, "other_model", d->other_model, "other_feature", d->other_feature);
     json_object_set_new(one, "nested", metrics_json(d->metric));
-    json_array_append_new(differences, one);
+    ok = json_array_append_new(differences, one) == 0 && ok;
   }
   json_object_set_new(o, "rows", rows);
   json_object_set_new(o, "differences", differences);
   if (r->provenance)
     json_object_set(o, "provenance", r->provenance);
-  return o;
+  if (ok)
+    return o;
+  json_decref(o);
+  return NULL;
 }
 
 /* ---- reading back: the first thing that is not as it should be is remembered by name ---- */
@@ -333,7 +338,7 @@ static void csv_place(FILE *f, const ebb_row *r, int cell) {
     fprintf(f, "%d", at.head);
 }
 
-static void write_rows(const ebb_results *results, const ebb_store *store, FILE *f) {
+static bool write_rows(const ebb_results *results, const ebb_store *store, FILE *f) {
   (void)store;
   fputs("category,model,feature,videos,groups,width,accuracy,accuracy_lo,accuracy_hi,auc,auc_lo,auc_hi,"
         "pairwise,pairwise_lo,"
@@ -364,9 +369,10 @@ static void write_rows(const ebb_results *results, const ebb_store *store, FILE 
     ebb_csv_number(f, DIGITS, r->p);
     fputc('\n', f);
   }
+  return true;
 }
 
-static void write_cells(const ebb_results *results, const ebb_store *store, FILE *f) {
+static bool write_cells(const ebb_results *results, const ebb_store *store, FILE *f) {
   (void)store;
   fputs("category,model,feature,step,block,head,sigma,accuracy,auc,pairwise,selected,p\n", f);
   for (int i = 0; i < results->row_count; i++) {
@@ -382,11 +388,12 @@ static void write_cells(const ebb_results *results, const ebb_store *store, FILE
       fputc('\n', f);
     }
   }
+  return true;
 }
 
 /* A video's margin is its mean over the repeats that judged it, in log odds; `right` the share of them on the
  * right side. One that none judged has no line. */
-static void write_margins(const ebb_results *results, const ebb_store *store, FILE *f) {
+static bool write_margins(const ebb_results *results, const ebb_store *store, FILE *f) {
   fputs("category,model,feature,video,group,possible,margin,right\n", f);
   for (int i = 0; i < results->row_count; i++) {
     const ebb_row *r = &results->rows[i];
@@ -416,11 +423,12 @@ static void write_margins(const ebb_results *results, const ebb_store *store, FI
       fputc('\n', f);
     }
   }
+  return true;
 }
 
 /* Every held-out margin with all that another program needs to make it again: who was held out with whom, in
  * which cell, at which penalty. */
-static void write_heldout(const ebb_results *results, const ebb_store *store, FILE *f) {
+static bool write_heldout(const ebb_results *results, const ebb_store *store, FILE *f) {
   fputs("category,model,feature,repeat,fold,step,block,head,penalty,video,margin\n", f);
   for (int i = 0; i < results->row_count; i++) {
     const ebb_row *r = &results->rows[i];
@@ -437,20 +445,22 @@ static void write_heldout(const ebb_results *results, const ebb_store *store, FI
       fprintf(f, ",%.12g\n", r->margin[at]);
     }
   }
+  return true;
 }
 
-static void write_json(const ebb_results *results, const ebb_store *store, FILE *f) {
+static bool write_json(const ebb_results *results, const ebb_store *store, FILE *f) {
   (void)store;
   json_t *o = results_json(results);
-  json_dumpf(o, f, JSON_INDENT(1) | JSON_REAL_PRECISION(10));
+  bool ok = o && json_dumpf(o, f, JSON_INDENT(1) | JSON_REAL_PRECISION(10)) == 0;
   fputc('\n', f);
   json_decref(o);
+  return ok;
 }
 
 bool ebb_results_write(const ebb_results *results, const ebb_store *store, const char *dir, ebb_error *err) {
   static const struct {
     const char *name;
-    void (*write)(const ebb_results *, const ebb_store *, FILE *);
+    bool (*write)(const ebb_results *, const ebb_store *, FILE *);
   } files[] = {/* results.json last: it is what tells that a probe is finished */
                {"results.csv", write_rows},
                {"cells.csv", write_cells},
@@ -463,8 +473,13 @@ bool ebb_results_write(const ebb_results *results, const ebb_store *store, const
     ebb_file_writer w;
     ok = ebb_file_create(&w, path, err);
     if (ok) {
-      files[i].write(results, store, w.stream);
-      ok = ebb_file_commit(&w, err);
+      ok = files[i].write(results, store, w.stream) ||
+           ebb_fail(err, "%s: cannot be made or written whole: expected names in UTF-8 and room on the disk",
+                    path);
+      if (ok)
+        ok = ebb_file_commit(&w, err);
+      else
+        ebb_file_abandon(&w);
     }
     free(path);
   }

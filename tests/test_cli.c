@@ -57,6 +57,8 @@ static void test_usage(void **state) {
   expect(2, "compare a b", "--out");
   expect(2, "compare a --out c", "compare");
   expect(2, "compare a b --out c --sigma -1", "--sigma");
+  expect(2, "compare a b --out c --sigma inf", "--sigma");
+  expect(2, "compare a b --out c --sigma nan", "--sigma");
   expect(2, "eval velocity", "--model");
   expect(2, "eval velocty --model m --in i --out o", "velocty");
   expect(2, "eval velocity --dtype int7", "float32|bfloat16");

@@ -330,6 +330,10 @@ static void test_what_does_not_match(void **state) {
   assert_false(ebb_compare_runs(&o, NULL, &err));
   assert_says(&err, "no captured step of one run has a sigma within");
   assert_int_equal(access(at("none"), F_OK), -1);
+  o.sigma = INFINITY; /* JSON has no word for it */
+  assert_false(ebb_compare_runs(&o, NULL, &err));
+  assert_says(&err, "compare.json: cannot be made");
+  assert_int_equal(access(at("none/compare.json"), F_OK), -1);
   free(left);
   free(right);
 }
