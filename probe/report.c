@@ -136,6 +136,7 @@ static json_t *results_json(const ebb_results *r) {
 
 typedef struct reader {
   const char *wrong;
+  const ebb_row *large; /* the row that has more cells than may be; NULL: none */
 } reader;
 
 static void text_in(reader *r, const json_t *o, const char *key, char *to, size_t size) {
@@ -159,12 +160,14 @@ static double number_of(const json_t *v) {
   return json_is_number(v) ? json_number_value(v) : NAN;
 }
 
-/* count numbers, malloc'ed */
+/* count numbers, malloc'ed; NULL when the file has not as many */
 static double *numbers_in(reader *r, const json_t *o, const char *key, int count) {
   const json_t *a = json_object_get(o, key);
-  double *v = ebb_must(calloc((size_t)count + 1, sizeof *v));
-  if (!json_is_array(a) || json_array_size(a) != (size_t)count)
+  if (!json_is_array(a) || json_array_size(a) != (size_t)count) {
     r->wrong = key;
+    return NULL;
+  }
+  double *v = ebb_must(calloc((size_t)count + 1, sizeof *v));
   for (int i = 0; i < count; i++)
     v[i] = number_of(json_array_get(a, (size_t)i));
   return v;
@@ -238,10 +241,12 @@ static void row_in(reader *r, const json_t *o, ebb_row *row) {
     row->blocks = integers_in(r, o, "blocks", &row->block_count);
   row->by_head = json_is_integer(json_object_get(o, "heads"));
   row->head_count = row->by_head ? (int)integer_in(r, o, "heads", 4096) : 1;
-  if (row->head_count < 1) {
+  if (row->head_count < 1 || (row->by_head && !row->blocks)) /* heads are of blocks */
     r->wrong = "heads";
-    row->head_count = 1;
-  }
+  if (!r->wrong && !ebb_cells_fit(row->step_count, row->block_count, row->head_count))
+    r->large = row;
+  if (r->wrong || r->large)
+    return;
   metrics_in(json_object_get(o, "nested"), row->metric);
   row->balanced_accuracy = number_of(json_object_get(o, "balanced_accuracy"));
   row->d_prime = number_of(json_object_get(o, "d_prime"));
@@ -253,6 +258,8 @@ static void row_in(reader *r, const json_t *o, ebb_row *row) {
   for (int m = 0; m < EBB_METRICS; m++)
     row->cell[m] = numbers_in(r, cells, ebb_metric_names[m], ebb_row_cells(row));
   bool with_p = json_object_get(cells, "p") != NULL; /* early probes have none */
+  if (r->wrong)
+    return; /* before anything is allocated by the counts alone */
   row->cell_p = with_p ? numbers_in(r, cells, "p", ebb_row_cells(row)) : nothing(ebb_row_cells(row));
   row->independent = floor_in(o, "floor_independent");
   row->permuted = floor_in(o, "floor_permuted");
@@ -279,7 +286,7 @@ bool ebb_results_read(ebb_results *results, const char *dir, ebb_error *err) {
   *results = (ebb_results){0};
   char *path = ebb_path_join(dir, "results.json");
   json_t *o = ebb_json_read(path, err);
-  reader r = {NULL};
+  reader r = {0};
   if (o) {
     const json_t *rows = json_object_get(o, "rows"), *differences = json_object_get(o, "differences");
     text_in(&r, o, "name", results->name, sizeof results->name);
@@ -287,9 +294,9 @@ bool ebb_results_read(ebb_results *results, const char *dir, ebb_error *err) {
     results->seed = json_integer_value(json_object_get(o, "seed"));
     results->rows = ebb_must(calloc(json_array_size(rows) + 1, sizeof *results->rows));
     results->differences = ebb_must(calloc(json_array_size(differences) + 1, sizeof *results->differences));
-    for (size_t i = 0; i < json_array_size(rows) && !r.wrong; i++)
+    for (size_t i = 0; i < json_array_size(rows) && !r.wrong && !r.large; i++)
       row_in(&r, json_array_get(rows, i), &results->rows[results->row_count++]);
-    for (size_t i = 0; i < json_array_size(differences) && !r.wrong; i++) {
+    for (size_t i = 0; i < json_array_size(differences) && !r.wrong && !r.large; i++) {
       const json_t *d = json_array_get(differences, i);
       ebb_difference *to = &results->differences[results->difference_count++];
       text_in(&r, d, "category", to->category, sizeof to->category);
@@ -302,8 +309,12 @@ bool ebb_results_read(ebb_results *results, const char *dir, ebb_error *err) {
     if (!r.wrong && results->row_count == 0)
       r.wrong = "rows";
   }
-  bool ok = o && !r.wrong;
-  if (r.wrong)
+  bool ok = o && !r.wrong && !r.large;
+  if (r.large)
+    ebb_fail(err, "%s: row %d (%s) says %d steps x %d blocks x %d heads: expected at most %d cells", path,
+             results->row_count, r.large->feature, r.large->step_count, r.large->block_count,
+             r.large->head_count, EBB_MOST_CELLS);
+  else if (r.wrong)
     ebb_fail(err, "%s: \"%s\" is missing or not as `ebb probe` writes it: run `ebb probe` again", path,
              r.wrong);
   else if (!o)
