@@ -1,5 +1,6 @@
 #include "probe/maps.h"
 
+#include "kernels/tensor.h"
 #include "probe/canvas.h"
 
 #include <math.h>
@@ -27,12 +28,24 @@ static void add_block(ebb_mean_maps *m, const ebb_store *store, int64_t n, const
   }
 }
 
+/* [blocks, heads, frames, frames]; else err says what it is. */
+static bool is_map(const ebb_store *store, int set, int feature, ebb_error *err) {
+  const ebb_feature *f = &store->sets[set].features[feature];
+  char shape[EBB_SHAPE_TEXT];
+  return (f->by_block && f->by_head && f->rank == 4) ||
+         ebb_fail(err,
+                  "%s: %s of model \"%s\" is %s, by_block %s, by_head %s: expected [blocks, heads, frames, "
+                  "frames], by_block true, by_head true",
+                  store->dir, f->name, store->sets[set].model, ebb_shape_text(f->rank, f->shape, shape),
+                  f->by_block ? "true" : "false", f->by_head ? "true" : "false");
+}
+
 bool ebb_mean_maps_make(ebb_mean_maps *m, const ebb_store *store, int set, int feature, const char *category,
                         int step, ebb_error *err) {
   const ebb_feature *f = &store->sets[set].features[feature];
   *m = (ebb_mean_maps){0};
-  if (!f->by_head || f->rank != 4)
-    return ebb_fail(err, "%s: %s of %s is no map of each head", store->dir, f->name, store->sets[set].model);
+  if (!is_map(store, set, feature, err))
+    return false;
   *m = (ebb_mean_maps){
       .blocks = f->shape[0], .heads = f->shape[1], .queries = f->shape[2], .keys = f->shape[3]};
   const size_t width = (size_t)ebb_store_width(f), all = width * (size_t)m->blocks;
@@ -283,7 +296,8 @@ static bool plot_category(const ebb_store *store, const ebb_results *results, co
   bool ok = true;
   for (int i = 0; ok && i < store->set_count; i++) {
     const ebb_feature_set *s = &store->sets[i];
-    if (ebb_store_feature(s, "attn_frames") < 0)
+    const int feature = ebb_store_feature(s, "attn_frames");
+    if (feature < 0 || !is_map(store, i, feature, NULL))
       continue;
     int at = step_index(s, step >= 0 ? step : chosen_step(results, category, s->model));
     if (step >= 0 && at < 0)
@@ -296,8 +310,14 @@ static bool plot_category(const ebb_store *store, const ebb_results *results, co
 }
 
 bool ebb_plot_all_frame_mass(const ebb_store *store, const ebb_results *results, int64_t step,
-                             const char *dir, ebb_error *err) {
+                             const char *dir, FILE *notes, ebb_error *err) {
   bool ok = true, any = false;
+  for (int i = 0; i < store->set_count; i++) {
+    const int feature = ebb_store_feature(&store->sets[i], "attn_frames");
+    ebb_error why = {{0}};
+    if (notes && feature >= 0 && !is_map(store, i, feature, &why))
+      fprintf(notes, "ebb: note: no picture of attention: %s\n", why.text);
+  }
   for (int i = 0; ok && i < results->row_count; i++) /* rows of a category stand together */
     if (i == 0 || strcmp(results->rows[i].category, results->rows[i - 1].category) != 0)
       ok = plot_category(store, results, results->rows[i].category, step, dir, &any, err);

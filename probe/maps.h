@@ -6,6 +6,8 @@
 #include "loaders/store.h"
 #include "probe/results.h"
 
+#include <stdio.h>
+
 /* Frame mass (attn_frames), as means over videos. */
 typedef struct ebb_mean_maps {
   int64_t blocks, heads, queries, keys; /* L, N, Tq, Tk */
@@ -26,8 +28,9 @@ bool ebb_plot_frame_mass(const ebb_store *store, int set, const char *category, 
 
 /* For every category of the results and every model that has attn_frames: at step number `step`, or, when
  * it is -1, at the one that the probe of this row chose (the middle one where it was not probed). Errors:
- * a step that a model was not captured at, and, with a step, a run without maps. */
+ * a step that a model was not captured at, and, with a step, a run without maps. A model whose attn_frames
+ * are no maps of each head has no picture, and a line in `notes` (NULL: nowhere). */
 bool ebb_plot_all_frame_mass(const ebb_store *store, const ebb_results *results, int64_t step,
-                             const char *dir, ebb_error *err);
+                             const char *dir, FILE *notes, ebb_error *err);
 
 #endif

@@ -153,6 +153,10 @@ static void test_run_probe_report(void **state) {
   expect(1, line("compare %s %s --out o", at("run"), at("data")), "no index.json");
   expect(1, line("run %s%s", at("run.yaml"), ""), "index.json"); /* a finished run is not overwritten */
   expect(1, line("report %s%s", at("data"), ""), at("data"));
+  put_text(at("run/features/transformer/shard-00000.safetensors"), "cut");
+  expect(0, line("report %s%s", at("run"), ""), "attn_frames");
+  expect(0, line("report %s%s", at("run"), ""), "note: attention maps are not drawn again: ");
+  expect(1, line("report %s --step 1%s", at("run"), ""), "shard-00000.safetensors");
 }
 
 static void test_synth_leaves_nothing_and_takes_nothing(void **state) {

@@ -23,6 +23,7 @@ typedef struct variant {
   int last_block, wide, failed; /* number of block 1; 1: 3 keys; this video failed, 0: none */
   double sigma;                 /* of step 1 */
   const char *labels;
+  bool joined; /* the index says that maps are not by head */
 } variant;
 
 /* Even shares, but that block 1, head 1 of possible videos at step 1 looks one frame ahead. */
@@ -64,6 +65,7 @@ static void write_run(const char *dir, const variant *is) {
                             .label = v % 2 == 0 ? EBB_POSSIBLE : EBB_IMPOSSIBLE};
   const ebb_dataset set = {.root = (char *)"r", .videos = videos, .count = count};
   ebb_feature feature = {"", true, true, 4, {BLOCKS, HEADS, T, keys}};
+  feature.by_head = !is->joined;
   strcpy(feature.name, is->feature ? is->feature : "attn_frames");
   int steps[STEPS] = {0, 7}, blocks[BLOCKS] = {1, is->last_block ? is->last_block : 4}, id;
   double sigmas[STEPS] = {0, is->sigma > 0 ? is->sigma : 0.5};
@@ -170,23 +172,37 @@ static void test_which_step(void **state) {
   write_run(at("steps"), &(variant){.value = plain});
   assert_true(ebb_store_open(&s, at("steps"), &err));
   const char *png = at("frame-mass-O1-transformer.png");
-  assert_true(ebb_plot_all_frame_mass(&s, &results, 0, folder, &err) && ebb_file_sha256(png, first, &err));
-  assert_true(ebb_plot_all_frame_mass(&s, &results, 7, folder, &err) && ebb_file_sha256(png, second, &err));
+  assert_true(ebb_plot_all_frame_mass(&s, &results, 0, folder, NULL, &err) &&
+              ebb_file_sha256(png, first, &err));
+  assert_true(ebb_plot_all_frame_mass(&s, &results, 7, folder, NULL, &err) &&
+              ebb_file_sha256(png, second, &err));
   assert_string_not_equal(first, second);
   for (int step = 0; step < 2; step++) {
     row.chosen = ebb_cell_number(&row, step, 1, 1);
-    assert_true(ebb_plot_all_frame_mass(&s, &results, -1, folder, &err) &&
+    assert_true(ebb_plot_all_frame_mass(&s, &results, -1, folder, NULL, &err) &&
                 ebb_file_sha256(png, chosen, &err));
     assert_string_equal(chosen, step ? second : first);
   }
-  assert_false(ebb_plot_all_frame_mass(&s, &results, 3, folder, &err));
+  assert_false(ebb_plot_all_frame_mass(&s, &results, 3, folder, NULL, &err));
   assert_says(&err, "transformer was not captured at step 3: there are 0, 7");
   ebb_store_close(&s);
   write_run(at("entropy"), &(variant){.value = plain, .feature = "attn_entropy"});
   assert_true(ebb_store_open(&s, at("entropy"), &err));
-  assert_true(ebb_plot_all_frame_mass(&s, &results, -1, folder, &err));
-  assert_false(ebb_plot_all_frame_mass(&s, &results, 7, folder, &err));
+  assert_true(ebb_plot_all_frame_mass(&s, &results, -1, folder, NULL, &err));
+  assert_false(ebb_plot_all_frame_mass(&s, &results, 7, folder, NULL, &err));
   assert_says(&err, "no attention maps");
+  ebb_store_close(&s);
+  write_run(at("joined"), &(variant){.value = plain, .joined = true}); /* left out, with a note */
+  assert_true(ebb_store_open(&s, at("joined"), &err));
+  char *note = NULL;
+  size_t bytes = 0;
+  FILE *notes = open_memstream(&note, &bytes);
+  assert_true(ebb_plot_all_frame_mass(&s, &results, -1, folder, notes, &err));
+  fclose(notes);
+  assert_non_null(
+      strstr(note, "attn_frames of model \"transformer\" is [2, 2, 2, 2], by_block true, by_head false"));
+  assert_non_null(strstr(note, "expected [blocks, heads, frames, frames]"));
+  free(note);
   ebb_store_close(&s);
 }
 
