@@ -391,6 +391,41 @@ static void hostile_counts_are_refused(void **state) {
   free(dir);
 }
 
+/* Cells of a large model have long names: none is cut, and columns stay one below the other. */
+static void places_are_not_cut(void **state) {
+  (void)state;
+  int steps[] = {250}, blocks[] = {29};
+  ebb_row rows[2] = {{.category = "O1",
+                      .model = "transformer",
+                      .feature = "attn_frames.head",
+                      .step_count = 1,
+                      .block_count = 1,
+                      .head_count = 12,
+                      .by_head = true,
+                      .steps = steps,
+                      .blocks = blocks,
+                      .chosen = 11,
+                      .top_once = 0.5},
+                     {.category = "O1",
+                      .model = "vae",
+                      .feature = "latent.mean",
+                      .step_count = 1,
+                      .block_count = 1,
+                      .head_count = 1,
+                      .steps = steps,
+                      .top_once = 0.5}};
+  const ebb_results results = {.preset = "strict", .folds = 5, .repeats = 1, .row_count = 2, .rows = rows};
+  char *text = NULL;
+  size_t bytes = 0;
+  FILE *out = open_memstream(&text, &bytes);
+  ebb_results_print(&results, out);
+  fclose(out);
+  assert_non_null(strstr(text, " chosen     top flr "));
+  assert_non_null(strstr(text, " b29h11s250 .50 "));
+  assert_non_null(strstr(text, " s250       .50 "));
+  free(text);
+}
+
 static void errors_are_told(void **state) {
   (void)state;
   const planted p = {.categories = 1, .groups = 4, .steps = 1, .blocks = 1, .width = 3, .seed = 4};
@@ -599,6 +634,7 @@ int main(void) {
       cmocka_unit_test(nested_is_unbiased),
       cmocka_unit_test(a_head_is_found),
       cmocka_unit_test(files_are_written_and_read_back),
+      cmocka_unit_test(places_are_not_cut),
       cmocka_unit_test(errors_are_told),
       cmocka_unit_test(hostile_counts_are_refused),
       cmocka_unit_test(intervals_that_are_none),
