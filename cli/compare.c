@@ -12,8 +12,8 @@ int ebb_compare_command(int argc, char **argv) {
        NULL},
       {"feature", EBB_OPTION_TEXT, &o.feature, "NAME", "stored feature, e.g. attn_rows (attn_frames)", 0, 0,
        NULL},
-      {"model", EBB_OPTION_TEXT, &o.model, "NAME", "one model alone, e.g. transformer (all of A)", 0, 0,
-       NULL},
+      {"model", EBB_OPTION_TEXT, &o.model, "NAME", "one model alone, e.g. transformer (all that both have)",
+       0, 0, NULL},
       {"sigma", EBB_OPTION_REAL, &o.sigma, "S", "how far apart in sigma a pair of steps may be (0.01)", 0, 0,
        NULL},
   };

@@ -5,9 +5,11 @@
 #include "probe/csv.h"
 #include "probe/stats.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* The two runs and what they share. Index 0 is A, 1 is B. */
 typedef struct comparison {
@@ -15,6 +17,7 @@ typedef struct comparison {
   ebb_store store[2];
   int64_t count;     /* videos in both data sets */
   int64_t *video[2]; /* [count] their numbers */
+  json_t *only[2];   /* names of models with the feature that the other run has not: they are left out */
   FILE *cosine, *summary, *table;
   json_t *models; /* for compare.json */
 } comparison;
@@ -110,6 +113,12 @@ static void take_videos(subject *s) {
 
 /* ---- the same model, feature and blocks ---------------------------------------------------------------- */
 
+static bool other_flag(const subject *s, const char *flag, bool a, ebb_error *err) {
+  return ebb_fail(err, "%s of model \"%s\": %s is %s in %s and %s in %s: expected the same of both indices",
+                  feature_of(s, 0)->name, set_of(s, 0)->model, flag, a ? "true" : "false",
+                  s->runs->store[0].dir, a ? "false" : "true", s->runs->store[1].dir);
+}
+
 static bool match_set(subject *s, ebb_error *err) {
   const comparison *c = s->runs;
   const char *model = set_of(s, 0)->model;
@@ -123,12 +132,18 @@ static bool match_set(subject *s, ebb_error *err) {
     return ebb_fail(err, "%s has no %s of model \"%s\", which is in %s (capture.points)", c->store[1].dir,
                     c->options->feature, model, c->store[0].dir);
   const ebb_feature *f = feature_of(s, 0), *g = feature_of(s, 1);
+  if (f->by_block != g->by_block)
+    return other_flag(s, "by_block", f->by_block, err);
+  if (f->by_head != g->by_head)
+    return other_flag(s, "by_head", f->by_head, err);
   char a[EBB_SHAPE_TEXT], b[EBB_SHAPE_TEXT];
-  if (f->rank != g->rank || memcmp(f->shape, g->shape, (size_t)f->rank * sizeof *f->shape) != 0 ||
-      f->by_block != g->by_block || f->by_head != g->by_head)
-    return ebb_fail(err, "%s of model \"%s\" is %s in %s and %s in %s", f->name, model,
-                    ebb_shape_text(f->rank, f->shape, a), c->store[0].dir,
-                    ebb_shape_text(g->rank, g->shape, b), c->store[1].dir);
+  if (f->rank != g->rank || memcmp(f->shape, g->shape, (size_t)f->rank * sizeof *f->shape) != 0)
+    return ebb_fail(
+        err,
+        "%s of model \"%s\" is %s in %s and %s in %s: expected the same data.size, data.frames and "
+        "capture.blocks",
+        f->name, model, ebb_shape_text(f->rank, f->shape, a), c->store[0].dir,
+        ebb_shape_text(g->rank, g->shape, b), c->store[1].dir);
   s->blocks = f->by_block ? set_of(s, 0)->block_count : 1;
   s->heads = ebb_store_heads(f);
   s->width = ebb_store_width(f) / s->heads;
@@ -393,24 +408,60 @@ static void close_subject(subject *s) {
   free(s->same);
 }
 
-/* Those to compare, all of which fit: what is wrong with two runs is found before anything is written. */
-static bool open_subjects(const comparison *c, subject *subjects, int *count, ebb_error *err) {
+/* Number of a model that has the feature in a run; -1: none. */
+static int find_set(const comparison *c, int run, const char *model) {
+  const int set = ebb_store_find(&c->store[run], model);
+  return set >= 0 && ebb_store_feature(&c->store[run].sets[set], c->options->feature) >= 0 ? set : -1;
+}
+
+/* Models of `run` that have the feature there and not in the other; all of them count. */
+static bool list_only(comparison *c, int run, ebb_error *err) {
+  c->only[run] = json_array();
+  for (int i = 0; !c->options->model && i < c->store[run].set_count; i++) {
+    const char *model = c->store[run].sets[i].model;
+    if (find_set(c, run, model) >= 0 && find_set(c, 1 - run, model) < 0 &&
+        json_array_append_new(c->only[run], json_string(model)) != 0)
+      return ebb_fail(err, "%s: the name of model \"%s\" is not UTF-8", c->store[run].dir, model);
+  }
+  return true;
+}
+
+/* No model of A has its like in B: what there is. */
+static bool nothing_shared(const comparison *c, ebb_error *err) {
+  const ebb_store *a = &c->store[0], *b = &c->store[1];
+  if (json_array_size(c->only[0]) == 0)
+    return ebb_fail(err, "%s has no %s%s%s (capture.points)", a->dir, c->options->feature,
+                    c->options->model ? " of model " : "", c->options->model ? c->options->model : "");
+  const char *model = json_string_value(json_array_get(c->only[0], 0));
+  if (ebb_store_find(b, model) < 0)
+    return ebb_fail(err,
+                    "%s has no features of model \"%s\", which are in %s: expected a model that both have",
+                    b->dir, model, a->dir);
+  return ebb_fail(err, "%s has no %s of model \"%s\", which is in %s (capture.points)", b->dir,
+                  c->options->feature, model, a->dir);
+}
+
+/* Those to compare, all of which fit: what is wrong with two runs is found before anything is written. Without
+ * --model they are the ones that both runs have. */
+static bool open_subjects(comparison *c, subject *subjects, int *count, ebb_error *err) {
   const ebb_compare_options *o = c->options;
   const ebb_store *a = &c->store[0];
   *count = 0;
   if (o->model && ebb_store_find(a, o->model) < 0)
     return ebb_fail(err, "%s has no features of model \"%s\"", a->dir, o->model);
+  if (!list_only(c, 0, err) || !list_only(c, 1, err))
+    return false;
   for (int i = 0; i < a->set_count; i++) {
     const int feature = ebb_store_feature(&a->sets[i], o->feature);
-    if (feature < 0 || (o->model && strcmp(a->sets[i].model, o->model) != 0))
+    if (feature < 0 ||
+        (o->model ? strcmp(a->sets[i].model, o->model) != 0 : find_set(c, 1, a->sets[i].model) < 0))
       continue;
     subject *s = &subjects[(*count)++];
     *s = (subject){.runs = c, .set = {i, -1}, .feature = {feature, -1}};
     if (!open_subject(s, err))
       return false;
   }
-  return *count > 0 || ebb_fail(err, "%s has no %s%s%s (capture.points)", a->dir, o->feature,
-                                o->model ? " of model " : "", o->model ? o->model : "");
+  return *count > 0 || nothing_shared(c, err);
 }
 
 /* ---- what the runs say of themselves ------------------------------------------------------------------- */
@@ -463,6 +514,10 @@ static void print_differences(const comparison *c, const json_t *differ, FILE *o
   }
   if (json_object_size(differ) == 0)
     fprintf(out, "   nothing that the runs record differs\n");
+  for (int run = 0; run < 2; run++)
+    for (size_t i = 0; i < json_array_size(c->only[run]); i++)
+      fprintf(out, "left out: model \"%s\", whose %s only %c has\n",
+              json_string_value(json_array_get(c->only[run], i)), c->options->feature, 'A' + run);
   fputc('\n', out);
 }
 
@@ -477,8 +532,9 @@ static json_t *describe(const comparison *c, const json_t *differ, ebb_error *er
       ebb_fail(err, "%s: the name of this folder is not UTF-8: compare.json cannot hold it", o->run[run]);
     free(path);
   }
-  return json_pack("{s:o, s:s, s:f, s:O, s:O}", "runs", runs, "feature", o->feature, "sigma", o->sigma,
-                   "differ", differ, "models", c->models);
+  return json_pack("{s:o, s:s, s:f, s:O, s:O, s:{s:O, s:O}}", "runs", runs, "feature", o->feature, "sigma",
+                   o->sigma, "differ", differ, "models", c->models, "left_out_models", "only_in_a",
+                   c->only[0], "only_in_b", c->only[1]);
 }
 
 static bool write_json(const comparison *c, const json_t *differ, ebb_error *err) {
@@ -513,11 +569,20 @@ static bool create(ebb_file_writer *w, const char *out, const char *name, const 
   return ok;
 }
 
+/* What says that the others are whole is written last, so an old one goes first. */
+static bool forget(const char *out, const char *name, ebb_error *err) {
+  char *path = ebb_path_join(out, name);
+  bool ok = unlink(path) == 0 || errno == ENOENT ||
+            ebb_fail(err, "%s: cannot be removed: %s", path, strerror(errno));
+  free(path);
+  return ok;
+}
+
 static bool write_all(comparison *c, subject *subjects, int count, ebb_error *err) {
   const char *out = c->options->out;
   ebb_file_writer cosines = {0}, summaries = {0};
   bool ok =
-      ebb_make_folders(out, err) &&
+      ebb_make_folders(out, err) && forget(out, "compare.json", err) &&
       create(&cosines, out, "cosine.csv", "model,video,step_a,step_b,block,head,cosine", err) &&
       create(
           &summaries, out, "summary.csv",
@@ -561,6 +626,7 @@ bool ebb_compare_runs(const ebb_compare_options *options, FILE *table, ebb_error
   for (int run = 0; run < 2; run++) {
     ebb_store_close(&c.store[run]);
     free(c.video[run]);
+    json_decref(c.only[run]);
   }
   return ok || ebb_fail(err, "%s", local.text);
 }

@@ -16,12 +16,12 @@ enum { VIDEOS = 4, STEPS = 2, BLOCKS = 2, HEADS = 2, T = 2, MAP = T * T };
 /* How a run differs from the plain one. */
 typedef struct variant {
   float (*value)(int video, int step, int block, int head, int i);
-  int videos;          /* 0: all four */
-  const char *renamed; /* id of the last video */
-  const char *frames;  /* SHA-256 of video 1; NULL: none is recorded */
-  const char *model, *feature;
-  int last_block, wide, failed; /* number of block 1; 1: 3 keys; this video failed, 0: none */
-  double sigma;                 /* of step 1 */
+  int videos;                           /* 0: all four */
+  const char *renamed;                  /* id of the last video */
+  const char *frames;                   /* SHA-256 of video 1; NULL: none is recorded */
+  const char *model, *feature, *second; /* second: name of another model that has the same features */
+  int last_block, wide, failed;         /* number of block 1; 1: 3 keys; this video failed, 0: none */
+  double sigma;                         /* of step 1 */
   const char *labels;
   bool joined; /* the index says that maps are not by head */
 } variant;
@@ -67,7 +67,7 @@ static void write_run(const char *dir, const variant *is) {
   ebb_feature feature = {"", true, true, 4, {BLOCKS, HEADS, T, keys}};
   feature.by_head = !is->joined;
   strcpy(feature.name, is->feature ? is->feature : "attn_frames");
-  int steps[STEPS] = {0, 7}, blocks[BLOCKS] = {1, is->last_block ? is->last_block : 4}, id;
+  int steps[STEPS] = {0, 7}, blocks[BLOCKS] = {1, is->last_block ? is->last_block : 4}, id, other = -1;
   double sigmas[STEPS] = {0, is->sigma > 0 ? is->sigma : 0.5};
   ebb_feature_set s = {.step_count = STEPS,
                        .steps = steps,
@@ -79,6 +79,10 @@ static void write_run(const char *dir, const variant *is) {
   strcpy(s.model, is->model ? is->model : "transformer");
   assert_true(ebb_store_create(&w, dir, &set, &err));
   assert_true(ebb_store_declare(w, &s, &id, &err));
+  if (is->second) {
+    strcpy(s.model, is->second);
+    assert_true(ebb_store_declare(w, &s, &other, &err));
+  }
   for (int64_t v = 0; v < count; v++) {
     float x[STEPS * BLOCKS * HEADS * T * (T + 1)], *at = x;
     const float *data = x;
@@ -90,7 +94,8 @@ static void write_run(const char *dir, const variant *is) {
     if (is->failed && v == is->failed)
       ebb_store_fail(w, v, "broken");
     else
-      assert_true(ebb_store_write(w, id, 1, &v, &data, &err));
+      assert_true(ebb_store_write(w, id, 1, &v, &data, &err) &&
+                  (other < 0 || ebb_store_write(w, other, 1, &v, &data, &err)));
   }
   if (is->frames)
     ebb_store_input(w, 1, is->frames);
@@ -313,6 +318,8 @@ static void test_what_does_not_match(void **state) {
       {{.value = side_b, .model = "random"}, "has no features of model \"transformer\""},
       {{.value = side_b, .feature = "attn_rows"}, "has no attn_frames of model \"transformer\""},
       {{.value = side_b, .wide = 1}, "[2, 2, 2, 2]"},
+      {{.value = side_b, .wide = 1}, "expected the same data.size, data.frames and capture.blocks"},
+      {{.value = side_b, .joined = true}, "by_head is true in "},
       {{.value = side_b, .last_block = 5}, "captured block number 1 is 4"},
   };
   ebb_error err = {""};
@@ -385,6 +392,48 @@ static void test_numbers_that_are_not_finite(void **state) {
   free(bad[1]);
 }
 
+/* Each run has a model that the other has not: both are named, the one they share is compared. */
+static void test_models_of_one_run_alone(void **state) {
+  (void)state;
+  ebb_error err = {""};
+  char *a = strdup(at("one")), *b = strdup(at("two")), *broken = strdup(at("three")), *table = NULL;
+  size_t bytes = 0;
+  write_run(a, &(variant){.value = plain, .second = "random"});
+  write_run(b, &(variant){.value = plain, .second = "transformer_lawless"});
+  ebb_compare_options o = options_for(a, b);
+  char *shared = strdup(at("shared")), *written = strdup(at("shared/compare.json"));
+  o.out = shared;
+  FILE *out = open_memstream(&table, &bytes);
+  if (!ebb_compare_runs(&o, out, &err))
+    fail_msg("%s", err.text);
+  fclose(out);
+  assert_has(table, "left out: model \"random\", whose attn_frames only A has\n");
+  assert_has(table, "left out: model \"transformer_lawless\", whose attn_frames only B has\n");
+  assert_has(table, "\ntransformer: attn_frames of 4 videos");
+  free(table);
+  json_t *json = json_load_file(written, 0, NULL), *left = json_object_get(json, "left_out_models");
+  assert_string_equal(json_string_value(json_array_get(json_object_get(left, "only_in_a"), 0)), "random");
+  assert_string_equal(json_string_value(json_array_get(json_object_get(left, "only_in_b"), 0)),
+                      "transformer_lawless");
+  assert_int_equal(json_object_size(json_object_get(json, "models")), 1);
+  json_decref(json);
+  o.model = "random";
+  assert_false(ebb_compare_runs(&o, NULL, &err));
+  assert_says(&err, "two has no features of model \"random\"");
+  assert_int_equal(access(written, F_OK), 0); /* runs that do not match: nothing is touched */
+  write_run(broken, &(variant){.value = with_nan});
+  o.model = NULL;
+  o.run[1] = broken;
+  assert_false(ebb_compare_runs(&o, NULL, &err));
+  assert_says(&err, "expected finite numbers");
+  assert_int_equal(access(written, F_OK), -1); /* no old one beside what broke off */
+  free(a);
+  free(b);
+  free(broken);
+  free(shared);
+  free(written);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_means),
@@ -394,6 +443,7 @@ int main(void) {
       cmocka_unit_test(test_other_videos_and_failures),
       cmocka_unit_test(test_what_does_not_match),
       cmocka_unit_test(test_numbers_that_are_not_finite),
+      cmocka_unit_test(test_models_of_one_run_alone),
   };
   return cmocka_run_group_tests_name("maps", tests, folder_make, folder_remove);
 }
