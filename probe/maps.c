@@ -233,8 +233,14 @@ static bool draw(const ebb_mean_maps *m, const double *v, double largest, const 
   return ebb_canvas_save(&c, dir, name, err);
 }
 
-bool ebb_plot_frame_mass(const ebb_store *store, int set, const char *category, int step, const char *dir,
-                         ebb_error *err) {
+/* How a step was chosen, in words for the picture. */
+static const char *const how_words[] = {[EBB_STEP_BY_PROBE] = "the one that the probe chose",
+                                        [EBB_STEP_MIDDLE] =
+                                            "the middle captured step: no probe of attn_frames chose one",
+                                        [EBB_STEP_ASKED] = "the one asked for"};
+
+bool ebb_plot_frame_mass(const ebb_store *store, int set, const char *category, int step, ebb_step_choice how,
+                         const char *dir, ebb_error *err) {
   const ebb_feature_set *s = &store->sets[set];
   ebb_mean_maps m;
   if (!ebb_mean_maps_make(&m, store, set, ebb_store_feature(s, "attn_frames"), category, step, err))
@@ -249,11 +255,14 @@ bool ebb_plot_frame_mass(const ebb_store *store, int set, const char *category, 
            "mass of a row adds to 1",
            (long long)m.queries, (long long)m.keys);
   snprintf(second, sizeof second,
-           "means over %lld possible and %lld impossible videos, not tested here; colours of the mean by its "
-           "square "
-           "root",
-           (long long)m.videos[1], (long long)m.videos[0]);
-  snprintf(name, sizeof name, "frame-mass-%s-%s.png", category ? category : "all", s->model);
+           "step: %s; means over %lld possible and %lld impossible videos, not tested here; colours of the "
+           "mean by "
+           "its square root",
+           how_words[how], (long long)m.videos[1], (long long)m.videos[0]);
+  int length = snprintf(name, sizeof name, "frame-mass-%s-%s", category ? category : "all", s->model);
+  if (how == EBB_STEP_ASKED) /* beside the one of the probe's step */
+    length += snprintf(name + length, sizeof name - (size_t)length, "-step%d", s->steps[step]);
+  snprintf(name + length, sizeof name - (size_t)length, ".png");
   const char *notes[2] = {first, second};
   bool ok = v ? draw(&m, v, largest, s->blocks, title, notes, dir, name, err)
               : ebb_fail(err, "not enough memory for a picture");
@@ -303,7 +312,11 @@ static bool plot_category(const ebb_store *store, const ebb_results *results, co
     if (step >= 0 && at < 0)
       return not_captured(store, s, step, err);
     ok = ebb_plot_frame_mass(store, i, strcmp(category, "all") != 0 ? category : NULL,
-                             at < 0 ? s->step_count / 2 : at, dir, err);
+                             at < 0 ? s->step_count / 2 : at,
+                             step >= 0 ? EBB_STEP_ASKED
+                             : at < 0  ? EBB_STEP_MIDDLE
+                                       : EBB_STEP_BY_PROBE,
+                             dir, err);
     *any = true;
   }
   return ok;

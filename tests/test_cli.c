@@ -144,6 +144,7 @@ static void test_run_probe_report(void **state) {
   assert_int_equal(access(at("run/probe/overview.png"), F_OK), 0);
   assert_int_equal(access(at("run/probe/frame-mass-O1-transformer.png"), F_OK), 0);
   expect(0, line("report %s --step 1%s", at("run"), ""), "block_out.mean");
+  assert_int_equal(access(at("run/probe/frame-mass-O1-transformer-step1.png"), F_OK), 0);
   expect(1, line("report %s --step 2%s", at("run"), ""), "not captured at step 2: there are 0, 1");
   expect(0, line("probe %s --device cpu --set probe.heads=each%s", at("run"), ""), "attn_frames.head");
   char command[512];

@@ -144,7 +144,7 @@ static void test_picture(void **state) {
   ebb_image p;
   write_run(at("picture"), &(variant){.value = plain});
   assert_true(ebb_store_open(&s, at("picture"), &err));
-  assert_true(ebb_plot_frame_mass(&s, 0, "O1", 1, folder, &err));
+  assert_true(ebb_plot_frame_mass(&s, 0, "O1", 1, EBB_STEP_BY_PROBE, folder, &err));
   assert_true(ebb_image_read(at("frame-mass-O1-transformer.png"), &p, &err));
   for (int block = 0; block < BLOCKS; block++)
     for (int head = 0; head < HEADS; head++)
@@ -158,7 +158,8 @@ static void test_picture(void **state) {
   ebb_store_close(&s);
 }
 
-/* The step: the one asked for, or the probe's, or the middle; each has its own picture. */
+/* The step: the one asked for, or the probe's, or the middle; each has its own picture, and the one asked for its own
+ * file. */
 static void test_which_step(void **state) {
   (void)state;
   ebb_error err = {""};
@@ -173,21 +174,34 @@ static void test_which_step(void **state) {
                  .by_head = true,
                  .steps = steps};
   ebb_results results = {.row_count = 1, .rows = &row};
-  char first[65], second[65], chosen[65];
   write_run(at("steps"), &(variant){.value = plain});
   assert_true(ebb_store_open(&s, at("steps"), &err));
-  const char *png = at("frame-mass-O1-transformer.png");
-  assert_true(ebb_plot_all_frame_mass(&s, &results, 0, folder, NULL, &err) &&
-              ebb_file_sha256(png, first, &err));
-  assert_true(ebb_plot_all_frame_mass(&s, &results, 7, folder, NULL, &err) &&
-              ebb_file_sha256(png, second, &err));
-  assert_string_not_equal(first, second);
+  char *png = strdup(at("frame-mass-O1-transformer.png"));
+  char *asked[2] = {strdup(at("frame-mass-O1-transformer-step0.png")),
+                    strdup(at("frame-mass-O1-transformer-step7.png"))};
+  char by_probe[2][65], by_hand[2][65], middle[65];
   for (int step = 0; step < 2; step++) {
     row.chosen = ebb_cell_number(&row, step, 1, 1);
     assert_true(ebb_plot_all_frame_mass(&s, &results, -1, folder, NULL, &err) &&
-                ebb_file_sha256(png, chosen, &err));
-    assert_string_equal(chosen, step ? second : first);
+                ebb_file_sha256(png, by_probe[step], &err));
+    assert_true(ebb_plot_all_frame_mass(&s, &results, steps[step], folder, NULL, &err) &&
+                ebb_file_sha256(asked[step], by_hand[step], &err));
+    assert_true(ebb_file_sha256(png, middle, &err)); /* the probe's stays */
+    assert_string_equal(middle, by_probe[step]);
+    assert_string_not_equal(by_probe[step], by_hand[step]); /* it says how the step was chosen */
   }
+  assert_string_not_equal(by_probe[0], by_probe[1]);
+  assert_string_not_equal(by_hand[0], by_hand[1]);
+  strcpy(row.feature, "attn_entropy"); /* no probe of the maps: the middle of two is the second */
+  assert_true(ebb_plot_all_frame_mass(&s, &results, -1, folder, NULL, &err) &&
+              ebb_file_sha256(png, middle, &err));
+  assert_string_not_equal(middle, by_probe[1]);
+  assert_true(ebb_plot_frame_mass(&s, 0, "O1", 1, EBB_STEP_MIDDLE, folder, &err) &&
+              ebb_file_sha256(png, by_hand[0], &err));
+  assert_string_equal(middle, by_hand[0]);
+  free(png);
+  free(asked[0]);
+  free(asked[1]);
   assert_false(ebb_plot_all_frame_mass(&s, &results, 3, folder, NULL, &err));
   assert_says(&err, "transformer was not captured at step 3: there are 0, 7");
   ebb_store_close(&s);
