@@ -14,7 +14,7 @@ static const struct {
     {"run", "an experiment from a config file: invert, probe, report", ebb_run_command},
     {"invert", "videos to features: the first half of a run", ebb_invert_command},
     {"probe", "features to conclusions: the second half", ebb_probe_command},
-    {"report", "print a finished run's tables again", ebb_report_command},
+    {"report", "a finished run's tables and pictures again: overview, heat, frame-mass", ebb_report_command},
     {"compare", "how alike the attention of two runs of the same videos is", ebb_compare_command},
     {"eval", "one operation on tensors in files, to compare with other code", ebb_eval_command},
     {"info", "what is in a safetensors file or a model folder", ebb_info_command},

@@ -3,6 +3,8 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 
+#include <math.h>
+
 int ebb_compare_command(int argc, char **argv) {
   ebb_compare_options o = {.feature = "attn_frames", .sigma = 0.01};
   const ebb_option options[] = {
@@ -10,8 +12,8 @@ int ebb_compare_command(int argc, char **argv) {
        NULL},
       {"feature", EBB_OPTION_TEXT, &o.feature, "NAME", "stored feature, e.g. attn_rows (attn_frames)", 0, 0,
        NULL},
-      {"model", EBB_OPTION_TEXT, &o.model, "NAME", "one model alone, e.g. transformer (all of A)", 0, 0,
-       NULL},
+      {"model", EBB_OPTION_TEXT, &o.model, "NAME", "one model alone, e.g. transformer (all that both have)",
+       0, 0, NULL},
       {"sigma", EBB_OPTION_REAL, &o.sigma, "S", "how far apart in sigma a pair of steps may be (0.01)", 0, 0,
        NULL},
   };
@@ -30,9 +32,9 @@ int ebb_compare_command(int argc, char **argv) {
   int code = ebb_command_parse(&command, argc, argv);
   if (code >= 0)
     return code;
-  if (!o.out || !(o.sigma >= 0)) {
-    fprintf(stderr,
-            o.out ? "ebb: --sigma must be 0 or more\n" : "ebb: compare needs --out (--help tells more)\n");
+  if (!o.out || !(o.sigma >= 0) || !isfinite(o.sigma)) {
+    fprintf(stderr, o.out ? "ebb: --sigma must be a number, 0 or more\n"
+                          : "ebb: compare needs --out (--help tells more)\n");
     return EBB_EXIT_USAGE;
   }
   ebb_error err = {0};

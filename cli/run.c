@@ -191,14 +191,17 @@ int ebb_report_command(int argc, char **argv) {
   const ebb_option options[] = {{"step", EBB_OPTION_INT, &step, "N",
                                  "attention maps at this captured step (the one that each probe chose)", 0,
                                  10000, NULL}};
-  const ebb_command command = {"report RUN [--step N]",
-                               "Prints the tables of a probed run again and draws its pictures again.",
-                               options,
-                               1,
-                               &run,
-                               1,
-                               1,
-                               NULL};
+  const ebb_command command = {
+      "report RUN [--step N]",
+      "Prints the tables of a probed run again and draws its pictures again, into RUN/probe:\n"
+      "overview.png, heat-*.png, and frame-mass-*.png of attention maps, with --step "
+      "frame-mass-*-stepN.png.",
+      options,
+      1,
+      &run,
+      1,
+      1,
+      NULL};
   int code = ebb_command_parse(&command, argc, argv);
   if (code >= 0)
     return code;

@@ -5,9 +5,11 @@
 #include "probe/csv.h"
 #include "probe/stats.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* The two runs and what they share. Index 0 is A, 1 is B. */
 typedef struct comparison {
@@ -15,6 +17,7 @@ typedef struct comparison {
   ebb_store store[2];
   int64_t count;     /* videos in both data sets */
   int64_t *video[2]; /* [count] their numbers */
+  json_t *only[2];   /* names of models with the feature that the other run has not: they are left out */
   FILE *cosine, *summary, *table;
   json_t *models; /* for compare.json */
 } comparison;
@@ -110,6 +113,12 @@ static void take_videos(subject *s) {
 
 /* ---- the same model, feature and blocks ---------------------------------------------------------------- */
 
+static bool other_flag(const subject *s, const char *flag, bool a, ebb_error *err) {
+  return ebb_fail(err, "%s of model \"%s\": %s is %s in %s and %s in %s: expected the same of both indices",
+                  feature_of(s, 0)->name, set_of(s, 0)->model, flag, a ? "true" : "false",
+                  s->runs->store[0].dir, a ? "false" : "true", s->runs->store[1].dir);
+}
+
 static bool match_set(subject *s, ebb_error *err) {
   const comparison *c = s->runs;
   const char *model = set_of(s, 0)->model;
@@ -123,12 +132,18 @@ static bool match_set(subject *s, ebb_error *err) {
     return ebb_fail(err, "%s has no %s of model \"%s\", which is in %s (capture.points)", c->store[1].dir,
                     c->options->feature, model, c->store[0].dir);
   const ebb_feature *f = feature_of(s, 0), *g = feature_of(s, 1);
+  if (f->by_block != g->by_block)
+    return other_flag(s, "by_block", f->by_block, err);
+  if (f->by_head != g->by_head)
+    return other_flag(s, "by_head", f->by_head, err);
   char a[EBB_SHAPE_TEXT], b[EBB_SHAPE_TEXT];
-  if (f->rank != g->rank || memcmp(f->shape, g->shape, (size_t)f->rank * sizeof *f->shape) != 0 ||
-      f->by_block != g->by_block || f->by_head != g->by_head)
-    return ebb_fail(err, "%s of model \"%s\" is %s in %s and %s in %s", f->name, model,
-                    ebb_shape_text(f->rank, f->shape, a), c->store[0].dir,
-                    ebb_shape_text(g->rank, g->shape, b), c->store[1].dir);
+  if (f->rank != g->rank || memcmp(f->shape, g->shape, (size_t)f->rank * sizeof *f->shape) != 0)
+    return ebb_fail(
+        err,
+        "%s of model \"%s\" is %s in %s and %s in %s: expected the same data.size, data.frames and "
+        "capture.blocks",
+        f->name, model, ebb_shape_text(f->rank, f->shape, a), c->store[0].dir,
+        ebb_shape_text(g->rank, g->shape, b), c->store[1].dir);
   s->blocks = f->by_block ? set_of(s, 0)->block_count : 1;
   s->heads = ebb_store_heads(f);
   s->width = ebb_store_width(f) / s->heads;
@@ -184,14 +199,36 @@ static double cosine(int64_t n, const float *a, const float *b) {
     aa += (double)a[i] * (double)a[i];
     bb += (double)b[i] * (double)b[i];
   }
-  return aa > 0 && bb > 0 ? fmax(-1, fmin(1, ab / (sqrt(aa) * sqrt(bb)))) : NAN;
+  const double c = aa > 0 && bb > 0 ? ab / (sqrt(aa) * sqrt(bb)) : NAN;
+  return isfinite(c) ? fmax(-1, fmin(1, c)) : NAN; /* fmin and fmax would make a number of what is none */
+}
+
+/* x [n,heads,width] of one run, block and pair of steps. */
+static bool all_finite(const subject *s, int run, int64_t block, int pair, const float *x, ebb_error *err) {
+  const ebb_store *store = &s->runs->store[run];
+  const int64_t each = s->heads * s->width;
+  int64_t i = 0;
+  while (i < s->n * each && isfinite(x[i]))
+    i++;
+  if (i == s->n * each)
+    return true;
+  ebb_fail(err, "%s: model \"%s\": %s of video \"%s\" at step %d", store->dir, set_of(s, run)->model,
+           feature_of(s, run)->name, store->videos[s->video[run][i / each]].id,
+           set_of(s, run)->steps[s->step[run][pair]]);
+  if (feature_of(s, run)->by_block)
+    ebb_fail_also(err, ", block %d", set_of(s, run)->blocks[block]);
+  return ebb_fail_also(err,
+                       " is %g: expected finite numbers; invert this run again (model.dtype: float32), or "
+                       "compare another model (--model) or feature (--feature)",
+                       (double)x[i]);
 }
 
 /* All of one block and pair of steps. x [2][n,heads,width] */
 static bool compare_block(subject *s, int64_t block, int pair, float *const x[2], ebb_error *err) {
   for (int run = 0; run < 2; run++)
     if (!ebb_store_gather(&s->runs->store[run], s->set[run], s->feature[run], s->step[run][pair], (int)block,
-                          EBB_ALL_HEADS, s->n, s->video[run], x[run], err))
+                          EBB_ALL_HEADS, s->n, s->video[run], x[run], err) ||
+        !all_finite(s, run, block, pair, x[run], err))
       return false;
   const int64_t first = (block * s->pairs + pair) * s->n * s->heads;
   for (int64_t i = 0; i < s->n * s->heads; i++) {
@@ -342,13 +379,15 @@ static bool report(const subject *s, ebb_error *err) {
                          summarise(s->others, all * s->blocks, sorted)};
   if (s->blocks > 1)
     print_line(c->table, "all", of);
-  json_object_set_new(c->models, set_of(s, 0)->model,
-                      json_pack("{s:I, s:I, s:i, s:o, s:o, s:o, s:o}", "videos", (json_int_t)s->n,
-                                "failed_videos", (json_int_t)s->failed, "pairs_of_steps", s->pairs, "mean",
-                                number(of[0].mean), "q05", number(of[0].low), "other_video_mean",
-                                number(of[1].mean), "other_video_q05", number(of[1].low)));
+  const bool said =
+      json_object_set_new(c->models, set_of(s, 0)->model,
+                          json_pack("{s:I, s:I, s:i, s:o, s:o, s:o, s:o}", "videos", (json_int_t)s->n,
+                                    "failed_videos", (json_int_t)s->failed, "pairs_of_steps", s->pairs,
+                                    "mean", number(of[0].mean), "q05", number(of[0].low), "other_video_mean",
+                                    number(of[1].mean), "other_video_q05", number(of[1].low))) == 0;
   free(sorted);
-  return true;
+  return said || ebb_fail(err, "model \"%s\": its means are not finite or its name is not UTF-8",
+                          set_of(s, 0)->model);
 }
 
 /* ---- the models ---------------------------------------------------------------------------------------- */
@@ -369,24 +408,60 @@ static void close_subject(subject *s) {
   free(s->same);
 }
 
-/* Those to compare, all of which fit: what is wrong with two runs is found before anything is written. */
-static bool open_subjects(const comparison *c, subject *subjects, int *count, ebb_error *err) {
+/* Number of a model that has the feature in a run; -1: none. */
+static int find_set(const comparison *c, int run, const char *model) {
+  const int set = ebb_store_find(&c->store[run], model);
+  return set >= 0 && ebb_store_feature(&c->store[run].sets[set], c->options->feature) >= 0 ? set : -1;
+}
+
+/* Models of `run` that have the feature there and not in the other; all of them count. */
+static bool list_only(comparison *c, int run, ebb_error *err) {
+  c->only[run] = json_array();
+  for (int i = 0; !c->options->model && i < c->store[run].set_count; i++) {
+    const char *model = c->store[run].sets[i].model;
+    if (find_set(c, run, model) >= 0 && find_set(c, 1 - run, model) < 0 &&
+        json_array_append_new(c->only[run], json_string(model)) != 0)
+      return ebb_fail(err, "%s: the name of model \"%s\" is not UTF-8", c->store[run].dir, model);
+  }
+  return true;
+}
+
+/* No model of A has its like in B: what there is. */
+static bool nothing_shared(const comparison *c, ebb_error *err) {
+  const ebb_store *a = &c->store[0], *b = &c->store[1];
+  if (json_array_size(c->only[0]) == 0)
+    return ebb_fail(err, "%s has no %s%s%s (capture.points)", a->dir, c->options->feature,
+                    c->options->model ? " of model " : "", c->options->model ? c->options->model : "");
+  const char *model = json_string_value(json_array_get(c->only[0], 0));
+  if (ebb_store_find(b, model) < 0)
+    return ebb_fail(err,
+                    "%s has no features of model \"%s\", which are in %s: expected a model that both have",
+                    b->dir, model, a->dir);
+  return ebb_fail(err, "%s has no %s of model \"%s\", which is in %s (capture.points)", b->dir,
+                  c->options->feature, model, a->dir);
+}
+
+/* Those to compare, all of which fit: what is wrong with two runs is found before anything is written. Without
+ * --model they are the ones that both runs have. */
+static bool open_subjects(comparison *c, subject *subjects, int *count, ebb_error *err) {
   const ebb_compare_options *o = c->options;
   const ebb_store *a = &c->store[0];
   *count = 0;
   if (o->model && ebb_store_find(a, o->model) < 0)
     return ebb_fail(err, "%s has no features of model \"%s\"", a->dir, o->model);
+  if (!list_only(c, 0, err) || !list_only(c, 1, err))
+    return false;
   for (int i = 0; i < a->set_count; i++) {
     const int feature = ebb_store_feature(&a->sets[i], o->feature);
-    if (feature < 0 || (o->model && strcmp(a->sets[i].model, o->model) != 0))
+    if (feature < 0 ||
+        (o->model ? strcmp(a->sets[i].model, o->model) != 0 : find_set(c, 1, a->sets[i].model) < 0))
       continue;
     subject *s = &subjects[(*count)++];
     *s = (subject){.runs = c, .set = {i, -1}, .feature = {feature, -1}};
     if (!open_subject(s, err))
       return false;
   }
-  return *count > 0 || ebb_fail(err, "%s has no %s%s%s (capture.points)", a->dir, o->feature,
-                                o->model ? " of model " : "", o->model ? o->model : "");
+  return *count > 0 || nothing_shared(c, err);
 }
 
 /* ---- what the runs say of themselves ------------------------------------------------------------------- */
@@ -439,31 +514,44 @@ static void print_differences(const comparison *c, const json_t *differ, FILE *o
   }
   if (json_object_size(differ) == 0)
     fprintf(out, "   nothing that the runs record differs\n");
+  for (int run = 0; run < 2; run++)
+    for (size_t i = 0; i < json_array_size(c->only[run]); i++)
+      fprintf(out, "left out: model \"%s\", whose %s only %c has\n",
+              json_string_value(json_array_get(c->only[run], i)), c->options->feature, 'A' + run);
   fputc('\n', out);
 }
 
+/* NULL, or with err filled: it cannot be said. */
 static json_t *describe(const comparison *c, const json_t *differ, ebb_error *err) {
   const ebb_compare_options *o = c->options;
   json_t *runs = json_array();
   for (int run = 0; run < 2; run++) {
     char *path = ebb_path_join(o->run[run], "index.json"), hex[65] = "";
-    if (ebb_file_sha256(path, hex, err))
-      json_array_append_new(runs, json_pack("{s:s, s:s}", "run", o->run[run], "index_sha256", hex));
+    if (ebb_file_sha256(path, hex, err) &&
+        json_array_append_new(runs, json_pack("{s:s, s:s}", "run", o->run[run], "index_sha256", hex)) != 0)
+      ebb_fail(err, "%s: the name of this folder is not UTF-8: compare.json cannot hold it", o->run[run]);
     free(path);
   }
-  return json_pack("{s:o, s:s, s:f, s:O, s:O}", "runs", runs, "feature", o->feature, "sigma", o->sigma,
-                   "differ", differ, "models", c->models);
+  return json_pack("{s:o, s:s, s:f, s:O, s:O, s:{s:O, s:O}}", "runs", runs, "feature", o->feature, "sigma",
+                   o->sigma, "differ", differ, "models", c->models, "left_out_models", "only_in_a",
+                   c->only[0], "only_in_b", c->only[1]);
 }
 
 static bool write_json(const comparison *c, const json_t *differ, ebb_error *err) {
   char *path = ebb_path_join(c->options->out, "compare.json");
   json_t *o = describe(c, differ, err);
   ebb_file_writer w;
-  bool ok = !err->text[0] && ebb_file_create(&w, path, err);
+  bool ok = (o && !err->text[0]) ||
+            ebb_fail(err, "%s: cannot be made: expected UTF-8 texts and a finite sigma", path);
+  ok = ok && ebb_file_create(&w, path, err);
   if (ok) {
-    json_dumpf(o, w.stream, JSON_INDENT(1) | JSON_REAL_PRECISION(10));
+    ok = json_dumpf(o, w.stream, JSON_INDENT(1) | JSON_REAL_PRECISION(10)) == 0 ||
+         ebb_fail(err, "%s: cannot be written whole", path);
     fputc('\n', w.stream);
-    ok = ebb_file_commit(&w, err);
+    if (ok)
+      ok = ebb_file_commit(&w, err);
+    else
+      ebb_file_abandon(&w);
   }
   json_decref(o);
   free(path);
@@ -481,11 +569,20 @@ static bool create(ebb_file_writer *w, const char *out, const char *name, const 
   return ok;
 }
 
+/* What says that the others are whole is written last, so an old one goes first. */
+static bool forget(const char *out, const char *name, ebb_error *err) {
+  char *path = ebb_path_join(out, name);
+  bool ok = unlink(path) == 0 || errno == ENOENT ||
+            ebb_fail(err, "%s: cannot be removed: %s", path, strerror(errno));
+  free(path);
+  return ok;
+}
+
 static bool write_all(comparison *c, subject *subjects, int count, ebb_error *err) {
   const char *out = c->options->out;
   ebb_file_writer cosines = {0}, summaries = {0};
   bool ok =
-      ebb_make_folders(out, err) &&
+      ebb_make_folders(out, err) && forget(out, "compare.json", err) &&
       create(&cosines, out, "cosine.csv", "model,video,step_a,step_b,block,head,cosine", err) &&
       create(
           &summaries, out, "summary.csv",
@@ -529,6 +626,7 @@ bool ebb_compare_runs(const ebb_compare_options *options, FILE *table, ebb_error
   for (int run = 0; run < 2; run++) {
     ebb_store_close(&c.store[run]);
     free(c.video[run]);
+    json_decref(c.only[run]);
   }
   return ok || ebb_fail(err, "%s", local.text);
 }

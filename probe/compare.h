@@ -15,16 +15,17 @@
 typedef struct ebb_compare_options {
   const char *run[2];  /* folders of A and B */
   const char *feature; /* "attn_frames", or any that is stored; one without heads has one cosine a block */
-  const char *model;   /* NULL: every one that has the feature in A */
+  const char *model;   /* NULL: every one that has the feature in both; the others are named as left out */
   double sigma;        /* how far apart a pair's sigmas may be */
   const char *out;     /* folder, made */
 } ebb_compare_options;
 
 /* Writes OUT/cosine.csv (a line a video, block, head and pair of steps), OUT/summary.csv (a line a block
- * and pair of steps, and a block over all) and OUT/compare.json (what was compared; last). The table goes
- * to `table` (NULL: nowhere). Videos that failed in either are left out and counted. Errors say what does
- * not match: videos, their frames, models, features, shapes, blocks, sigmas. A cosine with a map of zeros
- * is empty. */
+ * and pair of steps, and a block over all) and OUT/compare.json (what was compared; an old one goes first,
+ * the new one is written last). The table goes to `table` (NULL: nowhere). Videos that failed in either are
+ * left out and counted, models that only one has are left out and named. Errors say what does not match:
+ * videos, their frames, models, features, shapes, blocks, sigmas; a number that is not finite is one, with
+ * its place. A cosine with a map of zeros is empty. */
 bool ebb_compare_runs(const ebb_compare_options *options, FILE *table, ebb_error *err);
 
 #endif

@@ -127,7 +127,8 @@ static double line_search(logistic *l, double *value) {
   return moved;
 }
 
-/* Minimises for l->lambda from l->w; the relative gradient reached. `scale` is the gradient that counts as 1. A small
+/* Minimises for l->lambda from l->w; the relative gradient reached, NaN when it is not finite, and infinite when it is
+ * within the tolerance but margins still move: that is no optimum. `scale` is the gradient that counts as 1. A small
  * gradient is not enough: where the penalty is small, margins are far from their own when it is met. Steps halve the
  * logarithm of what is left, so that after one that moved no margin by more than 1e-4 it is below 1e-7. */
 static double minimise(logistic *l, double scale, const ebb_parameters *parameters) {
@@ -138,7 +139,9 @@ static double minimise(logistic *l, double scale, const ebb_parameters *paramete
     moved = line_search(l, &value);
     norm = slope(l, l->w);
   }
-  return norm / scale;
+  if (!isfinite(norm))
+    return NAN;
+  return norm <= parameters->tolerance * scale && moved > 1e-4 ? INFINITY : norm / scale;
 }
 
 /* In units of x: z-weights are z' u (w / s), for both forms of the decomposition. */
@@ -237,6 +240,12 @@ bool ebb_logistic_batch(ebb_context *c, int64_t count, const ebb_problem *proble
            (long long)count, (long long)p->train_count, (long long)p->d);
   if (isnan(worst.gradient))
     return ebb_fail_also(err, "has no fit: features that are not finite or too large, or not enough memory");
+  if (isinf(worst.gradient))
+    return ebb_fail_also(
+        err,
+        "still moved margins by more than 1e-4 after at most %d steps, though its gradient is "
+        "within %.1e",
+        parameters->iterations, parameters->tolerance);
   return ebb_fail_also(err,
                        "stopped at a relative gradient of %.1e after at most %d steps; %.1e was asked for",
                        worst.gradient, parameters->iterations, parameters->tolerance);

@@ -1,5 +1,6 @@
 #include "probe/maps.h"
 
+#include "kernels/tensor.h"
 #include "probe/canvas.h"
 
 #include <math.h>
@@ -27,12 +28,24 @@ static void add_block(ebb_mean_maps *m, const ebb_store *store, int64_t n, const
   }
 }
 
+/* [blocks, heads, frames, frames]; else err says what it is. */
+static bool is_map(const ebb_store *store, int set, int feature, ebb_error *err) {
+  const ebb_feature *f = &store->sets[set].features[feature];
+  char shape[EBB_SHAPE_TEXT];
+  return (f->by_block && f->by_head && f->rank == 4) ||
+         ebb_fail(err,
+                  "%s: %s of model \"%s\" is %s, by_block %s, by_head %s: expected [blocks, heads, frames, "
+                  "frames], by_block true, by_head true",
+                  store->dir, f->name, store->sets[set].model, ebb_shape_text(f->rank, f->shape, shape),
+                  f->by_block ? "true" : "false", f->by_head ? "true" : "false");
+}
+
 bool ebb_mean_maps_make(ebb_mean_maps *m, const ebb_store *store, int set, int feature, const char *category,
                         int step, ebb_error *err) {
   const ebb_feature *f = &store->sets[set].features[feature];
   *m = (ebb_mean_maps){0};
-  if (!f->by_head || f->rank != 4)
-    return ebb_fail(err, "%s: %s of %s is no map of each head", store->dir, f->name, store->sets[set].model);
+  if (!is_map(store, set, feature, err))
+    return false;
   *m = (ebb_mean_maps){
       .blocks = f->shape[0], .heads = f->shape[1], .queries = f->shape[2], .keys = f->shape[3]};
   const size_t width = (size_t)ebb_store_width(f), all = width * (size_t)m->blocks;
@@ -220,8 +233,14 @@ static bool draw(const ebb_mean_maps *m, const double *v, double largest, const 
   return ebb_canvas_save(&c, dir, name, err);
 }
 
-bool ebb_plot_frame_mass(const ebb_store *store, int set, const char *category, int step, const char *dir,
-                         ebb_error *err) {
+/* How a step was chosen, in words for the picture. */
+static const char *const how_words[] = {[EBB_STEP_BY_PROBE] = "the one that the probe chose",
+                                        [EBB_STEP_MIDDLE] =
+                                            "the middle captured step: no probe of attn_frames chose one",
+                                        [EBB_STEP_ASKED] = "the one asked for"};
+
+bool ebb_plot_frame_mass(const ebb_store *store, int set, const char *category, int step, ebb_step_choice how,
+                         const char *dir, ebb_error *err) {
   const ebb_feature_set *s = &store->sets[set];
   ebb_mean_maps m;
   if (!ebb_mean_maps_make(&m, store, set, ebb_store_feature(s, "attn_frames"), category, step, err))
@@ -236,11 +255,14 @@ bool ebb_plot_frame_mass(const ebb_store *store, int set, const char *category, 
            "mass of a row adds to 1",
            (long long)m.queries, (long long)m.keys);
   snprintf(second, sizeof second,
-           "means over %lld possible and %lld impossible videos, not tested here; colours of the mean by its "
-           "square "
-           "root",
-           (long long)m.videos[1], (long long)m.videos[0]);
-  snprintf(name, sizeof name, "frame-mass-%s-%s.png", category ? category : "all", s->model);
+           "step: %s; means over %lld possible and %lld impossible videos, not tested here; colours of the "
+           "mean by "
+           "its square root",
+           how_words[how], (long long)m.videos[1], (long long)m.videos[0]);
+  int length = snprintf(name, sizeof name, "frame-mass-%s-%s", category ? category : "all", s->model);
+  if (how == EBB_STEP_ASKED) /* beside the one of the probe's step */
+    length += snprintf(name + length, sizeof name - (size_t)length, "-step%d", s->steps[step]);
+  snprintf(name + length, sizeof name - (size_t)length, ".png");
   const char *notes[2] = {first, second};
   bool ok = v ? draw(&m, v, largest, s->blocks, title, notes, dir, name, err)
               : ebb_fail(err, "not enough memory for a picture");
@@ -283,21 +305,32 @@ static bool plot_category(const ebb_store *store, const ebb_results *results, co
   bool ok = true;
   for (int i = 0; ok && i < store->set_count; i++) {
     const ebb_feature_set *s = &store->sets[i];
-    if (ebb_store_feature(s, "attn_frames") < 0)
+    const int feature = ebb_store_feature(s, "attn_frames");
+    if (feature < 0 || !is_map(store, i, feature, NULL))
       continue;
     int at = step_index(s, step >= 0 ? step : chosen_step(results, category, s->model));
     if (step >= 0 && at < 0)
       return not_captured(store, s, step, err);
     ok = ebb_plot_frame_mass(store, i, strcmp(category, "all") != 0 ? category : NULL,
-                             at < 0 ? s->step_count / 2 : at, dir, err);
+                             at < 0 ? s->step_count / 2 : at,
+                             step >= 0 ? EBB_STEP_ASKED
+                             : at < 0  ? EBB_STEP_MIDDLE
+                                       : EBB_STEP_BY_PROBE,
+                             dir, err);
     *any = true;
   }
   return ok;
 }
 
 bool ebb_plot_all_frame_mass(const ebb_store *store, const ebb_results *results, int64_t step,
-                             const char *dir, ebb_error *err) {
+                             const char *dir, FILE *notes, ebb_error *err) {
   bool ok = true, any = false;
+  for (int i = 0; i < store->set_count; i++) {
+    const int feature = ebb_store_feature(&store->sets[i], "attn_frames");
+    ebb_error why = {{0}};
+    if (notes && feature >= 0 && !is_map(store, i, feature, &why))
+      fprintf(notes, "ebb: note: no picture of attention: %s\n", why.text);
+  }
   for (int i = 0; ok && i < results->row_count; i++) /* rows of a category stand together */
     if (i == 0 || strcmp(results->rows[i].category, results->rows[i - 1].category) != 0)
       ok = plot_category(store, results, results->rows[i].category, step, dir, &any, err);

@@ -6,6 +6,8 @@
 #include "loaders/store.h"
 #include "probe/results.h"
 
+#include <stdio.h>
+
 /* Frame mass (attn_frames), as means over videos. */
 typedef struct ebb_mean_maps {
   int64_t blocks, heads, queries, keys; /* L, N, Tq, Tk */
@@ -19,15 +21,23 @@ bool ebb_mean_maps_make(ebb_mean_maps *m, const ebb_store *store, int set, int f
                         int step, ebb_error *err);
 void ebb_mean_maps_free(ebb_mean_maps *m);
 
-/* dir/frame-mass-<category>-<model>.png: blocks by heads, a small map of query frame by key frame in each:
- * the mean over videos, and possible minus impossible. step is an index into the set's. */
-bool ebb_plot_frame_mass(const ebb_store *store, int set, const char *category, int step, const char *dir,
-                         ebb_error *err);
+typedef enum ebb_step_choice { /* how the step of a picture was chosen: it says so */
+  EBB_STEP_BY_PROBE,
+  EBB_STEP_MIDDLE,
+  EBB_STEP_ASKED
+} ebb_step_choice;
+
+/* dir/frame-mass-<category>-<model>.png, or ...-<model>-step<number>.png for a step that was asked for: blocks
+ * by heads, a small map of query frame by key frame in each: the mean over videos, and possible minus
+ * impossible. step is an index into the set's. */
+bool ebb_plot_frame_mass(const ebb_store *store, int set, const char *category, int step, ebb_step_choice how,
+                         const char *dir, ebb_error *err);
 
 /* For every category of the results and every model that has attn_frames: at step number `step`, or, when
  * it is -1, at the one that the probe of this row chose (the middle one where it was not probed). Errors:
- * a step that a model was not captured at, and, with a step, a run without maps. */
+ * a step that a model was not captured at, and, with a step, a run without maps. A model whose attn_frames
+ * are no maps of each head has no picture, and a line in `notes` (NULL: nowhere). */
 bool ebb_plot_all_frame_mass(const ebb_store *store, const ebb_results *results, int64_t step,
-                             const char *dir, ebb_error *err);
+                             const char *dir, FILE *notes, ebb_error *err);
 
 #endif

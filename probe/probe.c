@@ -7,6 +7,7 @@
 #include "probe/report.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* What the run says of itself, and the settings it was probed with: those that a preset has no use for are left
  * at their defaults. */
@@ -43,7 +44,7 @@ bool ebb_probe_run(const char *run_dir, const ebb_config *config, ebb_context *c
   if (ok) {
     results.provenance = provenance(&store, config);
     ok = ebb_make_folders(dir, err) && ebb_results_write(&results, &store, dir, err) &&
-         ebb_plot_all(&results, dir, err) && ebb_plot_all_frame_mass(&store, &results, -1, dir, err);
+         ebb_plot_all(&results, dir, err) && ebb_plot_all_frame_mass(&store, &results, -1, dir, stderr, err);
   }
   if (ok && table)
     ebb_results_print(&results, table);
@@ -53,16 +54,29 @@ bool ebb_probe_run(const char *run_dir, const ebb_config *config, ebb_context *c
   return ok;
 }
 
-/* Maps are drawn from the features: not where there is only RUN/probe, unless they are asked for. */
+static bool has_maps(const ebb_results *results) {
+  for (int i = 0; i < results->row_count; i++)
+    if (strcmp(results->rows[i].feature, "attn_frames") == 0 ||
+        strcmp(results->rows[i].feature, "attn_frames" EBB_OF_A_HEAD) == 0)
+      return true;
+  return false;
+}
+
+/* Maps are drawn from the features, which are read and hashed whole: only for results that have maps, or when a
+ * step is asked for. Only then is it an error that they are not there. */
 static bool report_maps(const char *run_dir, const ebb_results *results, int64_t step, const char *dir,
                         ebb_error *err) {
   ebb_store store = {0};
-  char *index = ebb_path_join(run_dir, "index.json");
-  bool there = step >= 0 || ebb_is_there(index);
-  free(index);
-  if (!there)
+  ebb_error why = {{0}};
+  if (step < 0 && !has_maps(results))
     return true;
-  bool ok = ebb_store_open(&store, run_dir, err) && ebb_plot_all_frame_mass(&store, results, step, dir, err);
+  if (!ebb_store_open(&store, run_dir, &why)) {
+    if (step >= 0)
+      return ebb_fail(err, "%s", why.text);
+    fprintf(stderr, "ebb: note: attention maps are not drawn again: %s\n", why.text);
+    return true;
+  }
+  bool ok = ebb_plot_all_frame_mass(&store, results, step, dir, stderr, err);
   ebb_store_close(&store);
   return ok;
 }

@@ -10,9 +10,10 @@
  * results.json, results.csv (a line a row), cells.csv (a line a cell), margins.csv (a line a video and
  * row), heldout.csv (a line a video, row and repeat: tests/refit_probe.py makes its margins again),
  * overview.png, a heat map for every row that has more than one cell, and the frame mass of every head
- * where it was captured (probe/maps.h). Earlier results there are replaced. The table goes to `table`
- * (NULL: nowhere). progress may be NULL. c is open. Errors name the folder or category, what was found and
- * what is needed; an unfinished run folder is one. */
+ * where it was captured (probe/maps.h; a note on stderr where the index says that it is not by head).
+ * Earlier results there are replaced. The table goes to `table` (NULL: nowhere). progress may be NULL. c is
+ * open. Errors name the folder or category, what was found and what is needed; an unfinished run folder is
+ * one. */
 bool ebb_probe_run(const char *run_dir, const ebb_config *config, ebb_context *c, ebb_progress *progress,
                    void *user, FILE *table, ebb_error *err);
 
@@ -24,8 +25,9 @@ bool ebb_probe_run(const char *run_dir, const ebb_config *config, ebb_context *c
 bool ebb_probe_check(const ebb_dataset *set, const ebb_config *config, ebb_error *err);
 
 /* Prints the table and draws the pictures again from RUN/probe/results.json, and those of attention from
- * the stored features, at step number `step`; fits nothing. -1: at the step that each probe chose, and
- * only where the features are. */
+ * the stored features, at step number `step`; fits nothing. -1: at the step that each probe chose. The
+ * features are opened, and every shard hashed, only when the results have rows of attn_frames or a step is
+ * given. That they cannot be opened is an error with a step, and a note on stderr without. */
 bool ebb_report_run(const char *run_dir, int64_t step, FILE *table, ebb_error *err);
 
 #endif

@@ -99,6 +99,7 @@ static json_t *row_json(const ebb_row *r) {
   return o;
 }
 
+/* NULL: a name that is not UTF-8. */
 static json_t *results_json(const ebb_results *r) {
   const ebb_preset *preset = ebb_preset_find(r->preset);
   json_t *folds = preset ? json_null() : json_integer(r->folds),
@@ -111,26 +112,31 @@ static json_t *results_json(const ebb_results *r) {
   if (r->not_used[0])
     json_object_set_new(o, "not_used", json_string(r->not_used));
   json_t *rows = json_array(), *differences = json_array();
+  bool ok = o != NULL;
   for (int i = 0; i < r->row_count; i++)
-    json_array_append_new(rows, row_json(&r->rows[i]));
+    ok = json_array_append_new(rows, row_json(&r->rows[i])) == 0 && ok;
   for (int i = 0; i < r->difference_count; i++) {
     const ebb_difference *d = &r->differences[i];
     json_t *one = json_pack("{s:s,s:s,s:s,s:s,s:s}", "category", d->category, "model", d->model, "feature",
                             d->feature, "other_model", d->other_model, "other_feature", d->other_feature);
     json_object_set_new(one, "nested", metrics_json(d->metric));
-    json_array_append_new(differences, one);
+    ok = json_array_append_new(differences, one) == 0 && ok;
   }
   json_object_set_new(o, "rows", rows);
   json_object_set_new(o, "differences", differences);
   if (r->provenance)
     json_object_set(o, "provenance", r->provenance);
-  return o;
+  if (ok)
+    return o;
+  json_decref(o);
+  return NULL;
 }
 
 /* ---- reading back: the first thing that is not as it should be is remembered by name ---- */
 
 typedef struct reader {
   const char *wrong;
+  const ebb_row *large; /* the row that has more cells than may be; NULL: none */
 } reader;
 
 static void text_in(reader *r, const json_t *o, const char *key, char *to, size_t size) {
@@ -154,12 +160,14 @@ static double number_of(const json_t *v) {
   return json_is_number(v) ? json_number_value(v) : NAN;
 }
 
-/* count numbers, malloc'ed */
+/* count numbers, malloc'ed; NULL when the file has not as many */
 static double *numbers_in(reader *r, const json_t *o, const char *key, int count) {
   const json_t *a = json_object_get(o, key);
-  double *v = ebb_must(calloc((size_t)count + 1, sizeof *v));
-  if (!json_is_array(a) || json_array_size(a) != (size_t)count)
+  if (!json_is_array(a) || json_array_size(a) != (size_t)count) {
     r->wrong = key;
+    return NULL;
+  }
+  double *v = ebb_must(calloc((size_t)count + 1, sizeof *v));
   for (int i = 0; i < count; i++)
     v[i] = number_of(json_array_get(a, (size_t)i));
   return v;
@@ -233,10 +241,12 @@ static void row_in(reader *r, const json_t *o, ebb_row *row) {
     row->blocks = integers_in(r, o, "blocks", &row->block_count);
   row->by_head = json_is_integer(json_object_get(o, "heads"));
   row->head_count = row->by_head ? (int)integer_in(r, o, "heads", 4096) : 1;
-  if (row->head_count < 1) {
+  if (row->head_count < 1 || (row->by_head && !row->blocks)) /* heads are of blocks */
     r->wrong = "heads";
-    row->head_count = 1;
-  }
+  if (!r->wrong && !ebb_cells_fit(row->step_count, row->block_count, row->head_count))
+    r->large = row;
+  if (r->wrong || r->large)
+    return;
   metrics_in(json_object_get(o, "nested"), row->metric);
   row->balanced_accuracy = number_of(json_object_get(o, "balanced_accuracy"));
   row->d_prime = number_of(json_object_get(o, "d_prime"));
@@ -248,6 +258,8 @@ static void row_in(reader *r, const json_t *o, ebb_row *row) {
   for (int m = 0; m < EBB_METRICS; m++)
     row->cell[m] = numbers_in(r, cells, ebb_metric_names[m], ebb_row_cells(row));
   bool with_p = json_object_get(cells, "p") != NULL; /* early probes have none */
+  if (r->wrong)
+    return; /* before anything is allocated by the counts alone */
   row->cell_p = with_p ? numbers_in(r, cells, "p", ebb_row_cells(row)) : nothing(ebb_row_cells(row));
   row->independent = floor_in(o, "floor_independent");
   row->permuted = floor_in(o, "floor_permuted");
@@ -274,7 +286,7 @@ bool ebb_results_read(ebb_results *results, const char *dir, ebb_error *err) {
   *results = (ebb_results){0};
   char *path = ebb_path_join(dir, "results.json");
   json_t *o = ebb_json_read(path, err);
-  reader r = {NULL};
+  reader r = {0};
   if (o) {
     const json_t *rows = json_object_get(o, "rows"), *differences = json_object_get(o, "differences");
     text_in(&r, o, "name", results->name, sizeof results->name);
@@ -282,9 +294,9 @@ bool ebb_results_read(ebb_results *results, const char *dir, ebb_error *err) {
     results->seed = json_integer_value(json_object_get(o, "seed"));
     results->rows = ebb_must(calloc(json_array_size(rows) + 1, sizeof *results->rows));
     results->differences = ebb_must(calloc(json_array_size(differences) + 1, sizeof *results->differences));
-    for (size_t i = 0; i < json_array_size(rows) && !r.wrong; i++)
+    for (size_t i = 0; i < json_array_size(rows) && !r.wrong && !r.large; i++)
       row_in(&r, json_array_get(rows, i), &results->rows[results->row_count++]);
-    for (size_t i = 0; i < json_array_size(differences) && !r.wrong; i++) {
+    for (size_t i = 0; i < json_array_size(differences) && !r.wrong && !r.large; i++) {
       const json_t *d = json_array_get(differences, i);
       ebb_difference *to = &results->differences[results->difference_count++];
       text_in(&r, d, "category", to->category, sizeof to->category);
@@ -297,8 +309,12 @@ bool ebb_results_read(ebb_results *results, const char *dir, ebb_error *err) {
     if (!r.wrong && results->row_count == 0)
       r.wrong = "rows";
   }
-  bool ok = o && !r.wrong;
-  if (r.wrong)
+  bool ok = o && !r.wrong && !r.large;
+  if (r.large)
+    ebb_fail(err, "%s: row %d (%s) says %d steps x %d blocks x %d heads: expected at most %d cells", path,
+             results->row_count, r.large->feature, r.large->step_count, r.large->block_count,
+             r.large->head_count, EBB_MOST_CELLS);
+  else if (r.wrong)
     ebb_fail(err, "%s: \"%s\" is missing or not as `ebb probe` writes it: run `ebb probe` again", path,
              r.wrong);
   else if (!o)
@@ -333,7 +349,7 @@ static void csv_place(FILE *f, const ebb_row *r, int cell) {
     fprintf(f, "%d", at.head);
 }
 
-static void write_rows(const ebb_results *results, const ebb_store *store, FILE *f) {
+static bool write_rows(const ebb_results *results, const ebb_store *store, FILE *f) {
   (void)store;
   fputs("category,model,feature,videos,groups,width,accuracy,accuracy_lo,accuracy_hi,auc,auc_lo,auc_hi,"
         "pairwise,pairwise_lo,"
@@ -364,9 +380,10 @@ static void write_rows(const ebb_results *results, const ebb_store *store, FILE 
     ebb_csv_number(f, DIGITS, r->p);
     fputc('\n', f);
   }
+  return true;
 }
 
-static void write_cells(const ebb_results *results, const ebb_store *store, FILE *f) {
+static bool write_cells(const ebb_results *results, const ebb_store *store, FILE *f) {
   (void)store;
   fputs("category,model,feature,step,block,head,sigma,accuracy,auc,pairwise,selected,p\n", f);
   for (int i = 0; i < results->row_count; i++) {
@@ -382,11 +399,12 @@ static void write_cells(const ebb_results *results, const ebb_store *store, FILE
       fputc('\n', f);
     }
   }
+  return true;
 }
 
 /* A video's margin is its mean over the repeats that judged it, in log odds; `right` the share of them on the
  * right side. One that none judged has no line. */
-static void write_margins(const ebb_results *results, const ebb_store *store, FILE *f) {
+static bool write_margins(const ebb_results *results, const ebb_store *store, FILE *f) {
   fputs("category,model,feature,video,group,possible,margin,right\n", f);
   for (int i = 0; i < results->row_count; i++) {
     const ebb_row *r = &results->rows[i];
@@ -416,11 +434,12 @@ static void write_margins(const ebb_results *results, const ebb_store *store, FI
       fputc('\n', f);
     }
   }
+  return true;
 }
 
 /* Every held-out margin with all that another program needs to make it again: who was held out with whom, in
  * which cell, at which penalty. */
-static void write_heldout(const ebb_results *results, const ebb_store *store, FILE *f) {
+static bool write_heldout(const ebb_results *results, const ebb_store *store, FILE *f) {
   fputs("category,model,feature,repeat,fold,step,block,head,penalty,video,margin\n", f);
   for (int i = 0; i < results->row_count; i++) {
     const ebb_row *r = &results->rows[i];
@@ -437,20 +456,22 @@ static void write_heldout(const ebb_results *results, const ebb_store *store, FI
       fprintf(f, ",%.12g\n", r->margin[at]);
     }
   }
+  return true;
 }
 
-static void write_json(const ebb_results *results, const ebb_store *store, FILE *f) {
+static bool write_json(const ebb_results *results, const ebb_store *store, FILE *f) {
   (void)store;
   json_t *o = results_json(results);
-  json_dumpf(o, f, JSON_INDENT(1) | JSON_REAL_PRECISION(10));
+  bool ok = o && json_dumpf(o, f, JSON_INDENT(1) | JSON_REAL_PRECISION(10)) == 0;
   fputc('\n', f);
   json_decref(o);
+  return ok;
 }
 
 bool ebb_results_write(const ebb_results *results, const ebb_store *store, const char *dir, ebb_error *err) {
   static const struct {
     const char *name;
-    void (*write)(const ebb_results *, const ebb_store *, FILE *);
+    bool (*write)(const ebb_results *, const ebb_store *, FILE *);
   } files[] = {/* results.json last: it is what tells that a probe is finished */
                {"results.csv", write_rows},
                {"cells.csv", write_cells},
@@ -463,8 +484,13 @@ bool ebb_results_write(const ebb_results *results, const ebb_store *store, const
     ebb_file_writer w;
     ok = ebb_file_create(&w, path, err);
     if (ok) {
-      files[i].write(results, store, w.stream);
-      ok = ebb_file_commit(&w, err);
+      ok = files[i].write(results, store, w.stream) ||
+           ebb_fail(err, "%s: cannot be made or written whole: expected names in UTF-8 and room on the disk",
+                    path);
+      if (ok)
+        ok = ebb_file_commit(&w, err);
+      else
+        ebb_file_abandon(&w);
     }
     free(path);
   }

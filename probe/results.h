@@ -73,6 +73,15 @@ void ebb_results_free(ebb_results *results); /* a zeroed struct is fine */
  * none. */
 const char *ebb_trained_model(const ebb_row *rows, int count);
 
+#define EBB_MOST_CELLS (1 << 24) /* of one row */
+
+/* Whether a row may have so many: what ebb_row_cells and ebb_cell_number compute then fits an int. Counts are >= 1. */
+static inline bool ebb_cells_fit(int64_t steps, int64_t blocks, int64_t heads) {
+  int64_t cells;
+  return !__builtin_mul_overflow(steps, blocks, &cells) && !__builtin_mul_overflow(cells, heads, &cells) &&
+         cells <= EBB_MOST_CELLS;
+}
+
 static inline int ebb_row_cells(const ebb_row *row) {
   return row->step_count * row->block_count * row->head_count;
 }

@@ -73,14 +73,16 @@ bool ebb_ridge_batch(ebb_context *c, int64_t count, const ebb_problem *problems,
 typedef struct ebb_logistic_fit {
   double *margins;  /* [penalties,test_count] */
   double *weights;  /* [penalties,d+1] in units of x, intercept last: margin = weights . (x, 1) */
-  double *gradient; /* [penalties] relative gradient reached */
+  double *gradient; /* [penalties] relative gradient reached; infinite: within the tolerance, but the last step
+                       still moved margins; NaN: not finite */
 } ebb_logistic_fit;
 
 /* Newton with line search from the solution of the stronger penalty, until the gradient is within the tolerance and the
  * last step moved no training row's margin by more than 1e-4: as steps converge quadratically, margins are then within
  * 1e-6 of the optimum's (relative L2, test_solve.c), on the host as on a device, also where the penalty is so small that
- * the gradient alone says little. Not reaching the tolerance is an error that says how far it came. On a device (dual
- * form, float64) problems that stand next to each other and share x and rows are one design, solved together. */
+ * the gradient alone says little. Not reaching both within parameters.iterations is an error that says how far it came
+ * (on a device, so far, only not reaching the gradient is). On a device (dual form, float64) problems that stand next to
+ * each other and share x and rows are one design, solved together. */
 bool ebb_logistic_batch(ebb_context *c, int64_t count, const ebb_problem *problems,
                         const ebb_parameters *parameters, ebb_logistic_fit *fits, ebb_error *err);
 

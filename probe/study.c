@@ -86,7 +86,15 @@ static bool open_row(study *s, const ebb_feature_set *set, ebb_error *err) {
   row->unlabelled = s->sample->unlabelled;
   row->one_sided = s->sample->one_sided;
   row->by_head = s->by_head;
-  row->head_count = s->by_head ? (int)ebb_store_heads(feature) : 1;
+  const int64_t heads = s->by_head ? ebb_store_heads(feature) : 1,
+                of_blocks = feature->by_block ? set->block_count : 1;
+  if (!ebb_cells_fit(set->step_count, of_blocks, heads))
+    return ebb_fail(err,
+                    "%s: %s of %s: %d steps x %lld blocks x %lld heads: expected at most %d cells; "
+                    "probe.heads: joined, fewer capture.steps or capture.blocks make them fewer",
+                    s->store->dir, row->feature, set->model, set->step_count, (long long)of_blocks,
+                    (long long)heads, EBB_MOST_CELLS);
+  row->head_count = (int)heads;
   row->width = ebb_store_width(feature) / row->head_count;
   row->repeats = s->plan->repeats;
   row->step_count = set->step_count;

@@ -52,13 +52,24 @@ static const char *probability(double p, char *text) {
   return text;
 }
 
-static void print_row(const ebb_row *r, FILE *out) {
+/* Of the column of chosen cells: as wide as the widest, 9 at least. */
+static int place_width(const ebb_results *results) {
+  int width = 9;
+  char text[TEXT];
+  for (int i = 0; i < results->row_count; i++) {
+    const int needed = (int)strlen(place(&results->rows[i], results->rows[i].chosen, text));
+    width = needed > width ? needed : width;
+  }
+  return width;
+}
+
+static void print_row(const ebb_row *r, int width, FILE *out) {
   char accuracy[3 * TEXT], pairwise[3 * TEXT], auc[TEXT], chosen[TEXT], top[TEXT], low[TEXT], p[TEXT],
       nested_p[TEXT];
   bool have = isfinite(r->permuted.mean);
-  fprintf(out, "%-19.19s %-20.20s %-13s %3s %-13s %4s %-9.9s %3s %3s %4s\n", r->model, r->feature,
+  fprintf(out, "%-19.19s %-20.20s %-13s %3s %-13s %4s %-*s %3s %3s %4s\n", r->model, r->feature,
           with_interval(&r->metric[EBB_ACCURACY], accuracy), short_number(r->metric[EBB_AUC].value, auc),
-          with_interval(&r->metric[EBB_PAIRWISE], pairwise), probability(r->nested_p, nested_p),
+          with_interval(&r->metric[EBB_PAIRWISE], pairwise), probability(r->nested_p, nested_p), width,
           place(r, r->chosen, chosen), short_number(r->top_once, top),
           short_number(have ? r->permuted.mean : r->independent.mean, low), probability(r->p, p));
 }
@@ -157,16 +168,17 @@ static void print_footer(const ebb_results *results, FILE *out) {
 
 void ebb_results_print(const ebb_results *results, FILE *out) {
   const char *trained = ebb_trained_model(results->rows, results->row_count);
+  const int width = place_width(results);
   for (int i = 0; i < results->row_count; i++) {
     const ebb_row *r = &results->rows[i];
     if (i == 0 || strcmp(r->category, results->rows[i - 1].category) != 0) {
       fprintf(out, "%s%s: %lld videos in %lld groups\n", i ? "\n" : "", r->category, (long long)r->videos,
               (long long)r->groups);
       print_left_out(r, out);
-      fprintf(out, "%-19s %-20s %-13s %3s %-13s %4s %-9s %3s %3s %4s\n", "model", "feature", "accuracy",
-              "AUC", "pairwise", "p", "chosen", "top", "flr", "p");
+      fprintf(out, "%-19s %-20s %-13s %3s %-13s %4s %-*s %3s %3s %4s\n", "model", "feature", "accuracy",
+              "AUC", "pairwise", "p", width, "chosen", "top", "flr", "p");
     }
-    print_row(r, out);
+    print_row(r, width, out);
     if (i + 1 == results->row_count || strcmp(r->category, results->rows[i + 1].category) != 0) {
       if (trained[0])
         fprintf(out, "%s minus the others, same videos:\n", trained);

@@ -57,6 +57,8 @@ static void test_usage(void **state) {
   expect(2, "compare a b", "--out");
   expect(2, "compare a --out c", "compare");
   expect(2, "compare a b --out c --sigma -1", "--sigma");
+  expect(2, "compare a b --out c --sigma inf", "--sigma");
+  expect(2, "compare a b --out c --sigma nan", "--sigma");
   expect(2, "eval velocity", "--model");
   expect(2, "eval velocty --model m --in i --out o", "velocty");
   expect(2, "eval velocity --dtype int7", "float32|bfloat16");
@@ -142,6 +144,7 @@ static void test_run_probe_report(void **state) {
   assert_int_equal(access(at("run/probe/overview.png"), F_OK), 0);
   assert_int_equal(access(at("run/probe/frame-mass-O1-transformer.png"), F_OK), 0);
   expect(0, line("report %s --step 1%s", at("run"), ""), "block_out.mean");
+  assert_int_equal(access(at("run/probe/frame-mass-O1-transformer-step1.png"), F_OK), 0);
   expect(1, line("report %s --step 2%s", at("run"), ""), "not captured at step 2: there are 0, 1");
   expect(0, line("probe %s --device cpu --set probe.heads=each%s", at("run"), ""), "attn_frames.head");
   char command[512];
@@ -151,6 +154,10 @@ static void test_run_probe_report(void **state) {
   expect(1, line("compare %s %s --out o", at("run"), at("data")), "no index.json");
   expect(1, line("run %s%s", at("run.yaml"), ""), "index.json"); /* a finished run is not overwritten */
   expect(1, line("report %s%s", at("data"), ""), at("data"));
+  put_text(at("run/features/transformer/shard-00000.safetensors"), "cut");
+  expect(0, line("report %s%s", at("run"), ""), "attn_frames");
+  expect(0, line("report %s%s", at("run"), ""), "note: attention maps are not drawn again: ");
+  expect(1, line("report %s --step 1%s", at("run"), ""), "shard-00000.safetensors");
 }
 
 static void test_synth_leaves_nothing_and_takes_nothing(void **state) {

@@ -16,13 +16,14 @@ enum { VIDEOS = 4, STEPS = 2, BLOCKS = 2, HEADS = 2, T = 2, MAP = T * T };
 /* How a run differs from the plain one. */
 typedef struct variant {
   float (*value)(int video, int step, int block, int head, int i);
-  int videos;          /* 0: all four */
-  const char *renamed; /* id of the last video */
-  const char *frames;  /* SHA-256 of video 1; NULL: none is recorded */
-  const char *model, *feature;
-  int last_block, wide, failed; /* number of block 1; 1: 3 keys; this video failed, 0: none */
-  double sigma;                 /* of step 1 */
+  int videos;                           /* 0: all four */
+  const char *renamed;                  /* id of the last video */
+  const char *frames;                   /* SHA-256 of video 1; NULL: none is recorded */
+  const char *model, *feature, *second; /* second: name of another model that has the same features */
+  int last_block, wide, failed;         /* number of block 1; 1: 3 keys; this video failed, 0: none */
+  double sigma;                         /* of step 1 */
   const char *labels;
+  bool joined; /* the index says that maps are not by head */
 } variant;
 
 /* Even shares, but that block 1, head 1 of possible videos at step 1 looks one frame ahead. */
@@ -64,8 +65,9 @@ static void write_run(const char *dir, const variant *is) {
                             .label = v % 2 == 0 ? EBB_POSSIBLE : EBB_IMPOSSIBLE};
   const ebb_dataset set = {.root = (char *)"r", .videos = videos, .count = count};
   ebb_feature feature = {"", true, true, 4, {BLOCKS, HEADS, T, keys}};
+  feature.by_head = !is->joined;
   strcpy(feature.name, is->feature ? is->feature : "attn_frames");
-  int steps[STEPS] = {0, 7}, blocks[BLOCKS] = {1, is->last_block ? is->last_block : 4}, id;
+  int steps[STEPS] = {0, 7}, blocks[BLOCKS] = {1, is->last_block ? is->last_block : 4}, id, other = -1;
   double sigmas[STEPS] = {0, is->sigma > 0 ? is->sigma : 0.5};
   ebb_feature_set s = {.step_count = STEPS,
                        .steps = steps,
@@ -77,6 +79,10 @@ static void write_run(const char *dir, const variant *is) {
   strcpy(s.model, is->model ? is->model : "transformer");
   assert_true(ebb_store_create(&w, dir, &set, &err));
   assert_true(ebb_store_declare(w, &s, &id, &err));
+  if (is->second) {
+    strcpy(s.model, is->second);
+    assert_true(ebb_store_declare(w, &s, &other, &err));
+  }
   for (int64_t v = 0; v < count; v++) {
     float x[STEPS * BLOCKS * HEADS * T * (T + 1)], *at = x;
     const float *data = x;
@@ -88,7 +94,8 @@ static void write_run(const char *dir, const variant *is) {
     if (is->failed && v == is->failed)
       ebb_store_fail(w, v, "broken");
     else
-      assert_true(ebb_store_write(w, id, 1, &v, &data, &err));
+      assert_true(ebb_store_write(w, id, 1, &v, &data, &err) &&
+                  (other < 0 || ebb_store_write(w, other, 1, &v, &data, &err)));
   }
   if (is->frames)
     ebb_store_input(w, 1, is->frames);
@@ -137,7 +144,7 @@ static void test_picture(void **state) {
   ebb_image p;
   write_run(at("picture"), &(variant){.value = plain});
   assert_true(ebb_store_open(&s, at("picture"), &err));
-  assert_true(ebb_plot_frame_mass(&s, 0, "O1", 1, folder, &err));
+  assert_true(ebb_plot_frame_mass(&s, 0, "O1", 1, EBB_STEP_BY_PROBE, folder, &err));
   assert_true(ebb_image_read(at("frame-mass-O1-transformer.png"), &p, &err));
   for (int block = 0; block < BLOCKS; block++)
     for (int head = 0; head < HEADS; head++)
@@ -151,7 +158,8 @@ static void test_picture(void **state) {
   ebb_store_close(&s);
 }
 
-/* The step: the one asked for, or the probe's, or the middle; each has its own picture. */
+/* The step: the one asked for, or the probe's, or the middle; each has its own picture, and the one asked for its own
+ * file. */
 static void test_which_step(void **state) {
   (void)state;
   ebb_error err = {""};
@@ -166,27 +174,54 @@ static void test_which_step(void **state) {
                  .by_head = true,
                  .steps = steps};
   ebb_results results = {.row_count = 1, .rows = &row};
-  char first[65], second[65], chosen[65];
   write_run(at("steps"), &(variant){.value = plain});
   assert_true(ebb_store_open(&s, at("steps"), &err));
-  const char *png = at("frame-mass-O1-transformer.png");
-  assert_true(ebb_plot_all_frame_mass(&s, &results, 0, folder, &err) && ebb_file_sha256(png, first, &err));
-  assert_true(ebb_plot_all_frame_mass(&s, &results, 7, folder, &err) && ebb_file_sha256(png, second, &err));
-  assert_string_not_equal(first, second);
+  char *png = strdup(at("frame-mass-O1-transformer.png"));
+  char *asked[2] = {strdup(at("frame-mass-O1-transformer-step0.png")),
+                    strdup(at("frame-mass-O1-transformer-step7.png"))};
+  char by_probe[2][65], by_hand[2][65], middle[65];
   for (int step = 0; step < 2; step++) {
     row.chosen = ebb_cell_number(&row, step, 1, 1);
-    assert_true(ebb_plot_all_frame_mass(&s, &results, -1, folder, &err) &&
-                ebb_file_sha256(png, chosen, &err));
-    assert_string_equal(chosen, step ? second : first);
+    assert_true(ebb_plot_all_frame_mass(&s, &results, -1, folder, NULL, &err) &&
+                ebb_file_sha256(png, by_probe[step], &err));
+    assert_true(ebb_plot_all_frame_mass(&s, &results, steps[step], folder, NULL, &err) &&
+                ebb_file_sha256(asked[step], by_hand[step], &err));
+    assert_true(ebb_file_sha256(png, middle, &err)); /* the probe's stays */
+    assert_string_equal(middle, by_probe[step]);
+    assert_string_not_equal(by_probe[step], by_hand[step]); /* it says how the step was chosen */
   }
-  assert_false(ebb_plot_all_frame_mass(&s, &results, 3, folder, &err));
+  assert_string_not_equal(by_probe[0], by_probe[1]);
+  assert_string_not_equal(by_hand[0], by_hand[1]);
+  strcpy(row.feature, "attn_entropy"); /* no probe of the maps: the middle of two is the second */
+  assert_true(ebb_plot_all_frame_mass(&s, &results, -1, folder, NULL, &err) &&
+              ebb_file_sha256(png, middle, &err));
+  assert_string_not_equal(middle, by_probe[1]);
+  assert_true(ebb_plot_frame_mass(&s, 0, "O1", 1, EBB_STEP_MIDDLE, folder, &err) &&
+              ebb_file_sha256(png, by_hand[0], &err));
+  assert_string_equal(middle, by_hand[0]);
+  free(png);
+  free(asked[0]);
+  free(asked[1]);
+  assert_false(ebb_plot_all_frame_mass(&s, &results, 3, folder, NULL, &err));
   assert_says(&err, "transformer was not captured at step 3: there are 0, 7");
   ebb_store_close(&s);
   write_run(at("entropy"), &(variant){.value = plain, .feature = "attn_entropy"});
   assert_true(ebb_store_open(&s, at("entropy"), &err));
-  assert_true(ebb_plot_all_frame_mass(&s, &results, -1, folder, &err));
-  assert_false(ebb_plot_all_frame_mass(&s, &results, 7, folder, &err));
+  assert_true(ebb_plot_all_frame_mass(&s, &results, -1, folder, NULL, &err));
+  assert_false(ebb_plot_all_frame_mass(&s, &results, 7, folder, NULL, &err));
   assert_says(&err, "no attention maps");
+  ebb_store_close(&s);
+  write_run(at("joined"), &(variant){.value = plain, .joined = true}); /* left out, with a note */
+  assert_true(ebb_store_open(&s, at("joined"), &err));
+  char *note = NULL;
+  size_t bytes = 0;
+  FILE *notes = open_memstream(&note, &bytes);
+  assert_true(ebb_plot_all_frame_mass(&s, &results, -1, folder, notes, &err));
+  fclose(notes);
+  assert_non_null(
+      strstr(note, "attn_frames of model \"transformer\" is [2, 2, 2, 2], by_block true, by_head false"));
+  assert_non_null(strstr(note, "expected [blocks, heads, frames, frames]"));
+  free(note);
   ebb_store_close(&s);
 }
 
@@ -297,6 +332,8 @@ static void test_what_does_not_match(void **state) {
       {{.value = side_b, .model = "random"}, "has no features of model \"transformer\""},
       {{.value = side_b, .feature = "attn_rows"}, "has no attn_frames of model \"transformer\""},
       {{.value = side_b, .wide = 1}, "[2, 2, 2, 2]"},
+      {{.value = side_b, .wide = 1}, "expected the same data.size, data.frames and capture.blocks"},
+      {{.value = side_b, .joined = true}, "by_head is true in "},
       {{.value = side_b, .last_block = 5}, "captured block number 1 is 4"},
   };
   ebb_error err = {""};
@@ -330,8 +367,85 @@ static void test_what_does_not_match(void **state) {
   assert_false(ebb_compare_runs(&o, NULL, &err));
   assert_says(&err, "no captured step of one run has a sigma within");
   assert_int_equal(access(at("none"), F_OK), -1);
+  o.sigma = INFINITY; /* JSON has no word for it */
+  assert_false(ebb_compare_runs(&o, NULL, &err));
+  assert_says(&err, "compare.json: cannot be made");
+  assert_int_equal(access(at("none/compare.json"), F_OK), -1);
   free(left);
   free(right);
+}
+
+static float with_infinity(int video, int step, int block, int head, int i) {
+  return video == 2 && step == 1 && block == 1 && head == 1 && i == 2 ? INFINITY : 0.5f;
+}
+
+static float with_nan(int video, int step, int block, int head, int i) {
+  return video == 2 && step == 1 && block == 1 && head == 1 && i == 2 ? NAN : 0.5f;
+}
+
+/* In A or in B: never a cosine of 1 and never an empty field. */
+static void test_numbers_that_are_not_finite(void **state) {
+  (void)state;
+  char *good = strdup(at("good")), *bad[2] = {strdup(at("infinite")), strdup(at("undefined"))};
+  write_run(good, &(variant){.value = plain});
+  write_run(bad[0], &(variant){.value = with_infinity});
+  write_run(bad[1], &(variant){.value = with_nan});
+  for (int i = 0; i < 4; i++) {
+    ebb_error err = {""};
+    ebb_compare_options o = i % 2 ? options_for(good, bad[i / 2]) : options_for(bad[i / 2], good);
+    o.out = at("unmade");
+    assert_false(ebb_compare_runs(&o, NULL, &err));
+    assert_true(strncmp(err.text, bad[i / 2], strlen(bad[i / 2])) == 0);
+    assert_has(err.text, "attn_frames of video \"O1/02/1\" at step 7, block 4 is");
+    assert_has(err.text, "expected finite numbers");
+    assert_int_equal(access(at("unmade/cosine.csv"), F_OK), -1);
+    assert_int_equal(access(at("unmade/compare.json"), F_OK), -1);
+  }
+  free(good);
+  free(bad[0]);
+  free(bad[1]);
+}
+
+/* Each run has a model that the other has not: both are named, the one they share is compared. */
+static void test_models_of_one_run_alone(void **state) {
+  (void)state;
+  ebb_error err = {""};
+  char *a = strdup(at("one")), *b = strdup(at("two")), *broken = strdup(at("three")), *table = NULL;
+  size_t bytes = 0;
+  write_run(a, &(variant){.value = plain, .second = "random"});
+  write_run(b, &(variant){.value = plain, .second = "transformer_lawless"});
+  ebb_compare_options o = options_for(a, b);
+  char *shared = strdup(at("shared")), *written = strdup(at("shared/compare.json"));
+  o.out = shared;
+  FILE *out = open_memstream(&table, &bytes);
+  if (!ebb_compare_runs(&o, out, &err))
+    fail_msg("%s", err.text);
+  fclose(out);
+  assert_has(table, "left out: model \"random\", whose attn_frames only A has\n");
+  assert_has(table, "left out: model \"transformer_lawless\", whose attn_frames only B has\n");
+  assert_has(table, "\ntransformer: attn_frames of 4 videos");
+  free(table);
+  json_t *json = json_load_file(written, 0, NULL), *left = json_object_get(json, "left_out_models");
+  assert_string_equal(json_string_value(json_array_get(json_object_get(left, "only_in_a"), 0)), "random");
+  assert_string_equal(json_string_value(json_array_get(json_object_get(left, "only_in_b"), 0)),
+                      "transformer_lawless");
+  assert_int_equal(json_object_size(json_object_get(json, "models")), 1);
+  json_decref(json);
+  o.model = "random";
+  assert_false(ebb_compare_runs(&o, NULL, &err));
+  assert_says(&err, "two has no features of model \"random\"");
+  assert_int_equal(access(written, F_OK), 0); /* runs that do not match: nothing is touched */
+  write_run(broken, &(variant){.value = with_nan});
+  o.model = NULL;
+  o.run[1] = broken;
+  assert_false(ebb_compare_runs(&o, NULL, &err));
+  assert_says(&err, "expected finite numbers");
+  assert_int_equal(access(written, F_OK), -1); /* no old one beside what broke off */
+  free(a);
+  free(b);
+  free(broken);
+  free(shared);
+  free(written);
 }
 
 int main(void) {
@@ -342,6 +456,8 @@ int main(void) {
       cmocka_unit_test(test_cosines),
       cmocka_unit_test(test_other_videos_and_failures),
       cmocka_unit_test(test_what_does_not_match),
+      cmocka_unit_test(test_numbers_that_are_not_finite),
+      cmocka_unit_test(test_models_of_one_run_alone),
   };
   return cmocka_run_group_tests_name("maps", tests, folder_make, folder_remove);
 }

@@ -293,6 +293,35 @@ static void margins_are_converged(void **state) {
   assert_true(worst < 1e-6);
 }
 
+/* A gradient within the tolerance is no optimum while steps move margins: when steps run out, that is said. */
+static void steps_that_run_out_are_told(void **state) {
+  (void)state;
+  static const struct {
+    double tolerance;
+    int iterations;
+    const char *words;
+  } cases[] = {{1e-12, 1, "stopped at a relative gradient of"},
+               {10, 1, "still moved margins by more than 1e-4"},
+               {10, 0, "still moved margins by more than 1e-4"},
+               {10, 100, NULL}};
+  const double rho = 1e-3;
+  ebb_problem p = make(30, 1);
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    ebb_error err = {""};
+    double margins[ROWS], gradient = 0;
+    ebb_parameters parameters = ebb_parameters_default;
+    ebb_logistic_fit fit = {.margins = margins, .gradient = &gradient};
+    parameters.penalty_count = 1;
+    parameters.penalties = &rho;
+    parameters.tolerance = cases[i].tolerance;
+    parameters.iterations = cases[i].iterations;
+    assert_int_equal(ebb_logistic_batch(&c, 1, &p, &parameters, &fit, &err), !cases[i].words);
+    if (cases[i].words && !strstr(err.text, cases[i].words))
+      fail_msg("'%s' does not say '%s'", err.text, cases[i].words);
+    assert_int_equal(gradient > parameters.tolerance, cases[i].words != NULL);
+  }
+}
+
 /* Features additive over frames have equal class means in complete groups: the optimum is w = 0
  * (REFERENCE 6.9 ii). */
 static void additive_features_teach_nothing(void **state) {
@@ -413,6 +442,7 @@ int main(void) {
       cmocka_unit_test(label_sets_are_independent),
       cmocka_unit_test(dual_is_primal),
       cmocka_unit_test(margins_are_converged),
+      cmocka_unit_test(steps_that_run_out_are_told),
       cmocka_unit_test(additive_features_teach_nothing),
       cmocka_unit_test(nothing_varies),
       cmocka_unit_test(threads_do_not_matter),

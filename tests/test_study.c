@@ -296,6 +296,12 @@ static void files_are_written_and_read_back(void **state) {
   assert_string_equal(first, second);
   for (int i = 4; i < 6; i++)
     assert_true(same_file(probe, keep, names[i]));
+  char *shard = ebb_path_join(dir, "features/transformer/shard-00000.safetensors");
+  assert_int_equal(unlink(shard), 0); /* no maps, no step: the features are not needed */
+  free(shard);
+  assert_true(ebb_report_run(dir, -1, NULL, NULL));
+  assert_false(ebb_report_run(dir, 1, NULL, &err));
+  err.text[0] = '\0';
   forget_preset(probe);
   free(second);
   table = open_memstream(&second, &b);
@@ -310,6 +316,114 @@ static void files_are_written_and_read_back(void **state) {
   free(keep);
   free(probe);
   free(dir);
+}
+
+/* [count] zeros. */
+static json_t *zeros(int count) {
+  json_t *a = json_array();
+  for (int i = 0; i < count; i++)
+    json_array_append_new(a, json_integer(0));
+  return a;
+}
+
+/* Reads a results.json of one row, changed; the error must say `words`. */
+static void refuses(json_t *o, const char *dir, const char *words) {
+  char *path = ebb_path_join(dir, "results.json");
+  ebb_results r;
+  ebb_error err = {""};
+  assert_int_equal(json_dump_file(o, path, 0), 0);
+  assert_false(ebb_results_read(&r, dir, &err));
+  if (!strstr(err.text, words))
+    fail_msg("'%s' does not say '%s'", err.text, words);
+  json_decref(o);
+  free(path);
+}
+
+/* Counts from a file: more cells than an int holds, and arrays of another size. */
+static void hostile_counts_are_refused(void **state) {
+  (void)state;
+  const planted p = {.categories = 1, .groups = 8, .steps = 1, .blocks = 1, .width = 3, .seed = 4};
+  char *dir = fresh("hostile"), *probe = ebb_path_join(dir, "probe"),
+       *path = ebb_path_join(probe, "results.json");
+  ebb_config k = settings(1, 0);
+  assert_true(planted_write(&p, dir, NULL));
+  wants(&k, "attn_entropy");
+  strcpy(k.probe.heads, "each");
+  assert_true(ebb_probe_run(dir, &k, &c, NULL, NULL, NULL, NULL));
+  json_t *good = json_load_file(path, 0, NULL);
+  for (int i = 0; i < 5; i++) {
+    json_t *o = json_deep_copy(good), *row = json_array_get(json_object_get(o, "rows"), 0);
+    if (i == 0 || i == 1) { /* 2^36 and 2^25 */
+      json_object_set_new(row, "steps", zeros(4096));
+      json_object_set_new(row, "sigmas", zeros(4096));
+      json_object_set_new(row, "blocks", zeros(4096));
+      json_object_set_new(row, "heads", json_integer(i ? 2 : 4096));
+    } else if (i == 2) {
+      json_object_set_new(row, "blocks", zeros(2));
+    } else if (i == 3) {
+      json_object_set_new(row, "blocks", json_null());
+    } else {
+      json_object_set_new(row, "sigmas", zeros(2));
+    }
+    static const char *const words[] = {
+        "4096 steps x 4096 blocks x 4096 heads: expected at most 16777216 cells",
+        "4096 steps x 4096 blocks x 2 heads: expected at most 16777216 cells",
+        "\"pairwise\" is missing or not", "\"heads\" is missing or not", "\"sigmas\" is missing or not"};
+    refuses(o, probe, words[i]);
+  }
+  json_decref(good);
+  assert_true(ebb_cells_fit(4096, 4096, 1) && !ebb_cells_fit(4096, 4096, 2));
+  assert_false(ebb_cells_fit(1, INT64_MAX, 2));
+  ebb_store store = {0};
+  ebb_results r;
+  ebb_error err = {""};
+  assert_true(ebb_store_open(&store, dir, &err));
+  for (int i = 0; i < store.set_count; i++) {
+    int f = ebb_store_feature(&store.sets[i], "attn_entropy");
+    if (f >= 0)
+      store.sets[i].features[f].shape[1] = (int64_t)1 << 32; /* (int) of it is 0 */
+  }
+  assert_false(ebb_study_run(&store, &k, &c, NULL, NULL, &r, &err));
+  assert_non_null(strstr(err.text, "1 steps x 1 blocks x 4294967296 heads: expected at most 16777216 cells"));
+  ebb_store_close(&store);
+  free(path);
+  free(probe);
+  free(dir);
+}
+
+/* Cells of a large model have long names: none is cut, and columns stay one below the other. */
+static void places_are_not_cut(void **state) {
+  (void)state;
+  int steps[] = {250}, blocks[] = {29};
+  ebb_row rows[2] = {{.category = "O1",
+                      .model = "transformer",
+                      .feature = "attn_frames.head",
+                      .step_count = 1,
+                      .block_count = 1,
+                      .head_count = 12,
+                      .by_head = true,
+                      .steps = steps,
+                      .blocks = blocks,
+                      .chosen = 11,
+                      .top_once = 0.5},
+                     {.category = "O1",
+                      .model = "vae",
+                      .feature = "latent.mean",
+                      .step_count = 1,
+                      .block_count = 1,
+                      .head_count = 1,
+                      .steps = steps,
+                      .top_once = 0.5}};
+  const ebb_results results = {.preset = "strict", .folds = 5, .repeats = 1, .row_count = 2, .rows = rows};
+  char *text = NULL;
+  size_t bytes = 0;
+  FILE *out = open_memstream(&text, &bytes);
+  ebb_results_print(&results, out);
+  fclose(out);
+  assert_non_null(strstr(text, " chosen     top flr "));
+  assert_non_null(strstr(text, " b29h11s250 .50 "));
+  assert_non_null(strstr(text, " s250       .50 "));
+  free(text);
 }
 
 static void errors_are_told(void **state) {
@@ -520,7 +634,9 @@ int main(void) {
       cmocka_unit_test(nested_is_unbiased),
       cmocka_unit_test(a_head_is_found),
       cmocka_unit_test(files_are_written_and_read_back),
+      cmocka_unit_test(places_are_not_cut),
       cmocka_unit_test(errors_are_told),
+      cmocka_unit_test(hostile_counts_are_refused),
       cmocka_unit_test(intervals_that_are_none),
       cmocka_unit_test(best_is_of_the_first_repeat),
       cmocka_unit_test(checks_before_an_inversion),
