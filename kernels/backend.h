@@ -55,8 +55,8 @@ typedef struct ebb_backend {
                         ebb_tensor shift, ebb_tensor scale, float eps);
   void (*gate_add_layer_norm)(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
                               ebb_tensor w, ebb_tensor b, float eps);
-  void (*qk_norm_rope)(ebb_context *c, ebb_tensor q, ebb_tensor k, ebb_tensor wq, ebb_tensor wk, ebb_tensor cos,
-                       ebb_tensor sin, int heads, float eps);
+  void (*qk_norm_rope)(ebb_context *c, ebb_tensor q, ebb_tensor k, ebb_tensor wq, ebb_tensor wk,
+                       ebb_tensor cos, ebb_tensor sin, int heads, float eps);
   void (*channel_norm)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act);
   void (*timestep_embedding)(ebb_context *c, ebb_tensor y, ebb_tensor t);
   void (*attention)(ebb_context *c, ebb_tensor out, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,

@@ -93,8 +93,8 @@ void ebb_context_wait(ebb_context *c);
 void *ebb_host_new(ebb_context *c, size_t bytes);
 void ebb_host_free(ebb_context *c, void *memory); /* NULL is fine */
 
-/* Delivers `bytes` bytes that begin at `offset` of a source: whole numbers. Several threads call it at once, each for a
- * piece of its own. */
+/* Delivers `bytes` bytes that begin at `offset` of a source: whole numbers. Several threads call it at once,
+ * each for a piece of its own. */
 typedef bool ebb_read_fn(const void *user, void *to, size_t offset, size_t bytes, ebb_error *err);
 /* Where a tensor's numbers come from. */
 typedef struct ebb_source {
@@ -103,10 +103,11 @@ typedef struct ebb_source {
   ebb_read_fn *read;
   const void *user;
 } ebb_source;
-/* Fills tensors from their sources, converted with one rounding. Pieces of all of them are read by up to eight threads
- * (no more than ebb_context_threads); on a device each goes through page-locked memory, is converted there, and travels
- * while others are read; the last may still be under way on return. Errors: that of read for the first piece, in order
- * of sources and offsets, which could not be read; the device's stay in the context. No-op when counting or failed. */
+/* Fills tensors from their sources, converted with one rounding. Pieces of all of them are read by up to
+ * eight threads (no more than ebb_context_threads); on a device each goes through page-locked memory, is
+ * converted there, and travels while others are read; the last may still be under way on return. Errors:
+ * that of read for the first piece, in order of sources and offsets, which could not be read; the device's
+ * stay in the context. No-op when counting or failed. */
 bool ebb_upload_from(ebb_context *c, int64_t count, const ebb_source *sources, ebb_error *err);
 
 /* Ops that are run again and again on the same tensors with the same numbers. The first time they are run,

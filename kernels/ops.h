@@ -48,15 +48,16 @@ void ebb_norm_modulate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor sh
 void ebb_gate_add_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
                        ebb_tensor shift, ebb_tensor scale, float eps);
 
-/* The same before a norm with weights of its own: x <- x + gate * y, bitwise as ebb_gate_add has it, then h =
- * layer_norm(x) * w + b. w, b [D], both or neither absent (no norm: h = x). Half: h, x, y, each for itself. */
+/* The same before a norm with weights of its own: x <- x + gate * y, bitwise as ebb_gate_add has it, then h
+ * = layer_norm(x) * w + b. w, b [D], both or neither absent (no norm: h = x). Half: h, x, y, each for
+ * itself. */
 void ebb_gate_add_layer_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_tensor y, ebb_tensor gate,
                              ebb_tensor w, ebb_tensor b, float eps);
 
-/* Queries and keys made ready, in place: RMS norm over all heads together, then rotary position. x being q or k
- * and w its weights, x[b,s,:] <- x / sqrt(mean(x^2) + eps) * w over D ("rms_norm_across_heads"); then, in every
- * head, pairs (2i, 2i+1): (u, v) <- (u cos - v sin, u sin + v cos) with cos, sin [S, P/2] (absent: no rotation).
- * q, k [B,S,D], wq, wk [D] or absent (no norm); k absent: q alone. Half: q and k together. */
+/* Queries and keys made ready, in place: RMS norm over all heads together, then rotary position. x being q
+ * or k and w its weights, x[b,s,:] <- x / sqrt(mean(x^2) + eps) * w over D ("rms_norm_across_heads"); then,
+ * in every head, pairs (2i, 2i+1): (u, v) <- (u cos - v sin, u sin + v cos) with cos, sin [S, P/2] (absent:
+ * no rotation). q, k [B,S,D], wq, wk [D] or absent (no norm); k absent: q alone. Half: q and k together. */
 void ebb_qk_norm_rope(ebb_context *c, ebb_tensor q, ebb_tensor k, ebb_tensor wq, ebb_tensor wk,
                       ebb_tensor cos, ebb_tensor sin, int heads, float eps);
 
@@ -103,9 +104,9 @@ void ebb_attention(ebb_context *c, ebb_tensor out, const ebb_attention_stats *st
  *   linear(attention(q, k, v), W_out) = linear(attention_weights(q, k), projected_values(v, W_out))
  * with N*M instead of D columns in the product. */
 #define EBB_FEW_KEYS 4 /* an empty prompt has 2: its one token, and what pads it */
-/* M <= EBB_FEW_KEYS. p[b,s,n*M+m]: the softmax row over m of head n, `repeats` as in ebb_attention, of queries
- * that get their RMS norm over D on the way, as ebb_qk_norm_rope has it; w absent: they have had it. p
- * [B,S,N*M], q [B,S,D], k [B,M,D] or [1,M,D], w [D] or absent. Half: p, q, k together. Aligned. */
+/* M <= EBB_FEW_KEYS. p[b,s,n*M+m]: the softmax row over m of head n, `repeats` as in ebb_attention, of
+ * queries that get their RMS norm over D on the way, as ebb_qk_norm_rope has it; w absent: they have had it.
+ * p [B,S,N*M], q [B,S,D], k [B,M,D] or [1,M,D], w [D] or absent. Half: p, q, k together. Aligned. */
 void ebb_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, ebb_tensor w, int heads,
                            int64_t repeats, float eps);
 /* u[d,n*M+m] = sum over j of head n of w[d,j] v[m,j]. u [D,N*M], v [1,M,D], w [D,D]. Half: u, v, w
@@ -208,11 +209,13 @@ void ebb_standardise(ebb_context *c, ebb_tensor z, ebb_tensor x, ebb_tensor rows
  * minimises sum log(1 + e^(-y f)) + lambda/2 a'g a, which is |w|^2 with w = z'a; a is one of those that have
  * the optimal w. Newton with line search until |gradient| in w and b is at most tolerance times scale, where
  * scale is the one at a = b = 0, or `least` where that is larger, and the last step moved no margin by more
- * than 1e-4, or for `steps` steps. A backend may find each step by conjugate gradients preconditioned with
- * the inverse of g + mu I: exact where all curvatures are lambda/mu.
- * g, inverse = (g + mu I)^-1 [B,n,n]; y [B,K,n], +1, -1, or 0 for padding; lambda, mu, least [B]; a [B,K,n],
- * b [B,K] are read (where to begin) and written; reached [B,K] is |gradient| / scale; sweeps [B,K] the number
- * of products with g or its inverse, or of steps. Columns of z have mean 0: g (1,..,1)' = 0. */
+ * than EBB_NEWTON_SETTLED, or for `steps` steps. A backend may find each step by conjugate gradients
+ * preconditioned with the inverse of g + mu I: exact where all curvatures are lambda/mu. g, inverse = (g +
+ * mu I)^-1 [B,n,n]; y [B,K,n], +1, -1, or 0 for padding; lambda, mu, least [B]; a [B,K,n], b [B,K] are read
+ * (where to begin) and written; reached [B,K] is |gradient| / scale, or infinite where that is within
+ * tolerance but the last step still moved a margin by more; sweeps [B,K] the number of products with g or
+ * its inverse, or of steps. Columns of z have mean 0: g (1,..,1)' = 0. */
+#define EBB_NEWTON_SETTLED 1e-4
 typedef struct ebb_newton {
   double tolerance;
   int steps;

@@ -441,8 +441,8 @@ static bool nothing_shared(const comparison *c, ebb_error *err) {
                   c->options->feature, model, a->dir);
 }
 
-/* Those to compare, all of which fit: what is wrong with two runs is found before anything is written. Without
- * --model they are the ones that both runs have. */
+/* Those to compare, all of which fit: what is wrong with two runs is found before anything is written.
+ * Without --model they are the ones that both runs have. */
 static bool open_subjects(comparison *c, subject *subjects, int *count, ebb_error *err) {
   const ebb_compare_options *o = c->options;
   const ebb_store *a = &c->store[0];

@@ -108,8 +108,8 @@ static bool newton_step(logistic *l) {
   return info == 0;
 }
 
-/* Moves w by the longest of 1, 1/2, ... of the step that descends enough from `value`, which follows; the largest move
- * of a margin. */
+/* Moves w by the longest of 1, 1/2, ... of the step that descends enough from `value`, which follows; the
+ * largest move of a margin. */
 static double line_search(logistic *l, double *value) {
   double descent = cblas_ddot((int)l->side, l->step, 1, l->gradient, 1), length = 1, next = *value, moved = 0;
   memcpy(l->was, l->f, (size_t)l->s.train * sizeof *l->was);
@@ -127,21 +127,22 @@ static double line_search(logistic *l, double *value) {
   return moved;
 }
 
-/* Minimises for l->lambda from l->w; the relative gradient reached, NaN when it is not finite, and infinite when it is
- * within the tolerance but margins still move: that is no optimum. `scale` is the gradient that counts as 1. A small
- * gradient is not enough: where the penalty is small, margins are far from their own when it is met. Steps halve the
- * logarithm of what is left, so that after one that moved no margin by more than 1e-4 it is below 1e-7. */
+/* Minimises for l->lambda from l->w; the relative gradient reached, NaN when it is not finite, and infinite
+ * when it is within the tolerance but margins still move: that is no optimum. `scale` is the gradient that
+ * counts as 1. A small gradient is not enough: where the penalty is small, margins are far from their own
+ * when it is met. Steps halve the logarithm of what is left, so that after one that moved no margin by more
+ * than 1e-4 it is below 1e-7. */
 static double minimise(logistic *l, double scale, const ebb_parameters *parameters) {
   double value = objective(l, l->w), norm = slope(l, l->w), moved = INFINITY;
   for (int it = 0; it < parameters->iterations && isfinite(norm); it++) {
-    if ((norm <= parameters->tolerance * scale && moved <= 1e-4) || !newton_step(l))
+    if ((norm <= parameters->tolerance * scale && moved <= EBB_NEWTON_SETTLED) || !newton_step(l))
       break;
     moved = line_search(l, &value);
     norm = slope(l, l->w);
   }
   if (!isfinite(norm))
     return NAN;
-  return norm <= parameters->tolerance * scale && moved > 1e-4 ? INFINITY : norm / scale;
+  return norm <= parameters->tolerance * scale && moved > EBB_NEWTON_SETTLED ? INFINITY : norm / scale;
 }
 
 /* In units of x: z-weights are z' u (w / s), for both forms of the decomposition. */

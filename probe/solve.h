@@ -1,22 +1,22 @@
-/* Linear probes on many small problems: problem, parameters, fit, as LIBLINEAR has them, and every call takes
- * a batch.
- *
+/* Linear probes on many small problems: problem, parameters, fit, as LIBLINEAR has them, and every call
+ * takes a batch.
+ * 
  * A problem standardises its columns with mean and deviation of its training rows alone (z = (x - mean)/std;
  * a constant column counts as zero), then fits f(x) = w.z + b with a penalty on w, b free:
- *   ridge      1/2 sum (y - f)^2       + lambda/2 |w|^2
- *   logistic   sum log(1 + e^(-y f))   + lambda/8 |w|^2
- * The factor 1/4 makes one lambda mean one amount of shrinkage for both: the logistic loss has a quarter of
- * the curvature at f = 0. Penalties are relative: lambda = rho * mean over training rows of |z|^2 (= rho
- * times the columns that vary), so that one grid serves every width.
- *
+ * ridge      1/2 sum (y - f)^2       + lambda/2 |w|^2
+ * logistic   sum log(1 + e^(-y f))   + lambda/8 |w|^2 The factor 1/4 makes one lambda mean one amount of
+ * shrinkage for both: the logistic loss has a quarter of the curvature at f = 0. Penalties are relative:
+ * lambda = rho * mean over training rows of |z|^2 (= rho times the columns that vary), so that one grid
+ * serves every width.
+ * 
  * Both rotate z to its principal axes once, [train, rank] scores with rank <= min(train, d), from the d x d
  * covariance when d <= train and from the train x train Gram matrix otherwise; all penalties, label sets and
  * inner folds share that one decomposition. Results do not depend on the thread count.
- *
+ * 
  * A device solves ridge and logistic regressions in the dual, whatever their shape. What it should not or
- * cannot take is solved by the host, in the same call: form EBB_FORM_PRIMAL, d at most 1/16 of the training rows
- * (EBB_FORM_AUTO), a dual larger than the device's free memory, more training rows than its shared memory takes
- * (logistic only: ebb_logistic_newton_rows, some 12000 to 29000). */
+ * cannot take is solved by the host, in the same call: form EBB_FORM_PRIMAL, d at most 1/16 of the training
+ * rows (EBB_FORM_AUTO), a dual larger than the device's free memory, more training rows than its shared
+ * memory takes (logistic only: ebb_logistic_newton_rows, some 12000 to 29000). */
 #ifndef EBB_PROBE_SOLVE_H
 #define EBB_PROBE_SOLVE_H
 
@@ -77,12 +77,12 @@ typedef struct ebb_logistic_fit {
                        still moved margins; NaN: not finite */
 } ebb_logistic_fit;
 
-/* Newton with line search from the solution of the stronger penalty, until the gradient is within the tolerance and the
- * last step moved no training row's margin by more than 1e-4: as steps converge quadratically, margins are then within
- * 1e-6 of the optimum's (relative L2, test_solve.c), on the host as on a device, also where the penalty is so small that
- * the gradient alone says little. Not reaching both within parameters.iterations is an error that says how far it came
- * (on a device, so far, only not reaching the gradient is). On a device (dual form, float64) problems that stand next to
- * each other and share x and rows are one design, solved together. */
+/* Newton with line search from the solution of the stronger penalty, until the gradient is within the
+ * tolerance and the last step moved no training row's margin by more than 1e-4: as steps converge
+ * quadratically, margins are then within 1e-6 of the optimum's (relative L2, test_solve.c), on the host as
+ * on a device, also where the penalty is so small that the gradient alone says little. Not reaching both
+ * within parameters.iterations is an error that says how far it came. On a device (dual form, float64)
+ * problems that stand next to each other and share x and rows are one design, solved together. */
 bool ebb_logistic_batch(ebb_context *c, int64_t count, const ebb_problem *problems,
                         const ebb_parameters *parameters, ebb_logistic_fit *fits, ebb_error *err);
 

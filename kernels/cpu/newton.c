@@ -89,7 +89,7 @@ static double line_search(dual *p, double db) {
   return moved;
 }
 
-/* The relative gradient reached. */
+/* What ops.h calls reached. */
 static double minimise(dual *p, double least, ebb_newton newton, double *steps) {
   double scale = 0, sum = 0, reached, moved = 0, db;
   for (int64_t i = 0; i < p->n; i++) {
@@ -100,8 +100,9 @@ static double minimise(dual *p, double least, ebb_newton newton, double *steps) 
   scale = fmax(least, sqrt(fmax(0, cblas_ddot((int)p->n, p->v, 1, p->q, 1)) + sum * sum));
   for (*steps = 0;; ++*steps) {
     reached = slope(p) / scale;
-    if ((reached <= newton.tolerance && moved <= 1e-4) || *steps >= newton.steps || !direction(p, &db))
-      return reached;
+    if ((reached <= newton.tolerance && moved <= EBB_NEWTON_SETTLED) || *steps >= newton.steps ||
+        !direction(p, &db))
+      return reached <= newton.tolerance && moved > EBB_NEWTON_SETTLED ? INFINITY : reached;
     moved = line_search(p, db);
   }
 }

@@ -1,6 +1,6 @@
-/* What attention.cu (tensor cores), attention_sm90.cu (Hopper's), attention_short.cu (few keys), attention_general.cu
- * (any width, float32) and attention_stats.cu (what is left to do for statistics) share: the shapes of a call, and
- * how the rows of a query tile become statistics. */
+/* What attention.cu (tensor cores), attention_sm90.cu (Hopper's), attention_short.cu (few keys),
+ * attention_general.cu (any width, float32) and attention_stats.cu (what is left to do for statistics)
+ * share: the shapes of a call, and how the rows of a query tile become statistics. */
 #ifndef EBB_KERNELS_CUDA_ATTENTION_CUH
 #define EBB_KERNELS_CUDA_ATTENTION_CUH
 
@@ -62,9 +62,9 @@ size_t attention_spatial_scratch(ebb_context *c, const attention_problem *p, ebb
 void attention_spatial(ebb_context *c, const attention_problem *p, ebb_attention_stats stats, ebb_tensor q,
                        ebb_tensor k, void *scratch);
 
-/* attention_sm90.cu: heads of 64 and 128 in bfloat16 on Hopper, more keys than attention_short takes, statistics of a
- * number of key frames that finds room; with statistics all samples in one launch. Tiles of ATTENTION_SM90_TILE
- * queries. */
+/* attention_sm90.cu: heads of 64 and 128 in bfloat16 on Hopper, more keys than attention_short takes,
+ * statistics of a number of key frames that finds room; with statistics all samples in one launch. Tiles of
+ * ATTENTION_SM90_TILE queries. */
 #define ATTENTION_SM90_TILE 64
 bool attention_sm90_takes(ebb_context *c, ebb_dtype dtype, int P, int M, int Tk);
 size_t attention_sm90_flags(int S, int heads, int64_t B);

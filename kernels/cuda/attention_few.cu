@@ -1,4 +1,5 @@
-/* Attention to few keys: the map, and values that have been through the output projection. The work is reading q. */
+/* Attention to few keys: the map, and values that have been through the output projection. The work is
+ * reading q. */
 #include "kernels/cuda/tensor_cores.cuh"
 #include "kernels/cuda/units.cuh"
 
@@ -37,8 +38,8 @@ static __device__ void softmax(float (&score)[EBB_FEW_KEYS], int M, float repeat
       score[m] /= total;
 }
 
-/* The map, any width. p [rows,N,M], q [rows,N,P], k [M,N,P] of the row's sample, `stride` numbers from one sample's to
- * the next, w [N,P] or NULL: no norm. A warp has a row. */
+/* The map, any width. p [rows,N,M], q [rows,N,P], k [M,N,P] of the row's sample, `stride` numbers from one
+ * sample's to the next, w [N,P] or NULL: no norm. A warp has a row. */
 template <typename T>
 static __global__ void weights(T *__restrict__ p, const T *__restrict__ q, const T *__restrict__ k,
                                const float *__restrict__ w, int64_t rows, int S, int N, int P, int M,
@@ -80,7 +81,8 @@ static __device__ room room_of(uint4 *memory, int D, int N, int M) {
   return {memory, scores, scores + ROWS * N * M};
 }
 
-/* Column 2m of the keys is w k_m rounded to bfloat16, column 2m + 1 what that took: together good to 2^-18. */
+/* Column 2m of the keys is w k_m rounded to bfloat16, column 2m + 1 what that took: together good to 2^-18.
+ */
 static __device__ void prepare_keys(uint4 *keys, const bf16 *k, const float *w, int D, int M) {
   for (int i = threadIdx.x; i < M * D / 8; i += blockDim.x) {
     const int m = i / (D / 8), unit = i % (D / 8);
@@ -112,8 +114,8 @@ static __device__ __forceinline__ float add_squares(float sum, uint4 x) {
   return sum;
 }
 
-/* Scores of rows g and g + 8 of a tile, g = lane / 4, for the warp's heads, and their squares. Which numbers of a
- * SLICE are multiplied together is free as long as q and keys agree: a lane takes eight neighbours. */
+/* Scores of rows g and g + 8 of a tile, g = lane / 4, for the warp's heads, and their squares. Which numbers
+ * of a SLICE are multiplied together is free as long as q and keys agree: a lane takes eight neighbours. */
 template <int SLICES>
 static __device__ __forceinline__ void score_heads(room r, const bf16 *low, const bf16 *high, int N, int M) {
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
@@ -150,8 +152,8 @@ static __device__ __forceinline__ void score_heads(room r, const bf16 *low, cons
   }
 }
 
-/* The map for heads of SLICE * SLICES numbers in bfloat16 and one k [M,D], on tensor cores: the scores of a tile of
- * whole rows, then its norms and softmax. */
+/* The map for heads of SLICE * SLICES numbers in bfloat16 and one k [M,D], on tensor cores: the scores of a
+ * tile of whole rows, then its norms and softmax. */
 template <int SLICES>
 static __global__ void __launch_bounds__(32 * ROW_WARPS, 8)
     map_rows(bf16 *__restrict__ p, const bf16 *__restrict__ q, const bf16 *__restrict__ k,
@@ -200,8 +202,8 @@ static __global__ void project(T *__restrict__ u, const T *__restrict__ v, const
 
 /* ---- launchers --------------------------------------------------------------------------------------- */
 
-/* True when the rows were taken: keys that fit into shared memory. A launch for all samples that share their keys:
- * the path does not hang on the batch. */
+/* True when the rows were taken: keys that fit into shared memory. A launch for all samples that share their
+ * keys: the path does not hang on the batch. */
 template <int SLICES>
 static bool take_rows(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, ebb_tensor w, int N,
                       float repeats, float eps) {

@@ -1,18 +1,20 @@
-/* Attention in bfloat16 on Hopper, heads of 64 and 128: what attention.cu's `flash` computes, by TMA and wgmma. A block
- * stays on its multiprocessor and takes one query tile after another; one thread of its last warpgroup is the producer, the
- * other warpgroups are consumers, 64 queries each, all on the same keys. Why it is cut this way: attention_sm90.md. */
+/* Attention in bfloat16 on Hopper, heads of 64 and 128: what attention.cu's `flash` computes, by TMA and
+ * wgmma. A block stays on its multiprocessor and takes one query tile after another; one thread of its last
+ * warpgroup is the producer, the other warpgroups are consumers, 64 queries each, all on the same keys. Why
+ * it is cut this way: attention_sm90.md. */
 #include "kernels/cuda/attention_sm90.cuh"
 
 #include <cudaTypedefs.h>
 
-/* The work's cut for heads of P: WGS consumer warpgroups; keys and values have STAGES stages each; a consumer's thread has
- * UP registers, the producer's DOWN. */
+/* The work's cut for heads of P: WGS consumer warpgroups; keys and values have STAGES stages each; a
+ * consumer's thread has UP registers, the producer's DOWN. */
 template <int P_, int WGS_, int STAGES_, int UP_, int DOWN_> struct cut {
   static constexpr int P = P_, WGS = WGS_, STAGES = STAGES_, UP = UP_, DOWN = DOWN_;
   static constexpr int THREADS = (WGS + 1) * WARPGROUP, TILE = WGS * ROWS;
   static constexpr int OWN_BYTES = ROWS * P * 2, STAGE_BYTES = KEYS * P * 2;
-  /* Shared memory, from an address that is a multiple of 1,024: queries and output of each warpgroup, keys, values,
-   * barriers, then of each warpgroup what ends a row [2, ROWS], and masses [Tk + 1, PITCH], the last of them spare. */
+  /* Shared memory, from an address that is a multiple of 1,024: queries and output of each warpgroup, keys,
+   * values, barriers, then of each warpgroup what ends a row [2, ROWS], and masses [Tk + 1, PITCH], the last
+   * of them spare. */
   static constexpr int OUT = WGS * OWN_BYTES, KEY = 2 * OUT, VALUE = KEY + STAGES * STAGE_BYTES,
                        BARRIERS = VALUE + STAGES * STAGE_BYTES, ENDS = BARRIERS + 256,
                        MASSES = ENDS + WGS * 2 * ROWS * 4;
@@ -160,8 +162,9 @@ static __device__ __forceinline__ void release(uint32_t barrier) {
     barrier_arrive(barrier);
 }
 
-/* What a thread of a computing warpgroup has under way: scores of one tile of keys, or their exponentials; those as wgmma
- * takes them; the output so far; its rows and frames. `tile` of these queries' keys, `at` of all that the block has seen. */
+/* What a thread of a computing warpgroup has under way: scores of one tile of keys, or their exponentials;
+ * those as wgmma takes them; the output so far; its rows and frames. `tile` of these queries' keys, `at` of
+ * all that the block has seen. */
 template <typename C> struct flow {
   float s[64], o[C::P / 2], shrink[2];
   uint32_t probabilities[32];
@@ -402,8 +405,8 @@ static PFN_cuTensorMapEncodeTiled_v12000 encoder(ebb_context *c) {
   return encode;
 }
 
-/* Boxes of `box` rows and `box_chunks` times 64 columns of x: samples, rows and chunks of 64 columns lie `sample`, `row`
- * and 64 numbers apart. */
+/* Boxes of `box` rows and `box_chunks` times 64 columns of x: samples, rows and chunks of 64 columns lie
+ * `sample`, `row` and 64 numbers apart. */
 static bool map_of(PFN_cuTensorMapEncodeTiled_v12000 encode, CUtensorMap *map, const void *x, int64_t samples,
                    int64_t rows, int64_t chunks, int64_t sample, int64_t row, int box, int64_t box_chunks) {
   cuuint64_t shape[4] = {64, (cuuint64_t)rows, (cuuint64_t)chunks, (cuuint64_t)samples};

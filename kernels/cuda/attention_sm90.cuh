@@ -1,6 +1,6 @@
-/* What attention_sm90.cu does with the rows of a tile of scores, 64 queries of a warpgroup by KEYS keys: exponentials, sums
- * and maxima; and what it keeps of the map: mass of frames, entropy. In registers as wgmma leaves them (hopper.cuh): of row
- * r = 0, 1 a thread has the columns 2t + 8j and the next. */
+/* What attention_sm90.cu does with the rows of a tile of scores, 64 queries of a warpgroup by KEYS keys:
+ * exponentials, sums and maxima; and what it keeps of the map: mass of frames, entropy. In registers as
+ * wgmma leaves them (hopper.cuh): of row r = 0, 1 a thread has the columns 2t + 8j and the next. */
 #ifndef EBB_KERNELS_CUDA_ATTENTION_SM90_CUH
 #define EBB_KERNELS_CUDA_ATTENTION_SM90_CUH
 
@@ -8,21 +8,22 @@
 #include "kernels/cuda/hopper.cuh"
 #include "kernels/cuda/tensor_cores.cuh"
 
-/* Exponents are relative to the highest score of a row's first tile of keys, and stay so: looking for the maximum of every
- * tile would cost a fifth of the arithmetic that is not products. Sums of exponentials find room for scores up to 2^100
- * times that one. A block's queries among which a row had higher ones are marked, and done again by a second launch,
- * CAREFUL: there a row's maximum is looked for in every tile, and moves when a score exceeds it by SLACK. */
+/* Exponents are relative to the highest score of a row's first tile of keys, and stay so: looking for the
+ * maximum of every tile would cost a fifth of the arithmetic that is not products. Sums of exponentials find
+ * room for scores up to 2^100 times that one. A block's queries among which a row had higher ones are
+ * marked, and done again by a second launch, CAREFUL: there a row's maximum is looked for in every tile, and
+ * moves when a score exceeds it by SLACK. */
 #define FAR 1.2676506e30f /* 2^100 */
 #define SLACK 8.0f
 #define ROWS ATTENTION_SM90_TILE /* queries of a warpgroup */
 #define KEYS 128                 /* of a tile */
 #define SLAB (KEYS * 128)        /* bytes of 64 columns of a tile of keys */
-/* Floats from one key frame of a warpgroup's statistics to the next: four neighbouring rows of eight neighbouring frames
- * lie in 32 banks. */
+/* Floats from one key frame of a warpgroup's statistics to the next: four neighbouring rows of eight
+ * neighbouring frames lie in 32 banks. */
 #define PITCH 68
 
-/* What a kernel keeps for mass: nothing; frames of keys that end with a tile; that end with a half of one, at most one in
- * its middle; any. */
+/* What a kernel keeps for mass: nothing; frames of keys that end with a tile; that end with a half of one,
+ * at most one in its middle; any. */
 enum { NO_STATISTICS, WHOLE_TILES, HALF_TILES, ANY_FRAMES };
 
 #ifdef HOPPER
@@ -52,14 +53,14 @@ static __device__ __forceinline__ float log2_fast(float x) {
 
 /* ---- rows -------------------------------------------------------------------------------------------- */
 
-/* What a thread knows of its two rows, r = 0, 1: the maximum, and over its own columns so far the sums of p = 2^x, of the
- * frame at hand alone, and of p x. x is the score less the maximum. */
+/* What a thread knows of its two rows, r = 0, 1: the maximum, and over its own columns so far the sums of p
+ * = 2^x, of the frame at hand alone, and of p x. x is the score less the maximum. */
 struct rows {
   float max[2], sum[2], mass[2], entropy[2];
 };
 
-/* The last tile, from key `key` on: columns past the last key get scores so low that nothing is left of them; the last one
- * counts several times. */
+/* The last tile, from key `key` on: columns past the last key get scores so low that nothing is left of
+ * them; the last one counts several times. */
 static __device__ __forceinline__ void mask_past(float (&s)[64], const attention_problem &p, int key) {
   const int left =
       anew(p.M - key - thread_anew() % 4 * 2); /* or 64 comparisons are made beforehand, and kept */
@@ -103,7 +104,8 @@ static __device__ __forceinline__ void move_maxima(rows &row, float (&shrink)[2]
   }
 }
 
-/* Moves the maxima where a score is far above them. True: one of this warp's moved, and the output is to be shrunk. */
+/* Moves the maxima where a score is far above them. True: one of this warp's moved, and the output is to be
+ * shrunk. */
 template <int STATS>
 static __device__ __forceinline__ bool find_maxima(float (&s)[64], rows &row, float (&shrink)[2],
                                                    const attention_problem &p) {
@@ -132,8 +134,8 @@ template <int FIRST> static __device__ __forceinline__ void pack(uint32_t (&p)[3
 
 /* ---- frames of keys ---------------------------------------------------------------------------------- */
 
-/* A mass of each row on its way into shared memory, as a logarithm of 2, so that no later move of a maximum touches it.
- * Three steps, each with the last one's delay behind it, between two moves of the maxima. */
+/* A mass of each row on its way into shared memory, as a logarithm of 2, so that no later move of a maximum
+ * touches it. Three steps, each with the last one's delay behind it, between two moves of the maxima. */
 struct mass_store {
   float mass[2], other[2];
   uint32_t to;
@@ -166,8 +168,9 @@ static __device__ __forceinline__ void store_mass(const float (&mass)[2], const 
   now.start(mass, where), now.go_on(), now.finish(row);
 }
 
-/* Where the keys are among their frames: the one at hand, and the key after its last; where this thread's row has its mass
- * of that frame, and of the one that `ended` in the middle of the tile before (`spare` when none did). */
+/* Where the keys are among their frames: the one at hand, and the key after its last; where this thread's
+ * row has its mass of that frame, and of the one that `ended` in the middle of the tile before (`spare` when
+ * none did). */
 struct frames {
   int number, end;
   uint32_t to, ended_to, spare;
@@ -216,8 +219,8 @@ static __device__ __forceinline__ void add_tile(frames &f, rows &row, const floa
 
 /* ---- the end of a row ------------------------------------------------------------------------------- */
 
-/* The part of a warpgroup's rows in the statistics, [span, Tk + 1]: eight threads a number, rows in a fixed order. ends:
- * log2 of each row's sum of e^score, then its entropy. */
+/* The part of a warpgroup's rows in the statistics, [span, Tk + 1]: eight threads a number, rows in a fixed
+ * order. ends: log2 of each row's sum of e^score, then its entropy. */
 static __device__ __forceinline__ void put_part(const attention_problem &p, int64_t group, int tile,
                                                 const float *masses, const float *ends) {
   constexpr int LANES = 8;

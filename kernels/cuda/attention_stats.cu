@@ -57,8 +57,8 @@ void attention_finish(ebb_context *c, const attention_problem *p, ebb_attention_
 #define CHUNK 256                /* queries whose masses are summed by one block */
 #define MASSES_LIMIT (128 << 20) /* bytes of masses: samples go in several groups rather than pass it */
 
-/* A query has H + W masses, its bins: on the rows of keys in all frames, then on the columns. They come P at a
- * time, in slices, as the output of one pass. */
+/* A query has H + W masses, its bins: on the rows of keys in all frames, then on the columns. They come P at
+ * a time, in slices, as the output of one pass. */
 typedef struct spatial {
   int H, W, bins, slices, chunks;
   int samples;   /* of a group */

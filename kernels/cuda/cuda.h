@@ -25,11 +25,11 @@ typedef struct cuda_solvers cuda_solvers;           /* linalg.cu: cuBLAS's handl
 
 typedef struct cuda_state {
   int device;
-  int processors;      /* streaming multiprocessors */
-  int capability;      /* 80, 90 */
-  size_t shared;       /* bytes of shared memory that one block may have: 99 to 227 KiB */
-  int shared_bytes;    /* of a multiprocessor; 0: attention.cu has not asked yet */
-  int hopper;          /* attention_sm90.cu: 1 its kernels are here, -1 they are not, 0 it has not asked yet */
+  int processors;   /* streaming multiprocessors */
+  int capability;   /* 80, 90 */
+  size_t shared;    /* bytes of shared memory that one block may have: 99 to 227 KiB */
+  int shared_bytes; /* of a multiprocessor; 0: attention.cu has not asked yet */
+  int hopper;       /* attention_sm90.cu: 1 its kernels are here, -1 they are not, 0 it has not asked yet */
   cudaStream_t stream; /* all ops */
   cudaStream_t copies; /* downloads beside them */
   cudaEvent_t ready, landed;

@@ -1,6 +1,6 @@
-/* What sm_90a has and older GPUs lack: barriers in shared memory that count bytes, the copy engine for tensors (TMA),
- * products of a warpgroup (wgmma), registers that move between warpgroups. Thin functions over PTX; the words are those of its
- * manual. Private to kernels/cuda/. */
+/* What sm_90a has and older GPUs lack: barriers in shared memory that count bytes, the copy engine for
+ * tensors (TMA), products of a warpgroup (wgmma), registers that move between warpgroups. Thin functions
+ * over PTX; the words are those of its manual. Private to kernels/cuda/. */
 #ifndef EBB_KERNELS_CUDA_HOPPER_CUH
 #define EBB_KERNELS_CUDA_HOPPER_CUH
 
@@ -19,7 +19,8 @@ static __device__ __forceinline__ uint32_t shared_address(const void *p) {
   return (uint32_t)__cvta_generic_to_shared(p);
 }
 
-/* An mbarrier at shared address `bar` passes a phase when `count` arrivals and all bytes expected are there. */
+/* An mbarrier at shared address `bar` passes a phase when `count` arrivals and all bytes expected are there.
+ */
 static __device__ __forceinline__ void barrier_init(uint32_t bar, int count) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(bar), "r"(count) : "memory");
 }
@@ -76,8 +77,8 @@ static __device__ __forceinline__ void named_arrive(int id, int threads) {
 
 /* ---- the copy engine --------------------------------------------------------------------------------- */
 
-/* A box of a 4-d tensor into shared memory at `to` (1,024-byte aligned); its bytes count on `bar`. What lies outside the
- * tensor becomes 0. */
+/* A box of a 4-d tensor into shared memory at `to` (1,024-byte aligned); its bytes count on `bar`. What lies
+ * outside the tensor becomes 0. */
 static __device__ __forceinline__ void copy_box_in(uint32_t to, const CUtensorMap *map, uint32_t bar, int x0,
                                                    int x1, int x2, int x3) {
   asm volatile(
@@ -108,9 +109,9 @@ static __device__ __forceinline__ void fence_async(void) {
 }
 /* ---- products of a warpgroup ------------------------------------------------------------------------- */
 
-/* Where an operand lies, rows of 128 bytes swizzled as the copy engine does it, eight rows after eight rows (1,024
- * bytes). `chunk`: bytes from one column of such rows to the next, which only operands with several columns side by side
- * in the direction of N want ("leading byte offset" of the transposed ones). */
+/* Where an operand lies, rows of 128 bytes swizzled as the copy engine does it, eight rows after eight rows
+ * (1,024 bytes). `chunk`: bytes from one column of such rows to the next, which only operands with several
+ * columns side by side in the direction of N want ("leading byte offset" of the transposed ones). */
 static __device__ __forceinline__ uint64_t operand(uint32_t address, uint32_t chunk) {
   return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)(chunk >> 4) << 16 | (uint64_t)(1024 >> 4) << 32 |
          (uint64_t)1 << 62;
@@ -145,8 +146,9 @@ template <int LEFT, int N> static __device__ __forceinline__ void products_wait(
   pin(d);
 }
 
-/* With g = lane/4, t = lane%4, warp w of the warpgroup: d[4j], d[4j+1] are row 16w + g, columns 8j + 2t and the next;
- * d[4j+2], d[4j+3] row 16w + g + 8. a holds the same places of two neighbouring j, packed in pairs. */
+/* With g = lane/4, t = lane%4, warp w of the warpgroup: d[4j], d[4j+1] are row 16w + g, columns 8j + 2t and
+ * the next; d[4j+2], d[4j+3] row 16w + g + 8. a holds the same places of two neighbouring j, packed in
+ * pairs. */
 /* d [64,128] (+)= a [64,16] b [16,128], a and b as operands whose rows run along the sum. */
 static __device__ __forceinline__ void product(float (&d)[64], uint64_t a, uint64_t b, int add) {
   asm volatile("{\n"
@@ -240,7 +242,8 @@ template <int N> static __device__ __forceinline__ void registers_down(void) {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(N));
 }
 
-/* Four 8x8 matrices of bfloat16 to shared memory; lanes 8i .. 8i+7 give the addresses of the rows of matrix i. */
+/* Four 8x8 matrices of bfloat16 to shared memory; lanes 8i .. 8i+7 give the addresses of the rows of matrix
+ * i. */
 static __device__ __forceinline__ void store_matrices(uint32_t to, uint32_t a, uint32_t b, uint32_t c,
                                                       uint32_t d) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};\n" ::"r"(to), "r"(a), "r"(b),

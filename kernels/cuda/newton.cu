@@ -213,7 +213,7 @@ static __device__ __forceinline__ void find_slope(dual<K> &d, double (&at)[4 * K
   for (int k = 0; k < K; k++) {
     d.value[k] = at[k];
     d.reached[k] = sqrt(fmax(0.0, at[2 * K + k]) + at[K + k] * at[K + k]) / d.scale[k];
-    d.done[k] = (d.reached[k] <= tolerance && d.moved[k] <= 1e-4) || d.first + k >= d.sets;
+    d.done[k] = (d.reached[k] <= tolerance && d.moved[k] <= EBB_NEWTON_SETTLED) || d.first + k >= d.sets;
   }
 }
 
@@ -434,7 +434,9 @@ template <int K> static __global__ __launch_bounds__(NEWTON_THREADS, 2) void new
       if (d.first + k < d.sets) {
         int64_t at = d.b * d.sets + d.first + k;
         args.b[at] = d.bias[k];
-        args.reached[at] = d.reached[k];
+        args.reached[at] = d.reached[k] <= args.newton.tolerance && d.moved[k] > EBB_NEWTON_SETTLED
+                               ? INFINITY
+                               : d.reached[k];
         args.sweeps[at] = d.products;
       }
 }

@@ -1,7 +1,7 @@
-/* Norms over rows: a row is read once, kept in the registers of the threads that share it, and measured there
- * twice (the mean, then the squares about it). Which thread holds what hangs on the width of a row and on the
- * dtype of x alone, and every rounding of a norm is written out, so that its bytes are the same in any batch, at
- * any address and in the fused op. */
+/* Norms over rows: a row is read once, kept in the registers of the threads that share it, and measured
+ * there twice (the mean, then the squares about it). Which thread holds what hangs on the width of a row and
+ * on the dtype of x alone, and every rounding of a norm is written out, so that its bytes are the same in
+ * any batch, at any address and in the fused op. */
 #include <type_traits>
 
 #include "kernels/cuda/units.cuh"
@@ -45,8 +45,8 @@ static __device__ __forceinline__ int64_t row_of(rows at) {
   return (int64_t)(blockIdx.x % at.blocks) * blockDim.y + threadIdx.y;
 }
 
-/* Sum over the threads of a row, in each of them: in the warps, then warp after warp. All threads of the block
- * must come here. */
+/* Sum over the threads of a row, in each of them: in the warps, then warp after warp. All threads of the
+ * block must come here. */
 static __device__ __forceinline__ float row_sum(float x) {
   __shared__ float sums[BLOCK_WARPS][MOST_WARPS];
   x = warp_sum(x);
@@ -242,8 +242,8 @@ template <int N> static __device__ __forceinline__ void rotate(float (&v)[N], co
   }
 }
 
-/* Queries alone, or queries and keys: two 1. Their rows take turns, so that those of one token are in one block, which
- * reads its angles once. */
+/* Queries alone, or queries and keys: two 1. Their rows take turns, so that those of one token are in one
+ * block, which reads its angles once. */
 template <typename X> struct made_ready {
   X *q, *k;
   const float *wq, *wk;
@@ -344,7 +344,8 @@ typedef struct layout {
   bool wide, few, whole;
 } layout;
 
-/* B samples of S rows of D, a thread holding `floats` of one at most; whole: every tensor can be read in units. */
+/* B samples of S rows of D, a thread holding `floats` of one at most; whole: every tensor can be read in
+ * units. */
 static layout layout_of(int64_t B, int64_t S, int64_t D, int floats, bool whole) {
   int64_t warps = cuda_ceil(D, 32 * floats), together = warps < BLOCK_WARPS ? BLOCK_WARPS / warps : 1;
   layout l = {};
