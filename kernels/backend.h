@@ -61,7 +61,7 @@ typedef struct ebb_backend {
   void (*timestep_embedding)(ebb_context *c, ebb_tensor y, ebb_tensor t);
   void (*attention)(ebb_context *c, ebb_tensor out, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
                     ebb_tensor v, int heads, int64_t repeats,
-                    void *scratch); /* absent stats: both tensors absent */
+                    void *scratch); /* no statistics: all its tensors absent */
   void (*attention_weights)(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, ebb_tensor w, int heads,
                             int64_t repeats, float eps);
   void (*projected_values)(ebb_context *c, ebb_tensor u, ebb_tensor v, ebb_tensor w, int heads);

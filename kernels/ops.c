@@ -64,7 +64,7 @@ void ebb_qk_norm_rope(ebb_context *c, ebb_tensor q, ebb_tensor k, ebb_tensor wq,
       !want_dtype_of(&a, 1, 0) ||
       !want(&a, heads >= 1 && q.shape[2] % heads == 0,
             "the width of q is not a multiple of the number of heads") ||
-      !want(&a, ebb_present(k) || !ebb_present(wk), "wk without k") ||
+      !want(&a, ebb_present(k) || !ebb_present(wk), "wk is there and k is not, expected both or no wk") ||
       !want(&a, ebb_present(cos) == ebb_present(sin),
             "one of cos and sin is absent, expected both or neither"))
     return;
@@ -113,7 +113,9 @@ static bool want_statistics(const call *a, ebb_attention_stats s, int64_t B, int
          want(a, Tq < 1 || S % Tq == 0, frames) &&
          want(a, Tk < 1 || M % Tk == 0,
               "the keys do not fall into whole frames: M is not a multiple of Tk") &&
-         WANT(a, LAG, B, N, 2 * T - 1) && want(a, !lag || S % T == 0, frames) &&
+         WANT(a, LAG, B, N, 2 * T - 1) &&
+         want(a, !lag || S % T == 0,
+              "the queries do not fall into whole frames: S is not a multiple of the T that the lags say") &&
          want(a, !lag || (S == M && (Tq < 1 || Tq == T) && (Tk < 1 || Tk == T)),
               "lags between frames of queries and of keys that are not the same") &&
          want(a, spatial == ebb_present(s.columns),
@@ -174,7 +176,9 @@ void ebb_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tenso
   int64_t B = q.shape[0], S = q.shape[1], D = q.shape[2], M = k.shape[1];
   if (WANT(&a, 2, shared(k, B), M, D) &&
       want(&a, heads >= 1 && D % heads == 0, "the width of q is not a multiple of the number of heads") &&
-      want(&a, M <= EBB_FEW_KEYS, "more keys than few") && WANT(&a, 0, B, S, heads * M) && WANT(&a, 3, D) &&
+      want(&a, M <= EBB_FEW_KEYS,
+           "more keys than EBB_FEW_KEYS, expected at most 4: ebb_attention takes any number") &&
+      WANT(&a, 0, B, S, heads * M) && WANT(&a, 3, D) &&
       want(&a, repeats >= 1, "the last key stands for fewer than one") && want_aligned(&a) &&
       count(&a, (2.0 * (double)M + (ebb_present(w) ? 4.0 : 0.0)) * numel(q)))
     c->backend->attention_weights(c, p, q, k, w, heads, repeats, eps);

@@ -230,7 +230,7 @@ static void which_statistics_attention_refuses(void **state) {
 #define REFUSED(why, q, k, repeats, ...) refused(&c, (ebb_attention_stats){__VA_ARGS__}, q, k, repeats, why)
   REFUSED("lag is [2, 2, 8], expected [2, 2, 7]", q, q, 1, .lag = even);
   REFUSED("lag is [2, 2, 4, 4], expected [B, N, 2 T - 1]", q, q, 1, .lag = mass);
-  REFUSED("S is not a multiple of Tq", q, q, 1, .lag = nine);
+  REFUSED("S is not a multiple of the T that the lags say", q, q, 1, .lag = nine);
   REFUSED("lags between frames of queries and of keys that are not the same", q, k, 1, .lag = lag);
   REFUSED("lags between frames", q, q, 1, .mass = mass, .lag = lags);
   REFUSED("lags between frames", q, q, 1, .entropy = entropy, .lag = lags);

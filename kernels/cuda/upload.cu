@@ -59,7 +59,9 @@ static bool open_ring(ebb_context *c) {
     return true;
   cuda_ring *ring = (cuda_ring *)calloc(1, sizeof *ring);
   if (!ring) {
-    ebb_context_fail(c, "upload: no memory");
+    ebb_context_fail(c,
+                     "upload: no memory for the bookkeeping of the page-locked pieces (%zu bytes): free some",
+                     sizeof *ring);
     return false;
   }
   const int readers = ring->readers = ebb_readers();
