@@ -1,46 +1,13 @@
-#include "probe/compare.h"
+#include "probe/compare_parts.h"
 
 #include "kernels/tensor.h"
 #include "loaders/file.h"
-#include "probe/csv.h"
-#include "probe/stats.h"
 
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-/* The two runs and what they share. Index 0 is A, 1 is B. */
-typedef struct comparison {
-  const ebb_compare_options *options;
-  ebb_store store[2];
-  int64_t count;     /* videos in both data sets */
-  int64_t *video[2]; /* [count] their numbers */
-  json_t *only[2];   /* names of models with the feature that the other run has not: they are left out */
-  FILE *cosine, *summary, *table;
-  json_t *models; /* for compare.json */
-} comparison;
-
-/* One model of both. Numbers are indices into its lists. */
-typedef struct subject {
-  const comparison *runs;
-  int set[2], feature[2];
-  int64_t blocks, heads, width; /* width: numbers of a head */
-  int64_t n, failed;
-  int64_t *video[2];     /* [n] */
-  int64_t *other;        /* [n] place of a video of another group; -1: there is none */
-  int pairs, *step[2];   /* [pairs] */
-  double *same, *others; /* [blocks,pairs,n,heads] cosines; NaN: undefined */
-} subject;
-
-static const ebb_feature_set *set_of(const subject *s, int run) {
-  return &s->runs->store[run].sets[s->set[run]];
-}
-
-static const ebb_feature *feature_of(const subject *s, int run) {
-  return &set_of(s, run)->features[s->feature[run]];
-}
 
 /* ---- the same videos ---------------------------------------------------------------------------------- */
 
@@ -61,7 +28,7 @@ static const char *frames_of(const ebb_store *s, int64_t video) {
   return text ? text : "";
 }
 
-static bool match_videos(comparison *c, ebb_error *err) {
+static bool match_videos(ebb_comparison *c, ebb_error *err) {
   const ebb_store *a = &c->store[0], *b = &c->store[1];
   if (a->video_count != b->video_count)
     return ebb_fail(err, "%s has %lld videos, %s %lld: expected runs of the same videos", a->dir,
@@ -88,8 +55,8 @@ static bool match_videos(comparison *c, ebb_error *err) {
 }
 
 /* Those that both sets have, and for each the next one of another group. */
-static void take_videos(subject *s) {
-  const comparison *c = s->runs;
+static void take_videos(ebb_compared *s) {
+  const ebb_comparison *c = s->runs;
   for (int run = 0; run < 2; run++)
     s->video[run] = ebb_must(calloc((size_t)c->count + 1, sizeof *s->video[run]));
   s->other = ebb_must(calloc((size_t)c->count + 1, sizeof *s->other));
@@ -113,25 +80,25 @@ static void take_videos(subject *s) {
 
 /* ---- the same model, feature and blocks ---------------------------------------------------------------- */
 
-static bool other_flag(const subject *s, const char *flag, bool a, ebb_error *err) {
+static bool other_flag(const ebb_compared *s, const char *flag, bool a, ebb_error *err) {
   return ebb_fail(err, "%s of model \"%s\": %s is %s in %s and %s in %s: expected the same of both indices",
-                  feature_of(s, 0)->name, set_of(s, 0)->model, flag, a ? "true" : "false",
+                  ebb_compared_feature(s, 0)->name, ebb_compared_set(s, 0)->model, flag, a ? "true" : "false",
                   s->runs->store[0].dir, a ? "false" : "true", s->runs->store[1].dir);
 }
 
-static bool match_set(subject *s, ebb_error *err) {
-  const comparison *c = s->runs;
-  const char *model = set_of(s, 0)->model;
+static bool match_set(ebb_compared *s, ebb_error *err) {
+  const ebb_comparison *c = s->runs;
+  const char *model = ebb_compared_set(s, 0)->model;
   s->set[1] = ebb_store_find(&c->store[1], model);
   if (s->set[1] < 0)
     return ebb_fail(err,
                     "%s has no features of model \"%s\", which are in %s: name one that both have (--model)",
                     c->store[1].dir, model, c->store[0].dir);
-  s->feature[1] = ebb_store_feature(set_of(s, 1), c->options->feature);
+  s->feature[1] = ebb_store_feature(ebb_compared_set(s, 1), c->options->feature);
   if (s->feature[1] < 0)
     return ebb_fail(err, "%s has no %s of model \"%s\", which is in %s (capture.points)", c->store[1].dir,
                     c->options->feature, model, c->store[0].dir);
-  const ebb_feature *f = feature_of(s, 0), *g = feature_of(s, 1);
+  const ebb_feature *f = ebb_compared_feature(s, 0), *g = ebb_compared_feature(s, 1);
   if (f->by_block != g->by_block)
     return other_flag(s, "by_block", f->by_block, err);
   if (f->by_head != g->by_head)
@@ -144,14 +111,15 @@ static bool match_set(subject *s, ebb_error *err) {
         "capture.blocks",
         f->name, model, ebb_shape_text(f->rank, f->shape, a), c->store[0].dir,
         ebb_shape_text(g->rank, g->shape, b), c->store[1].dir);
-  s->blocks = f->by_block ? set_of(s, 0)->block_count : 1;
+  s->blocks = f->by_block ? ebb_compared_set(s, 0)->block_count : 1;
   s->heads = ebb_store_heads(f);
   s->width = ebb_store_width(f) / s->heads;
   for (int64_t l = 0; f->by_block && l < s->blocks; l++)
-    if (set_of(s, 0)->blocks[l] != set_of(s, 1)->blocks[l])
-      return ebb_fail(
-          err, "model \"%s\": captured block number %lld is %d in %s and %d in %s (capture.blocks)", model,
-          (long long)l, set_of(s, 0)->blocks[l], c->store[0].dir, set_of(s, 1)->blocks[l], c->store[1].dir);
+    if (ebb_compared_set(s, 0)->blocks[l] != ebb_compared_set(s, 1)->blocks[l])
+      return ebb_fail(err,
+                      "model \"%s\": captured block number %lld is %d in %s and %d in %s (capture.blocks)",
+                      model, (long long)l, ebb_compared_set(s, 0)->blocks[l], c->store[0].dir,
+                      ebb_compared_set(s, 1)->blocks[l], c->store[1].dir);
   return true;
 }
 
@@ -170,8 +138,8 @@ static void list_sigmas(const ebb_feature_set *s, const char *dir, ebb_error *er
   ebb_fail_also(err, "%s", s->step_count > 12 ? ", ..." : "");
 }
 
-static bool match_steps(subject *s, ebb_error *err) {
-  const ebb_feature_set *a = set_of(s, 0), *b = set_of(s, 1);
+static bool match_steps(ebb_compared *s, ebb_error *err) {
+  const ebb_feature_set *a = ebb_compared_set(s, 0), *b = ebb_compared_set(s, 1);
   for (int run = 0; run < 2; run++)
     s->step[run] = ebb_must(calloc((size_t)a->step_count + 1, sizeof *s->step[run]));
   for (int i = 0; i < a->step_count; i++) {
@@ -204,7 +172,8 @@ static double cosine(int64_t n, const float *a, const float *b) {
 }
 
 /* x [n,heads,width] of one run, block and pair of steps. */
-static bool all_finite(const subject *s, int run, int64_t block, int pair, const float *x, ebb_error *err) {
+static bool all_finite(const ebb_compared *s, int run, int64_t block, int pair, const float *x,
+                       ebb_error *err) {
   const ebb_store *store = &s->runs->store[run];
   const int64_t each = s->heads * s->width;
   int64_t i = 0;
@@ -212,11 +181,11 @@ static bool all_finite(const subject *s, int run, int64_t block, int pair, const
     i++;
   if (i == s->n * each)
     return true;
-  ebb_fail(err, "%s: model \"%s\": %s of video \"%s\" at step %d", store->dir, set_of(s, run)->model,
-           feature_of(s, run)->name, store->videos[s->video[run][i / each]].id,
-           set_of(s, run)->steps[s->step[run][pair]]);
-  if (feature_of(s, run)->by_block)
-    ebb_fail_also(err, ", block %d", set_of(s, run)->blocks[block]);
+  ebb_fail(err, "%s: model \"%s\": %s of video \"%s\" at step %d", store->dir,
+           ebb_compared_set(s, run)->model, ebb_compared_feature(s, run)->name,
+           store->videos[s->video[run][i / each]].id, ebb_compared_set(s, run)->steps[s->step[run][pair]]);
+  if (ebb_compared_feature(s, run)->by_block)
+    ebb_fail_also(err, ", block %d", ebb_compared_set(s, run)->blocks[block]);
   return ebb_fail_also(err,
                        " is %g: expected finite numbers; invert this run again (model.dtype: float32), or "
                        "compare another model (--model) or feature (--feature)",
@@ -224,7 +193,7 @@ static bool all_finite(const subject *s, int run, int64_t block, int pair, const
 }
 
 /* All of one block and pair of steps. x [2][n,heads,width] */
-static bool compare_block(subject *s, int64_t block, int pair, float *const x[2], ebb_error *err) {
+static bool compare_block(ebb_compared *s, int64_t block, int pair, float *const x[2], ebb_error *err) {
   for (int run = 0; run < 2; run++)
     if (!ebb_store_gather(&s->runs->store[run], s->set[run], s->feature[run], s->step[run][pair], (int)block,
                           EBB_ALL_HEADS, s->n, s->video[run], x[run], err) ||
@@ -239,7 +208,7 @@ static bool compare_block(subject *s, int64_t block, int pair, float *const x[2]
   return true;
 }
 
-static bool compare_all(subject *s, ebb_error *err) {
+static bool compare_all(ebb_compared *s, ebb_error *err) {
   const size_t cosines = (size_t)(s->blocks * s->pairs * s->n * s->heads);
   const size_t numbers = (size_t)(s->n * s->heads * s->width);
   float *x[2] = {malloc(2 * numbers * sizeof(float) + 1), NULL};
@@ -254,152 +223,17 @@ static bool compare_all(subject *s, ebb_error *err) {
   return ok;
 }
 
-/* ---- summaries ----------------------------------------------------------------------------------------- */
-
-typedef struct summary {
-  int64_t count;           /* cosines that are defined */
-  double mean, low, least; /* low: 5 % quantile; NaN without any */
-} summary;
-
-/* Of count cosines from `first` on; sorted [count] is scratch. */
-static summary summarise(const double *first, int64_t count, double *sorted) {
-  summary s = {0, 0, NAN, NAN};
-  for (int64_t i = 0; i < count; i++)
-    if (!isnan(first[i]))
-      sorted[s.count++] = first[i];
-  for (int64_t i = 0; i < s.count; i++)
-    s.mean += sorted[i] / (double)s.count;
-  if (s.count == 0)
-    return (summary){0, NAN, NAN, NAN};
-  ebb_sort(s.count, sorted);
-  s.low = ebb_quantile(s.count, sorted, 0.05);
-  s.least = sorted[0];
-  return s;
-}
-
-/* ---- files and the table ------------------------------------------------------------------------------- */
-
-#define DIGITS 9
-
-/* Number of a block as captured; nothing for a feature without blocks. */
-static void csv_block(FILE *f, const subject *s, int64_t block) {
-  if (feature_of(s, 0)->by_block)
-    fprintf(f, "%d", set_of(s, 0)->blocks[block]);
-}
-
-static void write_cosines(const subject *s, FILE *f) {
-  const double *cosine_of = s->same;
-  for (int64_t block = 0; block < s->blocks; block++)
-    for (int pair = 0; pair < s->pairs; pair++)
-      for (int64_t i = 0; i < s->n; i++)
-        for (int64_t head = 0; head < s->heads; head++) {
-          ebb_csv_text(f, set_of(s, 0)->model);
-          fputc(',', f);
-          ebb_csv_text(f, s->runs->store[0].videos[s->video[0][i]].id);
-          fprintf(f, ",%d,%d,", set_of(s, 0)->steps[s->step[0][pair]], set_of(s, 1)->steps[s->step[1][pair]]);
-          csv_block(f, s, block);
-          fputc(',', f);
-          if (feature_of(s, 0)->by_head)
-            fprintf(f, "%lld", (long long)head);
-          ebb_csv_number(f, DIGITS, *cosine_of++);
-          fputc('\n', f);
-        }
-}
-
-/* pair -1: over all. */
-static void write_summary(const subject *s, int64_t block, int pair, const summary of[2], FILE *f) {
-  ebb_csv_text(f, set_of(s, 0)->model);
-  fputc(',', f);
-  csv_block(f, s, block);
-  for (int run = 0; run < 2; run++)
-    if (pair >= 0)
-      fprintf(f, ",%d,%.9g", set_of(s, run)->steps[s->step[run][pair]],
-              set_of(s, run)->sigmas[s->step[run][pair]]);
-    else
-      fputs(",,", f);
-  fprintf(f, ",%lld", (long long)of[0].count);
-  ebb_csv_number(f, DIGITS, of[0].mean);
-  ebb_csv_number(f, DIGITS, of[0].low);
-  ebb_csv_number(f, DIGITS, of[0].least);
-  ebb_csv_number(f, DIGITS, of[1].mean);
-  ebb_csv_number(f, DIGITS, of[1].low);
-  fputc('\n', f);
-}
-
-static void print_line(FILE *out, const char *name, const summary of[2]) {
-  if (!out)
-    return;
-  fprintf(out, "  %-8s %8.4f %8.4f %8.4f    ", name, of[0].mean, of[0].low, of[0].least);
-  if (of[1].count > 0)
-    fprintf(out, "%10.4f %8.4f\n", of[1].mean, of[1].low);
-  else
-    fprintf(out, "%10s %8s\n", "-", "-");
-}
-
-static void print_head(const subject *s, FILE *out) {
-  const ebb_feature_set *a = set_of(s, 0), *b = set_of(s, 1);
-  double apart = 0;
-  if (!out)
-    return;
-  for (int i = 0; i < s->pairs; i++)
-    apart = fmax(apart, fabs(a->sigmas[s->step[0][i]] - b->sigmas[s->step[1][i]]));
-  fprintf(out, "%s: %s of %lld videos, %d pairs of steps (of %d and %d) at most %.2g apart in sigma\n",
-          a->model, feature_of(s, 0)->name, (long long)s->n, s->pairs, a->step_count, b->step_count, apart);
-  if (s->failed)
-    fprintf(out, "  left out: %lld videos that failed in one of the runs\n", (long long)s->failed);
-  fprintf(out, "  %-8s %8s %8s %8s    %10s %8s\n", feature_of(s, 0)->by_block ? "block" : "", "cosine", "5 %",
-          "least", "two videos", "5 %");
-}
-
-static json_t *number(double v) {
-  return isnan(v) ? json_null() : json_real(v);
-}
-
-/* Every block: a line for each pair of steps and one for all; then all blocks. */
-static bool report(const subject *s, ebb_error *err) {
-  const comparison *c = s->runs;
-  const int64_t each = s->n * s->heads, all = each * s->pairs;
-  double *sorted = malloc((size_t)(all * s->blocks) * sizeof *sorted + 1);
-  if (!sorted)
-    return ebb_fail(err, "not enough memory for %lld cosines", (long long)(all * s->blocks));
-  print_head(s, c->table);
-  for (int64_t block = 0; block < s->blocks; block++)
-    for (int pair = -1; pair < s->pairs; pair++) {
-      const int64_t first = block * all + (pair < 0 ? 0 : pair * each), count = pair < 0 ? all : each;
-      const summary of[2] = {summarise(s->same + first, count, sorted),
-                             summarise(s->others + first, count, sorted)};
-      char name[16] = "all";
-      if (feature_of(s, 0)->by_block)
-        snprintf(name, sizeof name, "%d", set_of(s, 0)->blocks[block]);
-      write_summary(s, block, pair, of, c->summary);
-      if (pair < 0)
-        print_line(c->table, name, of);
-    }
-  const summary of[2] = {summarise(s->same, all * s->blocks, sorted),
-                         summarise(s->others, all * s->blocks, sorted)};
-  if (s->blocks > 1)
-    print_line(c->table, "all", of);
-  const bool said =
-      json_object_set_new(c->models, set_of(s, 0)->model,
-                          json_pack("{s:I, s:I, s:i, s:o, s:o, s:o, s:o}", "videos", (json_int_t)s->n,
-                                    "failed_videos", (json_int_t)s->failed, "pairs_of_steps", s->pairs,
-                                    "mean", number(of[0].mean), "q05", number(of[0].low), "other_video_mean",
-                                    number(of[1].mean), "other_video_q05", number(of[1].low))) == 0;
-  free(sorted);
-  return said || ebb_fail(err, "model \"%s\": its means are not finite or its name is not UTF-8",
-                          set_of(s, 0)->model);
-}
-
 /* ---- the models ---------------------------------------------------------------------------------------- */
 
-static bool open_subject(subject *s, ebb_error *err) {
+static bool open_subject(ebb_compared *s, ebb_error *err) {
   if (!match_set(s, err) || !match_steps(s, err))
     return false;
   take_videos(s);
-  return s->n > 0 || ebb_fail(err, "model \"%s\": no video is in both runs: all failed", set_of(s, 0)->model);
+  return s->n > 0 ||
+         ebb_fail(err, "model \"%s\": no video is in both runs: all failed", ebb_compared_set(s, 0)->model);
 }
 
-static void close_subject(subject *s) {
+static void close_subject(ebb_compared *s) {
   for (int run = 0; run < 2; run++) {
     free(s->video[run]);
     free(s->step[run]);
@@ -409,13 +243,13 @@ static void close_subject(subject *s) {
 }
 
 /* Number of a model that has the feature in a run; -1: none. */
-static int find_set(const comparison *c, int run, const char *model) {
+static int find_set(const ebb_comparison *c, int run, const char *model) {
   const int set = ebb_store_find(&c->store[run], model);
   return set >= 0 && ebb_store_feature(&c->store[run].sets[set], c->options->feature) >= 0 ? set : -1;
 }
 
 /* Models of `run` that have the feature there and not in the other; all of them count. */
-static bool list_only(comparison *c, int run, ebb_error *err) {
+static bool list_only(ebb_comparison *c, int run, ebb_error *err) {
   c->only[run] = json_array();
   for (int i = 0; !c->options->model && i < c->store[run].set_count; i++) {
     const char *model = c->store[run].sets[i].model;
@@ -427,7 +261,7 @@ static bool list_only(comparison *c, int run, ebb_error *err) {
 }
 
 /* No model of A has its like in B: what there is. */
-static bool nothing_shared(const comparison *c, ebb_error *err) {
+static bool nothing_shared(const ebb_comparison *c, ebb_error *err) {
   const ebb_store *a = &c->store[0], *b = &c->store[1];
   if (json_array_size(c->only[0]) == 0)
     return ebb_fail(err, "%s has no %s%s%s (capture.points)", a->dir, c->options->feature,
@@ -443,7 +277,7 @@ static bool nothing_shared(const comparison *c, ebb_error *err) {
 
 /* Those to compare, all of which fit: what is wrong with two runs is found before anything is written.
  * Without --model they are the ones that both runs have. */
-static bool open_subjects(comparison *c, subject *subjects, int *count, ebb_error *err) {
+static bool open_subjects(ebb_comparison *c, ebb_compared *subjects, int *count, ebb_error *err) {
   const ebb_compare_options *o = c->options;
   const ebb_store *a = &c->store[0];
   *count = 0;
@@ -456,106 +290,12 @@ static bool open_subjects(comparison *c, subject *subjects, int *count, ebb_erro
     if (feature < 0 ||
         (o->model ? strcmp(a->sets[i].model, o->model) != 0 : find_set(c, 1, a->sets[i].model) < 0))
       continue;
-    subject *s = &subjects[(*count)++];
-    *s = (subject){.runs = c, .set = {i, -1}, .feature = {feature, -1}};
+    ebb_compared *s = &subjects[(*count)++];
+    *s = (ebb_compared){.runs = c, .set = {i, -1}, .feature = {feature, -1}};
     if (!open_subject(s, err))
       return false;
   }
   return *count > 0 || nothing_shared(c, err);
-}
-
-/* ---- what the runs say of themselves ------------------------------------------------------------------- */
-
-/* Models of one name with other weights. */
-static void add_models(json_t *list, json_t *a, json_t *b) {
-  const char *name;
-  json_t *model;
-  json_object_foreach(a, name, model) {
-    json_t *one = json_object_get(model, "sha256"),
-           *two = json_object_get(json_object_get(b, name), "sha256");
-    if (one && two && !json_equal(one, two))
-      json_object_set_new(list, name, json_pack("[O,O]", one, two));
-  }
-}
-
-/* What differs between the two: {"labels": ["noisy", "matched"]}. */
-static json_t *differences(const comparison *c) {
-  static const char *const keys[] = {"solver",    "labels",        "schedule", "guidance", "dtype",
-                                     "vae_dtype", "prompt_sha256", "device",   "version"};
-  const json_t *about[2];
-  json_t *list = json_object();
-  for (int run = 0; run < 2; run++)
-    about[run] = json_object_get(c->store[run].index, "provenance");
-  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-    json_t *a = json_object_get(about[0], keys[i]), *b = json_object_get(about[1], keys[i]);
-    if (a && b && !json_equal(a, b))
-      json_object_set_new(list, keys[i], json_pack("[O,O]", a, b));
-  }
-  const json_int_t steps[2] = {(json_int_t)json_array_size(json_object_get(about[0], "timesteps")),
-                               (json_int_t)json_array_size(json_object_get(about[1], "timesteps"))};
-  if (steps[0] != steps[1])
-    json_object_set_new(list, "steps", json_pack("[I,I]", steps[0], steps[1]));
-  add_models(list, json_object_get(about[0], "models"), json_object_get(about[1], "models"));
-  return list;
-}
-
-static void print_differences(const comparison *c, const json_t *differ, FILE *out) {
-  const char *key;
-  json_t *pair;
-  if (!out)
-    return;
-  fprintf(out, "A  %s\nB  %s\n", c->store[0].dir, c->store[1].dir);
-  json_object_foreach((json_t *)differ, key, pair) {
-    char *a = json_dumps(json_array_get(pair, 0), JSON_ENCODE_ANY),
-         *b = json_dumps(json_array_get(pair, 1), JSON_ENCODE_ANY);
-    fprintf(out, "   %s: %s in A, %s in B\n", key, a ? a : "", b ? b : "");
-    free(a);
-    free(b);
-  }
-  if (json_object_size(differ) == 0)
-    fprintf(out, "   nothing that the runs record differs\n");
-  for (int run = 0; run < 2; run++)
-    for (size_t i = 0; i < json_array_size(c->only[run]); i++)
-      fprintf(out, "left out: model \"%s\", whose %s only %c has\n",
-              json_string_value(json_array_get(c->only[run], i)), c->options->feature, 'A' + run);
-  fputc('\n', out);
-}
-
-/* NULL, or with err filled: it cannot be said. */
-static json_t *describe(const comparison *c, const json_t *differ, ebb_error *err) {
-  const ebb_compare_options *o = c->options;
-  json_t *runs = json_array();
-  for (int run = 0; run < 2; run++) {
-    char *path = ebb_path_join(o->run[run], "index.json"), hex[65] = "";
-    if (ebb_file_sha256(path, hex, err) &&
-        json_array_append_new(runs, json_pack("{s:s, s:s}", "run", o->run[run], "index_sha256", hex)) != 0)
-      ebb_fail(err, "%s: the name of this folder is not UTF-8: compare.json cannot hold it", o->run[run]);
-    free(path);
-  }
-  return json_pack("{s:o, s:s, s:f, s:O, s:O, s:{s:O, s:O}}", "runs", runs, "feature", o->feature, "sigma",
-                   o->sigma, "differ", differ, "models", c->models, "left_out_models", "only_in_a",
-                   c->only[0], "only_in_b", c->only[1]);
-}
-
-static bool write_json(const comparison *c, const json_t *differ, ebb_error *err) {
-  char *path = ebb_path_join(c->options->out, "compare.json");
-  json_t *o = describe(c, differ, err);
-  ebb_file_writer w;
-  bool ok = (o && !err->text[0]) ||
-            ebb_fail(err, "%s: cannot be made: expected UTF-8 texts and a finite sigma", path);
-  ok = ok && ebb_file_create(&w, path, err);
-  if (ok) {
-    ok = json_dumpf(o, w.stream, JSON_INDENT(1) | JSON_REAL_PRECISION(10)) == 0 ||
-         ebb_fail(err, "%s: cannot be written whole", path);
-    fputc('\n', w.stream);
-    if (ok)
-      ok = ebb_file_commit(&w, err);
-    else
-      ebb_file_abandon(&w);
-  }
-  json_decref(o);
-  free(path);
-  return ok;
 }
 
 /* Opens OUT/name for writing. */
@@ -578,7 +318,7 @@ static bool forget(const char *out, const char *name, ebb_error *err) {
   return ok;
 }
 
-static bool write_all(comparison *c, subject *subjects, int count, ebb_error *err) {
+static bool write_all(ebb_comparison *c, ebb_compared *subjects, int count, ebb_error *err) {
   const char *out = c->options->out;
   ebb_file_writer cosines = {0}, summaries = {0};
   bool ok =
@@ -588,19 +328,20 @@ static bool write_all(comparison *c, subject *subjects, int count, ebb_error *er
           &summaries, out, "summary.csv",
           "model,block,step_a,sigma_a,step_b,sigma_b,cosines,mean,q05,least,other_video_mean,other_video_q05",
           err);
-  json_t *differ = differences(c);
+  json_t *differ = ebb_comparison_differences(c);
   c->models = json_object();
   c->cosine = cosines.stream;
   c->summary = summaries.stream;
   if (ok)
-    print_differences(c, differ, c->table);
+    ebb_comparison_print(c, differ);
   for (int i = 0; ok && i < count; i++) {
     ok = compare_all(&subjects[i], err);
     if (ok)
-      write_cosines(&subjects[i], c->cosine);
-    ok = ok && report(&subjects[i], err);
+      ebb_compared_cosines(&subjects[i]);
+    ok = ok && ebb_compared_report(&subjects[i], err);
   }
-  ok = ok && ebb_file_commit(&cosines, err) && ebb_file_commit(&summaries, err) && write_json(c, differ, err);
+  ok = ok && ebb_file_commit(&cosines, err) && ebb_file_commit(&summaries, err) &&
+       ebb_comparison_json(c, differ, err);
   ebb_file_abandon(&cosines);
   ebb_file_abandon(&summaries);
   json_decref(differ);
@@ -608,8 +349,8 @@ static bool write_all(comparison *c, subject *subjects, int count, ebb_error *er
   return ok;
 }
 
-static bool compare(comparison *c, ebb_error *err) {
-  subject subjects[EBB_STORE_SETS];
+static bool compare(ebb_comparison *c, ebb_error *err) {
+  ebb_compared subjects[EBB_STORE_SETS];
   int count = 0;
   bool ok =
       match_videos(c, err) && open_subjects(c, subjects, &count, err) && write_all(c, subjects, count, err);
@@ -619,7 +360,7 @@ static bool compare(comparison *c, ebb_error *err) {
 }
 
 bool ebb_compare_runs(const ebb_compare_options *options, FILE *table, ebb_error *err) {
-  comparison c = {.options = options, .table = table};
+  ebb_comparison c = {.options = options, .table = table};
   ebb_error local = {{0}};
   bool ok = ebb_store_open(&c.store[0], options->run[0], &local) &&
             ebb_store_open(&c.store[1], options->run[1], &local) && compare(&c, &local);

@@ -25,7 +25,8 @@ template <int P_, int WGS_, int STAGES_, int UP_, int DOWN_> struct cut {
 typedef cut<128, 2, 2, 240, 24> cut_128;
 typedef cut<64, 3, 4, 160, 32> cut_64;
 
-struct maps {
+/* Where the tensors lie, for the copy engine. */
+struct tensor_maps {
   CUtensorMap q, k, v, out; /* [B, chunks of 64 columns, rows, 64] */
 };
 
@@ -79,11 +80,11 @@ static __device__ __forceinline__ int work_from(int w, int work, const uint32_t 
   return w;
 }
 
-/* ---- the producer ------ ------------------------------------------------------------------------------ */
+/* ---- the producer ------------------------------------------------------------------------------------ */
 
 template <typename C, bool CAREFUL>
-static __device__ __forceinline__ void produce(const attention_problem &p, const maps &m, uint32_t shared,
-                                               const bars<C> bar, int work, int tiles,
+static __device__ __forceinline__ void produce(const attention_problem &p, const tensor_maps &m,
+                                               uint32_t shared, const bars<C> bar, int work, int tiles,
                                                const uint32_t *flags) {
   constexpr int CHUNKS = C::P / 64;
   const int key_tiles = (p.M + KEYS - 1) / KEYS;
@@ -162,10 +163,10 @@ static __device__ __forceinline__ void release(uint32_t barrier) {
     barrier_arrive(barrier);
 }
 
-/* What a thread of a computing warpgroup has under way: scores of one tile of keys, or their exponentials;
+/* What a thread of a consumer warpgroup has under way: scores of one tile of keys, or their exponentials;
  * those as wgmma takes them; the output so far; its rows and frames. `tile` of these queries' keys, `at` of
  * all that the block has seen. */
-template <typename C> struct flow {
+template <typename C> struct consumer {
   float s[64], o[C::P / 2], shrink[2];
   uint32_t probabilities[32];
   rows row;
@@ -175,7 +176,7 @@ template <typename C> struct flow {
 
 /* Scores become probabilities, while values of the tile before are being added to the output. */
 template <typename C, int STATS, bool CAREFUL>
-static __device__ __forceinline__ void softmax_tile(flow<C> &x, const attention_problem &p,
+static __device__ __forceinline__ void softmax_tile(consumer<C> &x, const attention_problem &p,
                                                     const bars<C> bar) {
   constexpr bool STAGED = STATS == WHOLE_TILES || STATS == HALF_TILES;
   const int key = x.tile * KEYS;
@@ -229,9 +230,9 @@ static __device__ __forceinline__ void softmax_tile(flow<C> &x, const attention_
 
 /* All keys have been seen: the rows of work w leave the warpgroup. */
 template <typename C, int STATS, bool CAREFUL>
-static __device__ __forceinline__ void end_queries(flow<C> &x, const attention_problem &p, const maps &m,
-                                                   char *memory, uint32_t shared, int wg, int w, int tiles,
-                                                   uint32_t *flags) {
+static __device__ __forceinline__ void end_queries(consumer<C> &x, const attention_problem &p,
+                                                   const tensor_maps &m, char *memory, uint32_t shared,
+                                                   int wg, int w, int tiles, uint32_t *flags) {
   const int group = w / tiles, first = w % tiles * C::TILE + wg * ROWS;
   float inverse[2], *ends = (float *)(memory + C::ENDS) + anew(wg) * 2 * ROWS;
   if (STATS)
@@ -254,7 +255,7 @@ static __device__ __forceinline__ void end_queries(flow<C> &x, const attention_p
 }
 
 template <typename C, int STATS, bool CAREFUL>
-static __device__ __forceinline__ void consume(const attention_problem &p, const maps &m, char *memory,
+static __device__ __forceinline__ void consume(const attention_problem &p, const tensor_maps &m, char *memory,
                                                uint32_t shared, const bars<C> bar, int work, int tiles,
                                                uint32_t *flags) {
   constexpr int TURN = 1, STAGES = C::STAGES; /* TURN: the first of the barriers that turns are passed by */
@@ -271,7 +272,7 @@ static __device__ __forceinline__ void consume(const attention_problem &p, const
   };
   auto own_masses = [&] { return shared + C::MASSES + (anew(wg) * (p.Tk + 1) * PITCH + own_row()) * 4; };
 
-  flow<C> x;
+  consumer<C> x;
   int w = work_from<C::WGS, CAREFUL>(blockIdx.x, work, flags),
       queries = 0; /* queries: of all that the block has seen */
   x.tile = x.at = 0;
@@ -341,7 +342,7 @@ static __device__ __forceinline__ void consume(const attention_problem &p, const
 
 template <typename C, int STATS, bool CAREFUL>
 __global__ __launch_bounds__(C::THREADS, 1) void flash_sm90(const attention_problem p,
-                                                            const __grid_constant__ maps m, int work,
+                                                            const __grid_constant__ tensor_maps m, int work,
                                                             int tiles, uint32_t *flags) {
 #ifdef HOPPER
   if (CAREFUL) { /* nothing to do, almost always: all of this block's marks at once */
@@ -418,7 +419,8 @@ static bool map_of(PFN_cuTensorMapEncodeTiled_v12000 encode, CUtensorMap *map, c
 }
 
 template <typename C, int STATS, bool CAREFUL>
-static void launch(ebb_context *c, const attention_problem *p, const maps *m, int samples, uint32_t *flags) {
+static void launch(ebb_context *c, const attention_problem *p, const tensor_maps *m, int samples,
+                   uint32_t *flags) {
   const int tiles = (int)cuda_ceil(p->S, C::TILE), work = tiles * p->heads * samples;
   const int bytes = C::bytes(STATS ? p->Tk : 0), blocks = min(work, cuda_of(c)->processors);
   if (!cuda_shared(c, "attention", flash_sm90<C, STATS, CAREFUL>, (size_t)bytes))
@@ -429,13 +431,15 @@ static void launch(ebb_context *c, const attention_problem *p, const maps *m, in
 }
 
 template <typename C, int STATS>
-static void launch(ebb_context *c, const attention_problem *p, const maps *m, int samples, uint32_t *flags) {
+static void launch(ebb_context *c, const attention_problem *p, const tensor_maps *m, int samples,
+                   uint32_t *flags) {
   launch<C, STATS, false>(c, p, m, samples, flags);
   launch<C, STATS, true>(c, p, m, samples, flags);
 }
 
 template <typename C>
-static void launch(ebb_context *c, const attention_problem *p, const maps *m, int samples, uint32_t *flags) {
+static void launch(ebb_context *c, const attention_problem *p, const tensor_maps *m, int samples,
+                   uint32_t *flags) {
   if (p->Tq == 0)
     launch<C, NO_STATISTICS>(c, p, m, samples, flags);
   else if (p->Tk == 0 || p->keys % KEYS == 0)
@@ -478,7 +482,7 @@ void attention_sm90(ebb_context *c, const attention_problem *p, bf16 *out, const
   if (p->lse)
     own.lse += (int64_t)p->sample * p->heads * p->S;
   PFN_cuTensorMapEncodeTiled_v12000 encode = encoder(c);
-  maps m;
+  tensor_maps m;
   if (!encode)
     return;
   if (!map_of(encode, &m.q, q, samples, p->S, all, queries, p->D, ROWS, chunks) ||
