@@ -215,13 +215,18 @@ bool ebb_tap_open(ebb_tap *tap, const ebb_tap_plan *plan, ebb_context *c, int64_
     return c->counting;
   tap->data = new_data(plan, batch);
   tap->landing = ebb_host_new(c, ebb_bytes(tap->staging));
-  if (tap->data && tap->landing)
-    return true;
+  if (tap->data && tap->landing) {
+    memset(tap->landing, 0, ebb_bytes(tap->staging)); /* the gaps between pieces travel with them */
+    ebb_upload(c, tap->staging, tap->landing);
+    if (ebb_context_ok(c, err))
+      return true;
+  } else {
+    ebb_fail(err,
+             "no memory for %lld captured numbers of each of %lld videos: capture fewer steps, blocks or points",
+             (long long)ebb_tap_plan_floats(plan), (long long)batch);
+  }
   ebb_tap_close(tap);
-  return ebb_fail(
-      err,
-      "no memory for %lld captured numbers of each of %lld videos: capture fewer steps, blocks or points",
-      (long long)ebb_tap_plan_floats(plan), (long long)batch);
+  return false;
 }
 
 void ebb_tap_close(ebb_tap *tap) {
