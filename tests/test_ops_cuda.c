@@ -25,8 +25,8 @@ static const bf16_error bf16_errors[] = {
 #include "tests/op_bf16.inc"
 };
 
-/* `test_ops_cuda small [OP,OP...]`: without the large cases, and of the ops that contain one of these; for the
- * sanitizers, which are slow. */
+/* `test_ops_cuda small|all [OP,OP...]`: without the large cases, for the sanitizers, which are slow; of the ops that
+ * contain one of these alone. */
 static bool small_only;
 static const char *only;
 
@@ -269,7 +269,7 @@ static void cut_problems_are_the_same(void **state) {
 
 int main(int argc, char **argv) {
   small_only = argc > 1 && strcmp(argv[1], "small") == 0;
-  only = small_only && argc > 2 ? argv[2] : NULL;
+  only = argc > 2 ? argv[2] : NULL;
   const struct CMUnitTest each_once[] = {cmocka_unit_test(matches_the_definition),
                                          cmocka_unit_test(bfloat16_is_as_good_as_pytorch)};
   const struct CMUnitTest tests[] = {
@@ -284,6 +284,16 @@ int main(int argc, char **argv) {
       cmocka_unit_test(in_place_is_the_same),
       cmocka_unit_test(cut_problems_are_the_same),
   };
-  return only ? cmocka_run_group_tests(each_once, open_both, close_both)
-              : cmocka_run_group_tests(tests, open_both, close_both);
+  const struct CMUnitTest of_some[] = {
+      cmocka_unit_test(matches_the_definition),
+      cmocka_unit_test(matches_the_cpu),
+      cmocka_unit_test(bfloat16_is_as_good_as_pytorch),
+      cmocka_unit_test(same_bytes_in_every_run),
+      cmocka_unit_test(same_bytes_alone_and_in_a_batch),
+      cmocka_unit_test(attention_is_the_same_without_statistics),
+      cmocka_unit_test(rows_of_mass_add_to_one),
+  };
+  return !only        ? cmocka_run_group_tests(tests, open_both, close_both)
+         : small_only ? cmocka_run_group_tests(each_once, open_both, close_both)
+                      : cmocka_run_group_tests(of_some, open_both, close_both);
 }
