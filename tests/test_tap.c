@@ -205,6 +205,43 @@ static void test_statistics_agree_with_each_other(void **state) {
   end_trial(t);
 }
 
+/* The official code brings every block's whole states to the host, and never captures attention (REFERENCE 3.11). */
+static void defect_13_what_leaves_the_device_is_pooled(void **state) {
+  (void)state;
+  enum { BLOCKS = 2, WIDTH = 60 };
+  ebb_config k = everything();
+  k.capture.points = (ebb_name_list){1, {"block_out"}};
+  k.capture.pool = (ebb_name_list){1, {"mean"}};
+  trial *t = calloc(1, sizeof *t);
+  t->config = &k;
+  run_trial(t);
+  assert_int_equal(ebb_tap_plan_floats(&t->plan),
+                   2 * BLOCKS * WIDTH); /* two steps; tokens do not come into it */
+  const int64_t padded = (B * WIDTH * 4 + EBB_ARENA_ALIGN - 1) / EBB_ARENA_ALIGN * EBB_ARENA_ALIGN;
+  assert_int_equal(ebb_bytes(t->tap.staging), BLOCKS * padded); /* what one step copies to the host */
+  end_trial(t);
+}
+
+/* A query's attention is of its video: frame mass of a forward differs from the uniform map, and between videos. */
+static void defect_20_attention_is_captured(void **state) {
+  (void)state;
+  enum { N = 3, EACH = 2 * 2 * N * T * T };
+  ebb_config k = everything();
+  trial *t = calloc(1, sizeof *t);
+  t->config = &k;
+  run_trial(t);
+  int64_t n = 0;
+  double from_uniform = 0, between = 0;
+  const float *mass = captured(t, "attn_frames", &n);
+  assert_int_equal(n, EACH);
+  for (int64_t i = 0; i < EACH; i++) {
+    from_uniform = fmax(from_uniform, fabs((double)mass[i] - 1.0 / T));
+    between = fmax(between, fabs((double)mass[i] - (double)mass[EACH + i]));
+  }
+  assert_true(from_uniform > 1e-4 && between > 1e-5);
+  end_trial(t);
+}
+
 /* Rows without columns, and columns without rows, are the same numbers. */
 static void test_offsets_one_at_a_time(void **state) {
   (void)state;
@@ -330,6 +367,8 @@ int main(void) {
       cmocka_unit_test(test_a_video_is_the_same_alone_and_in_a_batch),
       cmocka_unit_test(test_pools_agree_with_the_tokens),
       cmocka_unit_test(test_statistics_agree_with_each_other),
+      cmocka_unit_test(defect_13_what_leaves_the_device_is_pooled),
+      cmocka_unit_test(defect_20_attention_is_captured),
       cmocka_unit_test(test_offsets_one_at_a_time),
       cmocka_unit_test(test_block_out_is_the_next_block_in),
       cmocka_unit_test(test_guidance_keeps_both_branches),

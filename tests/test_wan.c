@@ -527,6 +527,39 @@ static void test_vae_causal_and_batched(void **state) {
   ebb_context_close(&c);
 }
 
+/* Latents are the posterior's mode: nothing is drawn, where the official code draws the same noise for every video
+ * (REFERENCE 3.11; that the mode is what it should be: test_fixtures). */
+static void defect_28_latents_are_not_drawn(void **state) {
+  (void)state;
+  enum { F = 5, SIDE = 16, CLIP = 3 * F * SIDE * SIDE, Z = 8 * 2 * 2 * 2 };
+  ebb_context c;
+  ebb_vae vae;
+  ebb_error err = {""};
+  open_context(&c);
+  if (!ebb_vae_open(&vae, &c, MODELS "wan-a/vae", EBB_F32, NULL, true, false, &err))
+    fail_msg("%s", err.text);
+  float *video = numbers(CLIP, 5), latents[4][Z];
+  const int64_t two[] = {2, 3, F, SIDE, SIDE}, one[] = {1, 3, F, SIDE, SIDE};
+  float *twice = malloc(2 * CLIP * sizeof *twice);
+  memcpy(twice, video, CLIP * sizeof *twice);
+  memcpy(twice + CLIP, video, CLIP * sizeof *twice);
+  ebb_tensor x = uploaded(&c, 5, one, video), z = EBB_ACTIVATION(&c, "z", 1, 8, 2, 2, 2);
+  ebb_tensor x2 = uploaded(&c, 5, two, twice), z2 = EBB_ACTIVATION(&c, "z", 2, 8, 2, 2, 2);
+  for (int i = 0; i < 2; i++) {
+    ebb_vae_encode(&vae, z, x);
+    ebb_download(&c, latents[i], z);
+  }
+  ebb_vae_encode(&vae, z2, x2);
+  ebb_download(&c, latents[2], z2);
+  check(&c);
+  for (int i = 1; i < 4; i++)
+    assert_memory_equal(latents[0], latents[i], sizeof latents[0]);
+  free(video);
+  free(twice);
+  ebb_vae_close(&vae);
+  ebb_context_close(&c);
+}
+
 /* A half that is not wanted takes no memory, though its weights are checked. */
 static void test_vae_halves(void **state) {
   (void)state;
@@ -589,6 +622,7 @@ int main(void) {
       cmocka_unit_test(test_taps),
       cmocka_unit_test(test_vae_shapes),
       cmocka_unit_test(test_vae_causal_and_batched),
+      cmocka_unit_test(defect_28_latents_are_not_drawn),
       cmocka_unit_test(test_vae_halves),
       cmocka_unit_test(test_vae_from_a_seed),
   };
