@@ -224,18 +224,51 @@ static void truncated_in_other_containers(void **state) {
   }
 }
 
-static void damage_is_told(void **state) {
+/* Between two chunks nothing but the header's count tells that something is missing. */
+static void avi_cut_between_frames(void **state) {
   (void)state;
   NEEDS_FFMPEG();
   ebb_error err = {{0}};
-  size_t bytes;
-  assert_true(ffmpeg(SOURCE("96x64", 40) X264 "-pix_fmt yuv420p -movflags +faststart front.mp4"));
-  uint8_t *file = whole(at("front.mp4"), &bytes);
-  memset(file + bytes / 2, 0xff, bytes / 16);
-  put(at("damaged.mp4"), file, bytes);
+  size_t bytes, end = 0;
+  assert_true(ffmpeg(SOURCE("96x64", 20) "-c:v mpeg4 -q:v 3 whole.avi"));
+  uint8_t *file = whole(at("whole.avi"), &bytes);
+  for (size_t i = bytes / 2; !end && i + 4 < bytes; i++)
+    if (memcmp(file + i, "00dc", 4) == 0)
+      end = i;
+  assert_true(end > 0);
+  put(at("cut.avi"), file, end);
   free(file);
-  assert_true(fails("damaged.mp4", &err));
-  assert_says(&err, "damaged");
+  assert_true(fails("cut.avi", &err));
+  assert_non_null(strstr(err.text, "of 20 frames were decoded"));
+  assert_says(&err, "truncated");
+}
+
+/* H.264 has no checksums: what still decodes cannot be found. Most of such damage does not. */
+static void damage_is_told(void **state) {
+  (void)state;
+  NEEDS_FFMPEG();
+  size_t bytes;
+  int told = 0;
+  uint32_t random = 7;
+  assert_true(ffmpeg(SOURCE("96x64", 40) X264 "-pix_fmt yuv420p -movflags +faststart front.mp4"));
+  uint8_t *file = whole(at("front.mp4"), &bytes), *copy = malloc(bytes);
+  for (int trial = 0; trial < 20; trial++) {
+    memcpy(copy, file, bytes);
+    const size_t from = bytes / 10 + bytes / 25 * (size_t)trial;
+    for (size_t i = from; i < from + 12; i++) {
+      random = random * 1664525u + 1013904223u;
+      copy[i] = (uint8_t)(random >> 24);
+    }
+    ebb_error err = {{0}};
+    ebb_clip clip;
+    if (!ebb_video_memory_read("damaged", copy, bytes, &clip, &err) &&
+        strstr(err.text, "of 40 frames were decoded"))
+      told++;
+    ebb_clip_free(&clip);
+  }
+  free(file);
+  free(copy);
+  assert_in_range(told, 10, 20);
 }
 
 static void not_a_video(void **state) {
@@ -467,6 +500,7 @@ int main(void) {
       cmocka_unit_test(rotation_is_applied),
       cmocka_unit_test(truncated_says_how_far),
       cmocka_unit_test(truncated_in_other_containers),
+      cmocka_unit_test(avi_cut_between_frames),
       cmocka_unit_test(damage_is_told),
       cmocka_unit_test(not_a_video),
       cmocka_unit_test(sound_alone_is_no_video),
