@@ -37,7 +37,8 @@ static bool rehearse(ebb_job *j, ebb_error *err) {
 static bool run_batches(ebb_job *j, ebb_error *err) {
   const int64_t batch = ebb_job_batch_size(j);
   const int sets = 1 + j->model_count * (ebb_job_guided(j) ? 2 : 1);
-  bool ok = ebb_reader_open(&j->reader, &j->context, &j->data, j->clip, batch, err) &&
+  bool ok = ebb_reader_open(&j->reader, &j->context, &j->data, j->clip, ebb_job_ahead(j),
+                            ebb_reader_threads(), err) &&
             ebb_writer_open(&j->writer, j->store, sets, ebb_job_fail_video, j, err);
   for (j->done = 0; ok && j->done < j->data.count;) {
     int64_t left = j->data.count - j->done, count = left < batch ? left : batch;

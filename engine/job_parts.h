@@ -58,6 +58,13 @@ static inline int64_t ebb_job_batch_size(const ebb_job *j) {
   return j->config->run.batch < j->data.count ? j->config->run.batch : j->data.count;
 }
 
+/* Clips that lie ready while a batch integrates: the next batch's, and no fewer than there are threads to read them. */
+static inline int64_t ebb_job_ahead(const ebb_job *j) {
+  const int64_t batch = ebb_job_batch_size(j), threads = ebb_reader_threads();
+  const int64_t ahead = batch > threads ? batch : threads;
+  return ahead < j->data.count ? ahead : j->data.count;
+}
+
 /* The VAE, the transformers, their conditions and tap plans. Close what a failed open left, too. */
 bool ebb_job_open_models(ebb_job *j, ebb_error *err);
 void ebb_job_close_models(ebb_job *j);

@@ -88,7 +88,7 @@ static void print_host(const ebb_job *j) {
   const int64_t batch = ebb_job_batch_size(j);
   const double latent = 4.0 * (double)ebb_job_latent_count(j) * (double)batch;
   const bool exact = j->plan.solver == EBB_EXACT; /* which also keeps an Anderson history for every sample */
-  double clips = (double)ebb_reader_bytes(j->clip, batch);
+  double clips = (double)ebb_reader_bytes(j->clip, ebb_job_ahead(j));
   double latents = latent * (exact ? 1 + 2 * EBB_ANDERSON_DEPTH + 4 : 1);
   /* a batch that is captured, one that is written, and one evaluation on its way from the device */
   double features =
