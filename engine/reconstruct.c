@@ -31,7 +31,7 @@ static void fail_video(ebb_job *j, int64_t number, const char *reason) {
   fprintf(j->options->log, "failed %s: %s\n", j->data.videos[number].id, reason);
 }
 
-/* ---- a batch ----------------------------------------------------------------------------------------------------- */
+/* ---- a batch ----------------------------------------------------------------------------------------- */
 
 typedef struct ways {
   const ebb_job *j;
@@ -73,7 +73,8 @@ static bool integrate(ebb_job *j, int64_t count, float *latents, const ebb_integ
   return ebb_context_ok(c, err);
 }
 
-/* The frames of a latent, host [C,T,h,w]. False with *failure filled: this video fails; with err: the run does. */
+/* The frames of a latent, host [C,T,h,w]. False with *failure filled: this video fails; with err: the run
+ * does. */
 static bool decode(ebb_job *j, const float *latent, ebb_clip *clip, ebb_error *failure, ebb_error *err) {
   ebb_context *c = &j->context;
   const ebb_clip_size s = j->clip;
@@ -129,7 +130,8 @@ static bool hand_on(ebb_job *j, int64_t count, const float *latents, ebb_film *f
   return ok;
 }
 
-/* Reads and encodes [first, first+count); what fails is left out. Returns how many are there, -1: the run fails. */
+/* Reads and encodes [first, first+count); what fails is left out. Returns how many are there, -1: the run
+ * fails. */
 static int64_t read_batch(ebb_job *j, int64_t first, int64_t count, float *latents, ebb_film *films,
                           ebb_error *err) {
   reel *r = j->user;
@@ -155,7 +157,8 @@ static int64_t read_batch(ebb_job *j, int64_t first, int64_t count, float *laten
   return read;
 }
 
-/* Noise of [first, first+count): number i of a video is number i of the stream that has the video's number. */
+/* Noise of [first, first+count): number i of a video is number i of the stream that has the video's number.
+ * */
 static int64_t draw_batch(const ebb_job *j, int64_t first, int64_t count, float *latents, ebb_film *films) {
   const reel *r = j->user;
   const int64_t n = ebb_job_latent_count(j);
@@ -200,7 +203,7 @@ static bool run_batch(ebb_job *j, int64_t first, int64_t count, ebb_error *err) 
   return ok;
 }
 
-/* ---- what is left ------------------------------------------------------------------------------------------------ */
+/* ---- what is left ------------------------------------------------------------------------------------ */
 
 static void put_text(FILE *out, const char *text) {
   fputc('"', out);
@@ -313,9 +316,10 @@ static bool write_summary(ebb_job *j, const ebb_reconstruction *s, ebb_error *er
   return ok;
 }
 
-/* ---- the run ----------------------------------------------------------------------------------------------------- */
+/* ---- the run ----------------------------------------------------------------------------------------- */
 
-/* `other` is told `plan`'s labels, which are completed for it: one condition, of one text, serves both ways. */
+/* `other` is told `plan`'s labels, which are completed for it: one condition, of one text, serves both ways.
+ * */
 static void share_labels(ebb_integration *plan, ebb_integration *other) {
   plan->labels =
       ebb_must(realloc(plan->labels, (size_t)(plan->moments + other->moments) * sizeof *plan->labels));
@@ -334,7 +338,8 @@ static void share_labels(ebb_integration *plan, ebb_integration *other) {
   free(place);
 }
 
-/* Both ways of a reconstruction; of a generation j->plan is the way back as well, for what is said of a plan. */
+/* Both ways of a reconstruction; of a generation j->plan is the way back as well, for what is said of a plan.
+ * */
 static bool make_grids(ebb_job *j, ebb_error *err) {
   const ebb_config *k = j->config;
   reel *r = j->user;
