@@ -355,8 +355,21 @@ static void defect_07_reconstruction_has_its_numbers(void **state) {
   json_decref(all);
 }
 
-/* Runs config by `way` and compares videos 0 and 3 with the single operations on the way they should have
- * gone (equal) and on another one (not equal). */
+/* Sum of |a - b| over a clip's levels, and the largest of them. */
+static int difference(const uint8_t *a, const uint8_t *b, int *largest) {
+  int sum = 0;
+  *largest = 0;
+  for (int i = 0; i < PIXELS; i++) {
+    const int d = abs((int)a[i] - (int)b[i]);
+    sum += d;
+    *largest = d > *largest ? d : *largest;
+  }
+  return sum;
+}
+
+/* Runs config by `way` and compares videos 0 and 3 with the single operations on the way they should have gone (equal)
+ * and on another one (not equal). On a GPU a level more or less is equal: time embeddings of more labels at once,
+ * those of both ways, may come from another kernel. */
 static void compare_routes(ebb_config *k, const route *way, const route *other) {
   ebb_job_result result;
   ebb_reconstruction s;
@@ -367,9 +380,12 @@ static void compare_routes(ebb_config *k, const route *way, const route *other) 
   uint8_t *first = frames_of(k, "reconstruct/reconstructed-00000"),
           *last = frames_of(k, "reconstruct/reconstructed-00003"), *by_first = by_hand(0, way),
           *by_last = by_hand(3, way), *wrong = by_hand(0, other);
-  assert_memory_equal(first, by_first, PIXELS);
-  assert_memory_equal(last, by_last, PIXELS);
-  assert_memory_not_equal(first, wrong, PIXELS);
+  int most, most_last, most_wrong;
+  const int right = difference(first, by_first, &most) + difference(last, by_last, &most_last);
+  const int far = difference(first, wrong, &most_wrong);
+  const bool exact = strcmp(device, "cpu") == 0;
+  if ((exact && right > 0) || most > 1 || most_last > 1 || 8 * right > far || far == 0)
+    fail_msg("%d levels off in all, %d at most; the wrong way is %d off", right, most, far);
   free(first);
   free(last);
   free(by_first);
