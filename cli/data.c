@@ -87,7 +87,8 @@ int ebb_data_command(int argc, char **argv) {
   ebb_error err = {0};
   ebb_dataset set = {0};
   int64_t skipped = 0, broken = 0;
-  bool ok = ebb_dataset_open(&set, format, words[1], unlabelled != 0, print_skipped, &skipped, &err) &&
+  const ebb_dataset_options how = {.unlabelled = unlabelled != 0};
+  bool ok = ebb_dataset_open(&set, format, words[1], &how, print_skipped, &skipped, &err) &&
             ebb_dataset_check(&set, stdout, &broken, &err);
   ebb_dataset_close(&set);
   if (!ok)

@@ -9,13 +9,8 @@ static void note_skipped(void *user, const char *id, const char *reason) {
 }
 
 static bool open_data(ebb_job *j, ebb_error *err) {
-  const ebb_config *k = j->config;
   j->skipped = json_array();
-  if (!ebb_dataset_open(&j->data, k->data.format, k->data.path, k->data.unlabelled, note_skipped, j, err))
-    return false;
-  if (k->data.groups > 0)
-    ebb_dataset_keep(&j->data, k->data.groups);
-  return true;
+  return ebb_dataset_open_config(&j->data, j->config, note_skipped, j, err);
 }
 
 static bool make_grid(ebb_job *j, ebb_error *err) {

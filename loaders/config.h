@@ -35,12 +35,14 @@ typedef struct ebb_config {
     int64_t seed; /* of "random" */
   } model;
   struct {
-    char format[16]; /* intphys */
+    char format[16]; /* intphys | inflevel | phyworld | manifest */
     char path[EBB_TEXT];
     int64_t height, width; /* key `size: HxW` */
     int64_t frames;        /* asked for; the VAE uses 4k+1 of them */
     int64_t groups;        /* first n groups of each category; 0: all */
     bool unlabelled;
+    char prompt[16]; /* neutral | official */
+    char views[16];  /* across | within */
   } data;
   struct {
     char embedding[EBB_TEXT]; /* safetensors with `text` [1,M,text_dim], or "zeros" */

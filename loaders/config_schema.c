@@ -18,12 +18,14 @@ const ebb_key ebb_keys[] = {
   {"model.compare", EBB_KEY_NAMES, AT(model.compare), "[]", 0, 0, NULL, true, "", "other transformers taken through the same videos: random, or sub-folders"},
   {"model.seed", EBB_KEY_INT, AT(model.seed), "0", 0, HUGE_SEED, NULL, false, "", "seed of the weights of `random`"},
 
-  {"data.format", EBB_KEY_TEXT, AT(data.format), "intphys", 0, 0, "intphys", false, "", "layout of the data set"},
-  {"data.path", EBB_KEY_TEXT, AT(data.path), "\"\"", 0, 0, NULL, false, "", "folder of the data set"},
+  {"data.format", EBB_KEY_TEXT, AT(data.format), "intphys", 0, 0, "intphys|inflevel|phyworld|manifest", false, "", "layout of the data set"},
+  {"data.path", EBB_KEY_TEXT, AT(data.path), "\"\"", 0, 0, NULL, false, "", "folder or file of the data set"},
   {"data.size", EBB_KEY_SIZE, offsetof(ebb_config, data.height), 2 * sizeof(int64_t), "256x256", 8, 4096, NULL, false, "pixels", "height x width that the model sees"},
   {"data.frames", EBB_KEY_INT, AT(data.frames), "100", 1, 4096, NULL, false, "frames", "frames taken of each video; the VAE uses 4k+1 of them"},
   {"data.groups", EBB_KEY_INT, AT(data.groups), "0", 0, 1e9, NULL, false, "groups", "only the first n groups of each category; 0: all"},
-  {"data.unlabelled", EBB_KEY_BOOL, AT(data.unlabelled), "false", 0, 0, NULL, false, "", "accept videos without status.json"},
+  {"data.unlabelled", EBB_KEY_BOOL, AT(data.unlabelled), "false", 0, 0, NULL, false, "", "accept videos without a label"},
+  {"data.prompt", EBB_KEY_TEXT, AT(data.prompt), "neutral", 0, 0, "neutral|official", false, "", "official: PhyWorld's prompt that holds the targets in figures"},
+  {"data.views", EBB_KEY_TEXT, AT(data.views), "across", 0, 0, "across|within", false, "", "groups hold all camera views of an event, or one (then it is in training and test)"},
 
   {"prompt.embedding", EBB_KEY_TEXT, AT(prompt.embedding), "zeros", 0, 0, NULL, false, "", "safetensors file with `text` [1, tokens, width], or zeros"},
   {"prompt.max_tokens", EBB_KEY_INT, AT(prompt.max_tokens), "512", 1, 4096, NULL, false, "tokens", "text tokens; an embedding file must have as many"},

@@ -1,5 +1,6 @@
 #include "loaders/dataset.h"
 
+#include "loaders/config.h"
 #include "loaders/file.h"
 #include "loaders/image.h"
 
@@ -12,12 +13,15 @@ static int by_id(const void *a, const void *b) {
   return ebb_compare_natural(((const ebb_video *)a)->id, ((const ebb_video *)b)->id);
 }
 
-bool ebb_dataset_open(ebb_dataset *set, const char *format, const char *root, bool unlabelled,
-                      ebb_dataset_report *report, void *user, ebb_error *err) {
+bool ebb_dataset_open(ebb_dataset *set, const char *format, const char *root,
+                      const ebb_dataset_options *options, ebb_dataset_report *report, void *user,
+                      ebb_error *err) {
+  static const ebb_dataset_options none;
+  const ebb_dataset_options *o = options != NULL ? options : &none;
   *set = (ebb_dataset){.root = ebb_format("%s", root)};
   bool ok;
   if (strcmp(format, "intphys") == 0)
-    ok = ebb_intphys_list(set, unlabelled, report, user, err);
+    ok = ebb_intphys_list(set, o->unlabelled, report, user, err);
   else
     ok = ebb_fail(err, "data format \"%s\" is not known, expected intphys", format);
   if (!ok) {
@@ -28,11 +32,28 @@ bool ebb_dataset_open(ebb_dataset *set, const char *format, const char *root, bo
   return true;
 }
 
+bool ebb_dataset_open_config(ebb_dataset *set, const ebb_config *config, ebb_dataset_report *report,
+                             void *user, ebb_error *err) {
+  const ebb_dataset_options options = {.unlabelled = config->data.unlabelled,
+                                       .official_prompt = strcmp(config->data.prompt, "official") == 0,
+                                       .within_views = strcmp(config->data.views, "within") == 0};
+  if (!ebb_dataset_open(set, config->data.format, config->data.path, &options, report, user, err))
+    return false;
+  if (config->data.groups > 0)
+    ebb_dataset_keep(set, config->data.groups);
+  return true;
+}
+
 static void free_video(ebb_video *v) {
   free(v->id);
   free(v->path);
   free(v->group);
   free(v->category);
+  free(v->pair);
+  free(v->view);
+  free(v->split);
+  free(v->prompt);
+  free(v->targets);
 }
 
 void ebb_dataset_keep(ebb_dataset *set, int64_t groups) {

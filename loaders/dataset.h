@@ -1,5 +1,5 @@
-/* Data sets: labelled videos in matched groups. A format is one file (intphys.c; others follow) that lists
- * the videos; reading the frames is common. */
+/* Data sets: labelled videos in matched groups. A format is one file (intphys.c, inflevel.c, phyworld.c,
+ * manifest.c) that lists the videos; reading the frames is common. */
 #ifndef EBB_LOADERS_DATASET_H
 #define EBB_LOADERS_DATASET_H
 
@@ -12,27 +12,49 @@ typedef enum ebb_label { EBB_IMPOSSIBLE = 0, EBB_POSSIBLE = 1, EBB_UNLABELLED = 
 
 typedef struct ebb_video {
   char *id;       /* "O1/01/1": unique in the set, stable, never used as a path */
-  char *path;     /* where the frames are */
+  char *path;     /* where the frames are: a folder of images, a video file, a container file */
   char *group;    /* "O1/01": what may not be split between training and test */
   char *category; /* "O1" */
   ebb_label label;
-  int frames; /* on disk */
+  int frames; /* on disk; 0: not known before the video is decoded */
+  /* NULL when unknown. Videos of a group with the same pair are matched; without it every possible one is
+   * matched with every impossible one of the group. prompt NULL: the run's own; "" is an empty prompt. */
+  char *pair, *view, *split, *prompt;
+  int64_t item;    /* place in a container file, -1: `path` is one video */
+  double *targets; /* [set.target_count] in the order of its names, NaN: unknown; NULL when there are none */
 } ebb_video;
 
+#define EBB_TARGETS_MAX 16
+#define EBB_TARGET_NAME 32
 typedef struct ebb_dataset {
   char *root;
   ebb_video *videos; /* in order of (category, group, id) by number, so "O1/2/1" comes before "O1/10/1" */
   int64_t count;
+  int target_count;
+  char target_names[EBB_TARGETS_MAX][EBB_TARGET_NAME]; /* "v", "x0": what a regression can be fitted to */
+  const char *notice; /* terms of its makers that a user of probes has to know; NULL: none */
 } ebb_dataset;
+
+typedef struct ebb_dataset_options {
+  bool unlabelled;      /* a label may be absent where the format has one */
+  bool official_prompt; /* the prompt of the official code, with the targets in it, where the set has one */
+  bool within_views;    /* cut groups within each camera view, as the official code does: the same event is
+                           then in training and test */
+} ebb_dataset_options;
 
 /* format "intphys": root/O*\/NN/{1,2,3,4}/{scene/scene_001.png.., status.json}; also with a dev/ folder
  * between. status.json minimal
  * ({"header": {"is_possible": b}}) or full. A video without frames or without a valid status.json is reported
  * through `report` (may be NULL) with its id and reason and left out; a set without any video is an error.
- * unlabelled: status.json may be absent. */
+ * options NULL: all false. */
 typedef void ebb_dataset_report(void *user, const char *id, const char *reason);
-bool ebb_dataset_open(ebb_dataset *set, const char *format, const char *root, bool unlabelled,
-                      ebb_dataset_report *report, void *user, ebb_error *err);
+bool ebb_dataset_open(ebb_dataset *set, const char *format, const char *root,
+                      const ebb_dataset_options *options, ebb_dataset_report *report, void *user,
+                      ebb_error *err);
+/* The set that section `data` of an experiment names, with the groups it keeps. */
+struct ebb_config;
+bool ebb_dataset_open_config(ebb_dataset *set, const struct ebb_config *config, ebb_dataset_report *report,
+                             void *user, ebb_error *err);
 void ebb_dataset_close(ebb_dataset *set);
 /* Keeps the first `groups` groups of each category and forgets the others. */
 void ebb_dataset_keep(ebb_dataset *set, int64_t groups);

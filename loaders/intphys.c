@@ -99,7 +99,8 @@ static void add_video(walk *w, const char *folder, const char *category, const c
                                           .group = ebb_format("%s/%s", category, group),
                                           .category = ebb_format("%s", category),
                                           .label = label,
-                                          .frames = frames};
+                                          .frames = frames,
+                                          .item = -1};
 }
 
 static bool is_number(const char *name) {

@@ -57,7 +57,7 @@ static void report(void *user, const char *id, const char *reason) {
 static void open_set(ebb_dataset *set, const char *root, bool unlabelled) {
   ebb_error err = {""};
   reports = 0;
-  if (!ebb_dataset_open(set, "intphys", root, unlabelled, report, NULL, &err))
+  if (!ebb_dataset_open(set, "intphys", root, &(ebb_dataset_options){.unlabelled = unlabelled}, report, NULL, &err))
     fail_msg("%s", err.text);
 }
 
@@ -137,7 +137,7 @@ static void test_broken_videos_are_left_out(void **state) {
 static void refuse_set(const char *root, const char *format, const char *words) {
   ebb_error err = {""};
   ebb_dataset set;
-  assert_false(ebb_dataset_open(&set, format, root, false, NULL, NULL, &err));
+  assert_false(ebb_dataset_open(&set, format, root, NULL, NULL, NULL, &err));
   assert_says(&err, words);
 }
 
