@@ -204,7 +204,7 @@ static char *join_spaces(const char *text) {
   return b.bytes;
 }
 
-char *ebb_prompt_clean(const char *text, ebb_error *err) {
+char *ebb_prompt_copy(const char *text, ebb_error *err) {
   text = text ? text : "";
   const size_t bytes = strnlen(text, EBB_PROMPT_BYTES + 1);
   if (bytes > EBB_PROMPT_BYTES) {
@@ -213,13 +213,20 @@ char *ebb_prompt_clean(const char *text, ebb_error *err) {
   }
   for (size_t at = 0; at < bytes;)
     if (ebb_utf8_next(text, bytes, &at) < 0) {
-      ebb_fail(err, "the prompt \"%.60s\" is not UTF-8 at byte %zu: expected UTF-8 (convert it with iconv)",
-               text, at);
+      ebb_fail(err, "a prompt is not UTF-8 at byte %zu: expected UTF-8 (convert it with iconv)", at);
       return NULL;
     }
-  char *once = unescape(text), *twice = unescape(once), *clean = join_spaces(twice);
+  return ebb_format("%s", text);
+}
+
+char *ebb_prompt_clean(const char *text, ebb_error *err) {
+  char *copy = ebb_prompt_copy(text, err);
+  if (!copy)
+    return NULL;
+  char *once = unescape(copy), *twice = unescape(once), *clean = join_spaces(twice);
   free(twice);
   free(once);
+  free(copy);
   return clean;
 }
 

@@ -14,6 +14,8 @@
  * UTF-8, more than EBB_PROMPT_BYTES of it; NULL then. */
 #define EBB_PROMPT_BYTES ((size_t)1 << 20)
 char *ebb_prompt_clean(const char *text, ebb_error *err);
+/* The text as it is, malloc'ed, for pipelines that clean nothing. Errors as above. */
+char *ebb_prompt_copy(const char *text, ebb_error *err);
 
 /* True when ftfy might have changed the text: it holds something beyond printable ASCII and white space. */
 bool ebb_prompt_is_beyond_ascii(const char *text);
