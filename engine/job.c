@@ -94,8 +94,11 @@ bool ebb_job_invert(const ebb_config *config, const ebb_job_options *options, eb
   if (!ebb_job_check(config, err))
     return false;
   bool ok = ebb_context_open(&j.context, config->run.device, err) && open_data(&j, err) &&
-            make_grid(&j, err) && rehearse(&j, err) && (options->dry_run || run(&j, err));
+            make_grid(&j, err) &&
+            ebb_prompts_open(&j.prompts, config, &j.data, &j.context, options->dry_run, options->log, err) &&
+            rehearse(&j, err) && (options->dry_run || run(&j, err));
   ebb_store_abandon(&j.store);
+  ebb_prompts_free(&j.prompts);
   ebb_integration_free(&j.plan);
   ebb_schedule_free(&j.schedule);
   ebb_dataset_close(&j.data);

@@ -5,6 +5,7 @@
 
 #include "engine/invert.h"
 #include "engine/job.h"
+#include "engine/prompts.h"
 #include "engine/reader.h"
 #include "engine/vae.h"
 #include "engine/writer.h"
@@ -15,7 +16,7 @@
 typedef struct ebb_job_model {
   char name[64];
   ebb_model model;
-  ebb_condition text, negative;
+  ebb_condition text, negative; /* text: of prompts that videos share; else made for each batch */
   ebb_tap_plan plan;
   int set, negative_set; /* in the store */
 } ebb_job_model;
@@ -40,7 +41,7 @@ typedef struct ebb_job {
   int vae_set;
   ebb_job_model models[EBB_JOB_MODELS];
   int model_count;
-  char prompt_sha256[65], negative_sha256[65];
+  ebb_prompts prompts;
   ebb_store_writer *store;
   ebb_reader *reader;
   ebb_writer *writer;
@@ -61,6 +62,9 @@ static inline int64_t ebb_job_batch_size(const ebb_job *j) {
 /* The VAE, the transformers, their conditions and tap plans. Close what a failed open left, too. */
 bool ebb_job_open_models(ebb_job *j, ebb_error *err);
 void ebb_job_close_models(ebb_job *j);
+/* On the texts of videos[0..count) (prompts.per_video); its constants stay in the weight arena until a mark is released. */
+bool ebb_job_condition_videos(ebb_job *j, ebb_job_model *m, int64_t count, const int64_t *videos,
+                              ebb_condition *cond, ebb_error *err);
 
 /* Videos [first, first+count) of the data set: one that fails is recorded and leaves the others their places. When
  * counting, nothing is read or written. */
