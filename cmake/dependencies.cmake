@@ -103,9 +103,11 @@ macro(ebb_find_MPI)
   endif()
 endmacro()
 macro(ebb_find_FFMPEG)
-  pkg_check_modules(FFMPEG QUIET IMPORTED_TARGET libavformat libavcodec libavutil libswscale)
+  pkg_check_modules(FFMPEG QUIET IMPORTED_TARGET libavformat>=59 libavcodec libavfilter libavutil libswscale) # FFmpeg 5
   if(FFMPEG_FOUND)
     set(version ${FFMPEG_libavformat_VERSION})
+    target_link_libraries(ebb_external INTERFACE PkgConfig::FFMPEG)
+    target_compile_definitions(ebb_external INTERFACE EBB_HAVE_FFMPEG=1)
   endif()
 endmacro()
 macro(ebb_find_HDF5)
@@ -173,8 +175,8 @@ endif()
 ebb_optional(OPENMP OpenMP "threads of the CPU backend" "the CPU backend runs on all cores" "libgomp1 (gcc) or libomp-dev (clang)")
 ebb_optional(CUDA CUDA "${cuda_purpose}" "${cuda_note}" "${cuda_packages}")
 ebb_optional(MPI MPI "many processes, not in this version" "not used in this version" libopenmpi-dev)
-ebb_optional(FFMPEG FFmpeg "mp4 and other video files, not in this version" "not used in this version"
-             "libavformat-dev libavcodec-dev libswscale-dev")
+ebb_optional(FFMPEG FFmpeg "mp4 and other video files" "reads video files, writes mp4"
+             "libavformat-dev libavcodec-dev libavfilter-dev libswscale-dev libavutil-dev")
 ebb_optional(HDF5 HDF5 "PhyWorld data sets, not in this version" "not used in this version" libhdf5-dev)
 ebb_optional(SENTENCEPIECE SentencePiece "prompts as text, not in this version" "not used in this version" libsentencepiece-dev)
 
