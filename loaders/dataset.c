@@ -265,10 +265,10 @@ static bool read_folder(const char *folder, ebb_clip *clip, ebb_error *err) {
 
 bool ebb_video_read(const ebb_video *video, ebb_clip *clip, ebb_error *err) {
   *clip = (ebb_clip){0};
-  if (video->item >= 0)
-    return ebb_phyworld_read(video, clip, err);
-  return ebb_is_folder(video->path) ? read_folder(video->path, clip, err)
-                                    : ebb_video_file_read(video->path, clip, err);
+  if (ebb_is_folder(video->path))
+    return read_folder(video->path, clip, err);
+  return video->item >= 0 ? ebb_phyworld_read(video, clip, err)
+                          : ebb_video_file_read(video->path, clip, err);
 }
 
 void ebb_clip_free(ebb_clip *clip) {

@@ -127,7 +127,7 @@ static void permute(const double *score, int64_t n, ebb_evaluation *r) {
   ebb_pcg64 random;
   ebb_pcg64_seed(&random, 0);
   const double scaled = fabs((r->accuracy - 0.5) / 0.5);
-  int64_t as_high = 0, as_far = 0;
+  int64_t as_high = 0, far_up = 0, far_down = 0;
   for (int64_t i = 0; i < r->permutations; i++) {
     for (int64_t k = 0; k < 4 * n; k++)
       u[k] = ebb_pcg64_uniform(&random);
@@ -135,12 +135,14 @@ static void permute(const double *score, int64_t n, ebb_evaluation *r) {
       sort_rows(u + j, n, from + 4 * j);
     const double a = accuracy(score, n, from), far = (a - 0.5) / 0.5;
     as_high += a >= r->accuracy;
-    as_far += (far >= scaled) + (far <= -scaled);
+    far_up += far >= scaled;
+    far_down += far <= -scaled;
   }
   free(u);
   free(from);
-  r->p_one_sided = (double)as_high / (double)r->permutations;
-  r->p_two_sided = scaled == 0 ? 1 : (double)as_far / (double)r->permutations;
+  const double draws = (double)r->permutations;
+  r->p_one_sided = (double)as_high / draws;
+  r->p_two_sided = scaled == 0 ? 1 : (double)far_up / draws + (double)far_down / draws;
 }
 
 bool ebb_inflevel_evaluate(const ebb_table *t, const char *category, const char *score, int64_t permutations,
