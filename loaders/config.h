@@ -43,6 +43,7 @@ typedef struct ebb_config {
     bool unlabelled;
     char prompt[16]; /* neutral | official */
     char views[16];  /* across | within */
+    char padding[16]; /* none | repeat */
   } data;
   struct {
     char embedding[EBB_TEXT]; /* safetensors with `text` [1,M,text_dim], or "zeros" */

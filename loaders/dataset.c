@@ -95,6 +95,23 @@ bool ebb_dataset_open(ebb_dataset *set, const char *format, const char *root,
   return true;
 }
 
+/* Frozen frames are not what the video shows: they come in only when they are asked for. */
+static bool check_lengths(const ebb_dataset *set, int64_t asked, ebb_error *err) {
+  int64_t shorter = 0, first = -1;
+  for (int64_t i = set->count - 1; i >= 0; i--)
+    if (set->videos[i].frames > 0 && set->videos[i].frames < asked) {
+      shorter++;
+      first = i;
+    }
+  return first < 0 ||
+         ebb_fail(err,
+                  "%s: %lld of %lld videos are shorter than data.frames, %lld: %s has %d frames, and the other %lld "
+                  "would be copies of its last. Set data.frames: %d, or data.padding: repeat to do as the official code",
+                  set->root, (long long)shorter, (long long)set->count, (long long)asked, set->videos[first].id,
+                  set->videos[first].frames, (long long)(asked - set->videos[first].frames),
+                  set->videos[first].frames);
+}
+
 bool ebb_dataset_open_config(ebb_dataset *set, const ebb_config *config, ebb_dataset_report *report,
                              void *user, ebb_error *err) {
   const ebb_dataset_options options = {.unlabelled = config->data.unlabelled,
@@ -104,7 +121,10 @@ bool ebb_dataset_open_config(ebb_dataset *set, const ebb_config *config, ebb_dat
     return false;
   if (config->data.groups > 0)
     ebb_dataset_keep(set, config->data.groups);
-  return true;
+  if (strcmp(config->data.padding, "repeat") == 0 || check_lengths(set, config->data.frames, err))
+    return true;
+  ebb_dataset_close(set);
+  return false;
 }
 
 void ebb_video_free(ebb_video *v) {
