@@ -18,6 +18,8 @@ static void print_frame_notes(const ebb_job *j) {
   int least = INT_MAX, most = 0;
   for (int64_t i = 0; i < j->data.count; i++) {
     int frames = j->data.videos[i].frames;
+    if (frames == 0) /* not known before it is decoded */
+      continue;
     least = frames < least ? frames : least;
     most = frames > most ? frames : most;
   }

@@ -44,6 +44,7 @@ typedef struct ebb_config {
     bool unlabelled;
     char prompt[16]; /* neutral | official */
     char views[16];  /* across | within */
+    char padding[16]; /* none | repeat */
   } data;
   struct {
     char text[EBB_PROMPT_TEXT]; /* of every video that the data set gives no prompt */

@@ -24,6 +24,7 @@ const ebb_key ebb_keys[] = {
   {"data.frames", EBB_KEY_INT, AT(data.frames), "100", 1, 4096, NULL, false, "frames", "frames taken of each video; the VAE uses 4k+1 of them"},
   {"data.groups", EBB_KEY_INT, AT(data.groups), "0", 0, 1e9, NULL, false, "groups", "only the first n groups of each category; 0: all"},
   {"data.unlabelled", EBB_KEY_BOOL, AT(data.unlabelled), "false", 0, 0, NULL, false, "", "accept videos without a label"},
+  {"data.padding", EBB_KEY_TEXT, AT(data.padding), "none", 0, 0, "none|repeat", false, "", "videos shorter than data.frames: refused, or their last frame repeated (official code)"},
   {"data.prompt", EBB_KEY_TEXT, AT(data.prompt), "neutral", 0, 0, "neutral|official", false, "", "official: PhyWorld's prompt that holds the targets in figures"},
   {"data.views", EBB_KEY_TEXT, AT(data.views), "across", 0, 0, "across|within", false, "", "groups hold all camera views of an event, or one (then it is in training and test)"},
 
