@@ -91,12 +91,17 @@ static bool number_of(ebb_prompts *p, const char *text, int64_t *number, ebb_err
       p->config->prompt.embedding, (long long)p->texts.max_tokens);
 }
 
+/* A video whose text is not the run's own. */
+static bool has_own(const ebb_prompts *p, const ebb_video *v) {
+  return v->prompt && strcmp(v->prompt, p->config->prompt.text) != 0;
+}
+
 /* Prompts of the data set count where states can be had for them, unless prompt.per_video is off. */
 static bool take_videos(ebb_prompts *p, const ebb_dataset *set, FILE *log, ebb_error *err) {
   const ebb_config *k = p->config;
   int64_t own = 0;
   for (int64_t i = 0; set && i < set->count; i++)
-    own += set->videos[i].prompt && set->videos[i].prompt[0];
+    own += has_own(p, &set->videos[i]);
   if (own == 0 || !k->prompt.per_video)
     return true;
   if (!has_texts(p->source) && strcmp(k->prompt.embedding, "auto") == 0)
