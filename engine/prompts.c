@@ -15,9 +15,21 @@ static bool has_encoder(const char *model) {
   return has;
 }
 
+/* Does the model's pipeline have a text encoder? By model_index.json, which a part of a download has, too. */
+static bool wants_encoder(const char *model) {
+  char *path = ebb_path_join(model, "model_index.json");
+  ebb_error none = {""};
+  json_t *index = ebb_is_there(path) ? ebb_json_read(path, &none) : NULL;
+  const bool wants =
+      index ? json_is_string(json_array_get(json_object_get(index, "text_encoder"), 1)) : has_encoder(model);
+  json_decref(index);
+  free(path);
+  return wants;
+}
+
 static ebb_prompt_source source_of(const ebb_config *k, const char *embedding) {
   if (strcmp(embedding, "auto") == 0)
-    return has_encoder(k->model.path) ? EBB_PROMPT_ENCODER : EBB_PROMPT_ZEROS;
+    return wants_encoder(k->model.path) ? EBB_PROMPT_ENCODER : EBB_PROMPT_ZEROS;
   if (strcmp(embedding, "zeros") == 0)
     return EBB_PROMPT_ZEROS;
   return ebb_texts_is_file(embedding) ? EBB_PROMPT_CACHE : EBB_PROMPT_FILE;
@@ -52,6 +64,12 @@ static bool choose_sources(ebb_prompts *p, ebb_error *err) {
   p->source = source_of(k, k->prompt.embedding);
   const bool as_text = strcmp(k->prompt.negative_embedding, "auto") == 0;
   p->negative_source = as_text ? p->source : source_of(k, k->prompt.negative_embedding);
+  if (p->source == EBB_PROMPT_ENCODER && !has_encoder(k->model.path))
+    return ebb_fail(
+        err,
+        "%s: %s lists a text encoder, but has not both text_encoder/ and tokenizer/: expected them, or "
+        "prompt.embedding a file of `ebb text embed` (zeros are not the empty prompt)",
+        k->path, k->model.path);
   if (!refuse_text(p, "prompt.text", k->prompt.text, p->source, err))
     return false;
   if (!guided(p))

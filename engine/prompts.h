@@ -10,7 +10,7 @@
 
 /* Where states come from. `auto` of prompt.embedding becomes one of these before anything else. */
 typedef enum ebb_prompt_source {
-  EBB_PROMPT_ZEROS,   /* "zeros", or auto with a model that has no text_encoder/ */
+  EBB_PROMPT_ZEROS,   /* "zeros", or auto with a model whose model_index.json has no text_encoder */
   EBB_PROMPT_FILE,    /* one text: `text` [1, M, text_dim] */
   EBB_PROMPT_CACHE,   /* a file of `ebb text embed` */
   EBB_PROMPT_ENCODER, /* auto with a model that has text_encoder/ and tokenizer/ */

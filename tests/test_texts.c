@@ -489,6 +489,13 @@ static void what_cannot_be_is_told(void **state) {
   strcpy(k.data.path, at("few.csv"));
   strcpy(k.model.path, FIXTURES "/wan-a"); /* has no text encoder */
   run_fails(&k, "the data set gives prompts for 1 videos");
+  k = config_for("wrong"); /* a download of a part: zeros would not be the empty prompt */
+  strcpy(k.model.path, at("part-of-it"));
+  char command[2000];
+  snprintf(command, sizeof command, "cp -r '%s' '%s' && rm '%s/text_encoder'", model, k.model.path,
+           k.model.path);
+  assert_int_equal(system(command), 0);
+  run_fails(&k, "lists a text encoder, but has not both text_encoder/ and tokenizer/");
   k = config_for("wrong");
   strcpy(k.prompt.dtype, "bfloat16");
   run_fails(&k, "computes in float32 alone");
