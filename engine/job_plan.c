@@ -23,6 +23,8 @@ static void print_frame_notes(const ebb_job *j) {
     least = frames < least ? frames : least;
     most = frames > most ? frames : most;
   }
+  if (most == 0)
+    fprintf(j->options->log, "frames       known when a video is decoded, %d asked for\n", j->clip.wanted);
   for (int frames = least; frames <= most; frames += most > least ? most - least : 1) {
     char note[256];
     ebb_frames_note(frames, j->clip.wanted, j->clip.used, note, sizeof note);
