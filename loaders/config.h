@@ -82,6 +82,13 @@ typedef struct ebb_config {
     int64_t seed;
   } probe;
   struct {
+    int64_t videos;       /* how many `ebb generate` makes */
+    int64_t seed;         /* of their noise */
+    char noise[EBB_TEXT]; /* safetensors with `noise` [videos or more,C,T,h,w] in place of a seed; "": none */
+    char write[8];        /* mp4 | png; of `ebb reconstruct` too, like fps */
+    double fps;
+  } generate;
+  struct {
     char device[16]; /* auto | cpu | cuda | cuda:N */
     int64_t batch;
     double memory;      /* GiB that the run may take on the device; 0: what is free */
