@@ -70,14 +70,17 @@ static int check_command(int argc, char **argv) {
       {"unlabelled", EBB_OPTION_FLAG, &unlabelled, NULL, "labels may be absent", 0, 0, NULL},
       {"views", EBB_OPTION_TEXT, &views, "HOW", "groups across camera views (default) or within each", 0, 0,
        "across|within"},
-      {"prompt", EBB_OPTION_TEXT, &prompt, "WHICH", "neutral (default) or official: what data.prompt would give", 0, 0,
-       "neutral|official"},
+      {"prompt", EBB_OPTION_TEXT, &prompt, "WHICH",
+       "neutral (default) or official: what data.prompt would give", 0, 0, "neutral|official"},
   };
   const ebb_command command = {
       "data check PATH [--format NAME]",
-      "Reads every frame of a data set. Tells broken videos and groups, balance by label, category and view, lengths and\n"
-      "sizes, whether classes are made of the same frames, what is null by that construction, and leaks: what tells\n"
-      "labels or targets without looking at the frames. PATH is a folder; of phyworld the HDF5 file, of manifest the CSV\n"
+      "Reads every frame of a data set. Tells broken videos and groups, balance by label, category and view, "
+      "lengths and\n"
+      "sizes, whether classes are made of the same frames, what is null by that construction, and leaks: "
+      "what tells\n"
+      "labels or targets without looking at the frames. PATH is a folder; of phyworld the HDF5 file, of "
+      "manifest the CSV\n"
       "or the folder of a manifest.csv. Exit code 3 when a group or a video is broken.",
       options,
       COUNT(options),
@@ -119,14 +122,17 @@ static int evaluate_command(int argc, char **argv) {
       {"evaluator", EBB_OPTION_TEXT, &evaluator, "NAME", "inflevel", 0, 0, "inflevel"},
       {"category", EBB_OPTION_TEXT, &category, "NAME", "of the videos: continuity, gravity or solidity", 0, 0,
        "continuity|gravity|solidity"},
-      {"score", EBB_OPTION_TEXT, &score, "COLUMN", "column of the scores, large where plausible (score)", 0, 0, NULL},
-      {"permutations", EBB_OPTION_INT, &permutations, "N", "draws of the permutation test (1000); 0: none", 0, 10000000,
-       NULL},
+      {"score", EBB_OPTION_TEXT, &score, "COLUMN", "column of the scores, large where plausible (score)", 0,
+       0, NULL},
+      {"permutations", EBB_OPTION_INT, &permutations, "N", "draws of the permutation test (1000); 0: none", 0,
+       10000000, NULL},
   };
   const ebb_command command = {
       "data evaluate SCORES.csv --category NAME [--score COLUMN]",
-      "The official evaluator of InfLevel: accuracy over the four comparisons of each complete group (camera_loc, cover,\n"
-      "obj[, dir]), p-values of its permutation test with its own draws. Columns: camera_loc, cover, obj, trial_type,\n"
+      "The official evaluator of InfLevel: accuracy over the four comparisons of each complete group "
+      "(camera_loc, cover,\n"
+      "obj[, dir]), p-values of its permutation test with its own draws. Columns: camera_loc, cover, obj, "
+      "trial_type,\n"
       "dir where there is one, and the scores; .tsv has tabs. No training: this is what its makers allow.",
       options,
       COUNT(options),
@@ -138,7 +144,8 @@ static int evaluate_command(int argc, char **argv) {
   if (code >= 0)
     return code;
   if (category == NULL) {
-    fprintf(stderr, "ebb: data evaluate needs --category continuity, gravity or solidity (--help tells more)\n");
+    fprintf(stderr,
+            "ebb: data evaluate needs --category continuity, gravity or solidity (--help tells more)\n");
     return EBB_EXIT_USAGE;
   }
   ebb_error err = {0};
@@ -152,11 +159,12 @@ static int evaluate_command(int argc, char **argv) {
     fprintf(stderr, "ebb: %s\n", err.text);
     return EBB_EXIT_ERROR;
   }
-  printf("accuracy     %s\ngroups       %lld\nskipped      %lld%s\n", shortest(r.accuracy, text[0]), (long long)r.groups,
-         (long long)r.skipped,
+  printf("accuracy     %s\ngroups       %lld\nskipped      %lld%s\n", shortest(r.accuracy, text[0]),
+         (long long)r.groups, (long long)r.skipped,
          r.skips_as_expected ? ", as in the published videos" : ", not as many as in the published videos");
   if (permutations > 0)
-    printf("pval_1sided  %s\npval         %s\n", shortest(r.p_one_sided, text[1]), shortest(r.p_two_sided, text[2]));
+    printf("pval_1sided  %s\npval         %s\n", shortest(r.p_one_sided, text[1]),
+           shortest(r.p_two_sided, text[2]));
   return EBB_EXIT_OK;
 }
 
@@ -174,7 +182,8 @@ int ebb_data_command(int argc, char **argv) {
   static const char usage[] = "usage: ebb data check PATH [--format NAME]\n"
                               "       ebb data evaluate SCORES.csv --category NAME [--score COLUMN]\n"
                               "(`ebb data check --help` and `ebb data evaluate --help` tell more)\n";
-  const bool help = word == NULL && argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0);
+  const bool help =
+      word == NULL && argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0);
   if (word != NULL)
     fprintf(stderr, "ebb: data '%s': expected check or evaluate\n", word);
   fputs(usage, help ? stdout : stderr);
