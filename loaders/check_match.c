@@ -100,17 +100,23 @@ static void take(double to[3][EBB_AUDIT_FEATURES], int d, double value) {
 
 /* One matched set: p possible videos, then q impossible ones. */
 static void audit_set(ebb_audit *a, const ebb_look *const *looks, int p, int q) {
-  bool null = true;
+  bool even = true, equal = true;
   int64_t *s = ebb_must(malloc((size_t)(p + q) * sizeof *s));
   for (int d = 0; d < EBB_AUDIT_FEATURES; d++) {
     int64_t halves = 0; /* twice the comparisons won */
+    wide difference =
+        0; /* of the class means, times p q; sums stand for means where all videos are as long */
     double gap = 0;
-    for (int i = 0; i < p + q; i++)
+    for (int i = 0; i < p + q; i++) {
       s[i] = total(looks[i], d);
+      difference += i < p ? (wide)q * s[i] : -(wide)p * s[i];
+      equal = equal && looks[i]->frames == looks[0]->frames;
+    }
+    equal = equal && difference == 0;
     for (int i = 0; i < p; i++)
       for (int j = p; j < p + q; j++)
         halves += 1 + compare(s[i], looks[i]->frames, s[j], looks[j]->frames);
-    null = null && halves == (int64_t)p * q;
+    even = even && halves == (int64_t)p * q;
     a->accuracy[d] += (double)halves / (2.0 * p * q);
     for (int i = 0; p == 2 && q == 2 && i < 4; i++) {
       const double mean = (double)s[i] / looks[i]->frames;
@@ -123,7 +129,9 @@ static void audit_set(ebb_audit *a, const ebb_look *const *looks, int p, int q) 
   }
   free(s);
   a->sets++;
-  a->null += null;
+  a->even += even;
+  a->equal += equal;
+  a->null += even && equal;
   a->complete += p == 2 && q == 2;
   a->same += same_frames(looks, p, looks + p, q);
 }
@@ -173,11 +181,13 @@ void ebb_audit_print(const ebb_audit *a, bool digests, FILE *out) {
           (long long)a->sets, (long long)a->complete);
   if (digests)
     fprintf(out, ", and %lld are made of the same frames in both classes", (long long)a->same);
-  fprintf(out,
-          ".\nAdditive audit: %d random features that are means over frames of something of each frame alone "
-          "have a\n"
-          "pairwise accuracy of exactly 0.5 in %lld of the %lld sets; over the sets, %.4f to %.4f.",
-          EBB_AUDIT_FEATURES, (long long)a->null, (long long)a->sets, low, high);
+  fprintf(
+      out,
+      ".\nAdditive audit: %d random features that are means over frames of something of each frame alone "
+      "have "
+      "a\npairwise accuracy of exactly 0.5 in %lld of the %lld sets, and the same sum over both classes in "
+      "%lld; over the sets\ntheir accuracies are %.4f to %.4f.",
+      EBB_AUDIT_FEATURES, (long long)a->even, (long long)a->sets, (long long)a->equal, low, high);
   if (counted > 0)
     fprintf(out,
             " Additivity\nindex (variance of s(P1)+s(P2)-s(I1)-s(I2) over that of s; 0: additive): %.3g.",

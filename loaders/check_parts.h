@@ -40,13 +40,13 @@ typedef struct ebb_audit {
   int64_t sets;                        /* matched sets */
   int64_t complete;                    /* of two possible and two impossible videos */
   int64_t same;                        /* whose classes are made of the same frames; with digests */
-  int64_t null;                        /* where every feature has a pairwise accuracy of exactly 0.5 */
+  int64_t even;                        /* where every feature has a pairwise accuracy of exactly 0.5 */
+  int64_t equal;                       /* where every feature has the same sum over both classes */
+  int64_t null;                        /* both: no frame-additive feature can tell them */
   double accuracy[EBB_AUDIT_FEATURES]; /* sum over the sets */
-  double
-      gap[3]
-         [EBB_AUDIT_FEATURES]; /* count, sum and sum of squares of s(P1)+s(P2)-s(I1)-s(I2), complete sets */
-  double score[3][EBB_AUDIT_FEATURES]; /* the same of s over their videos */
-  double origin[EBB_AUDIT_FEATURES]; /* the first score: sums are taken from there, so that little cancels */
+  /* Of complete sets: count, sum and sum of squares of s(P1)+s(P2)-s(I1)-s(I2), and of s over their videos,
+   * counted from the first score so that little cancels. */
+  double gap[3][EBB_AUDIT_FEATURES], score[3][EBB_AUDIT_FEATURES], origin[EBB_AUDIT_FEATURES];
 } ebb_audit;
 /* The videos of one group, in any order. */
 void ebb_audit_group(ebb_audit *audit, const ebb_video *videos, const ebb_look *looks, int64_t n);
