@@ -190,7 +190,7 @@ void ebb_audit_print(const ebb_audit *a, bool digests, FILE *out) {
       EBB_AUDIT_FEATURES, (long long)a->even, (long long)a->sets, (long long)a->equal, low, high);
   if (counted > 0)
     fprintf(out,
-            " Additivity\nindex (variance of s(P1)+s(P2)-s(I1)-s(I2) over that of s; 0: additive): %.3g.",
+            "\nAdditivity index (variance of s(P1)+s(P2)-s(I1)-s(I2) over that of s; 0: additive): %.3g.",
             index / counted);
   fprintf(out, "\n");
   if (a->null == a->sets)

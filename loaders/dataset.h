@@ -47,8 +47,8 @@ typedef struct ebb_dataset_options {
  *   intphys   folder: O*\/NN/{1,2,3,4}/{scene/scene_001.png.., status.json}, also with dev/ between;
  *             status.json minimal ({"header": {"is_possible": b}}) or full. Group: the quadruplet
  *   inflevel  InfLevel-Lab, folder: {continuity,gravity,solidity}/
- *             <view>__<category>__<cover>__<object>__<code>[__<direction>].mp4, also with inflevel_lab/ between. Group: cover, object and direction, with
- *             all camera views; pair: the view
+ *             <view>__<category>__<cover>__<object>__<code>[__<direction>].mp4, also with inflevel_lab/ between.
+ *             Group: cover, object and direction, with all camera views; pair: the view
  *   phyworld  file: HDF5 with init_streams, position_streams and video_streams, for regression (no labels).
  *             Targets r, v, x0, y0, ...; category and split: the level, from the values; group: the (r, v)
  *             cell

@@ -119,8 +119,8 @@ static void add_video(ebb_listing *w, const char *folder, const char *file, cons
   free(event);
 }
 
-/* The videos of a folder; `expected`: of one category. Names that start with a dot ("._left__..." of a Mac) are in
- * no list. */
+/* The videos of a folder; `expected`: of one category. Names that start with a dot ("._left__..." of a Mac)
+ * are in no list. */
 static bool list_folder(ebb_listing *w, const char *folder, const char *expected, ebb_error *err) {
   char **names;
   int64_t count;
