@@ -99,8 +99,8 @@ static void print_views(FILE *out, const ebb_dataset *set) {
   }
   for (int k = 0; k < count; k++)
     fprintf(out, "view %-11.11s %8lld %8lld %10lld %10lld\n", seen[k],
-            (long long)(label[k][0] + label[k][1] + label[k][2]), (long long)label[k][0], (long long)label[k][1],
-            (long long)label[k][2]);
+            (long long)(label[k][0] + label[k][1] + label[k][2]), (long long)label[k][0],
+            (long long)label[k][1], (long long)label[k][2]);
 }
 
 /* Of two targets, over the videos where both are known; NaN when one is constant. */
@@ -159,8 +159,10 @@ static void print_levels(FILE *out, const ebb_dataset *set) {
     same = same && n == p->videos;
   }
   fprintf(out,
-          "Levels follow from r and v%s. The first frame of every video that is not broken shows a disc of radius r "
-          "(column 0 of init_streams) at (x0, y0).\n",
+          "Levels follow from r and v%s.\n"
+          "The first frame of every video that is not broken shows a disc of radius r (column 0 of "
+          "init_streams) at "
+          "(x0, y0).\n",
           same ? " and have the sizes of the published parabola_eval.hdf5"
                : "; their sizes are not those of the published parabola_eval.hdf5");
 }
@@ -216,8 +218,8 @@ static void print_incomplete(FILE *out, const ebb_dataset *set) {
     fprintf(out, "  and %lld more\n", (long long)(groups - 12));
 }
 
-static void print_findings(const ebb_dataset *set, const ebb_look *looks, const ebb_audit *audit, bool digests,
-                           const tally *all, const char *list, FILE *out) {
+static void print_findings(const ebb_dataset *set, const ebb_look *looks, const ebb_audit *audit,
+                           bool digests, const tally *all, const char *list, FILE *out) {
   print_row(out, "all", all);
   print_views(out, set);
   if (all->broken > 0)
@@ -231,7 +233,9 @@ static void print_findings(const ebb_dataset *set, const ebb_look *looks, const 
   if (strcmp(set->format, "inflevel") == 0)
     print_incomplete(out, set);
   if (strcmp(set->format, "intphys") == 0 && all->broken == 0 && all->unlabelled == 0)
-    fprintf(out, "Every group is a quadruplet: its possible and its impossible movies are made of the same frames.\n");
+    fprintf(
+        out,
+        "Every group is a quadruplet: its possible and its impossible movies are made of the same frames.\n");
   ebb_audit_print(audit, digests, out);
   ebb_check_leaks(set, looks, out);
   if (set->notice != NULL)
@@ -248,8 +252,8 @@ bool ebb_dataset_check(const ebb_dataset *set, FILE *out, int64_t *broken, ebb_e
     return ebb_fail(err, "no memory for what is seen of %lld videos", (long long)set->count);
   ebb_audit audit = {0};
   tally all = {0}, one = {0};
-  fprintf(out, "%s (%s)\n%-16s %8s %8s %10s %10s %8s %8s %9s %s\n", set->root, set->format, "category", "videos",
-          "possible", "impossible", "unlabelled", "groups", "broken", "frames", "size");
+  fprintf(out, "%s (%s)\n%-16s %8s %8s %10s %10s %8s %8s %9s %s\n", set->root, set->format, "category",
+          "videos", "possible", "impossible", "unlabelled", "groups", "broken", "frames", "size");
   ebb_error list = {""};
   for (int64_t first = 0, next; first < set->count; first = next) {
     const ebb_video *v = &set->videos[first];

@@ -17,8 +17,8 @@ static int by_score(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-/* Of scores against labels of the videos with both, ties 0.5; NaN without both classes. *spread: its standard deviation
- * were there nothing to it. */
+/* Of scores against labels of the videos with both, ties 0.5; NaN without both classes. *spread: its standard
+ * deviation were there nothing to it. */
 static double auc_of(const ebb_video *const *videos, const double *scores, int64_t n, double *spread) {
   scored *s = ebb_must(malloc(((size_t)n + 1) * sizeof *s));
   double count[2] = {0, 0}, ranks = 0;
@@ -133,9 +133,10 @@ static int64_t number_texts(char **texts, int64_t n, int64_t *number) {
   return distinct;
 }
 
-/* The mean of `of` over the videos of other groups with the same prompt, NaN where there are none. Videos stand in
- * order of groups. */
-static void predict(const ebb_dataset *set, const int64_t *prompt, int64_t prompts, const double *of, double *to) {
+/* The mean of `of` over the videos of other groups with the same prompt, NaN where there are none. Videos
+ * stand in order of groups. */
+static void predict(const ebb_dataset *set, const int64_t *prompt, int64_t prompts, const double *of,
+                    double *to) {
   double *sum = ebb_must(calloc((size_t)prompts * 2, sizeof *sum)), *count = sum + prompts;
   for (int64_t i = 0; i < set->count; i++)
     if (isfinite(of[i])) {
@@ -143,7 +144,8 @@ static void predict(const ebb_dataset *set, const int64_t *prompt, int64_t promp
       count[prompt[i]]++;
     }
   for (int64_t first = 0, next; first < set->count; first = next) {
-    for (next = first + 1; next < set->count && strcmp(set->videos[next].group, set->videos[first].group) == 0;)
+    for (next = first + 1;
+         next < set->count && strcmp(set->videos[next].group, set->videos[first].group) == 0;)
       next++;
     for (int64_t i = first; i < next; i++) {
       double s = sum[prompt[i]], n = count[prompt[i]];
@@ -171,8 +173,8 @@ static double explained(const double *of, const double *predicted, int64_t n) {
   return m > 1 && total > 0 ? 1 - left / total : NAN;
 }
 
-static int check_targets(const ebb_dataset *set, const int64_t *prompt, int64_t prompts, double *of, double *to,
-                         FILE *out) {
+static int check_targets(const ebb_dataset *set, const int64_t *prompt, int64_t prompts, double *of,
+                         double *to, FILE *out) {
   int leaks = 0;
   for (int t = 0; t < set->target_count; t++) {
     int64_t stated = 0, known = 0;
@@ -184,11 +186,12 @@ static int check_targets(const ebb_dataset *set, const int64_t *prompt, int64_t 
     predict(set, prompt, prompts, of, to);
     const double r2 = prompts > 1 ? explained(of, to, set->count) : NAN;
     if (known > 0 && 10 * stated >= 9 * known) {
-      fprintf(out, "  LEAK: the prompt states the target %s in figures, in %lld of %lld videos\n", set->target_names[t],
-              (long long)stated, (long long)known);
+      fprintf(out, "  LEAK: the prompt states the target %s in figures, in %lld of %lld videos\n",
+              set->target_names[t], (long long)stated, (long long)known);
       leaks++;
     } else if (r2 > 0.1) {
-      fprintf(out, "  LEAK: the prompt alone predicts the target %s across groups, R2 %.3f\n", set->target_names[t], r2);
+      fprintf(out, "  LEAK: the prompt alone predicts the target %s across groups, R2 %.3f\n",
+              set->target_names[t], r2);
       leaks++;
     }
   }
@@ -211,8 +214,8 @@ static int check_prompts(const ebb_dataset *set, FILE *out) {
     fprintf(out, "  %-22s none in the set: all videos get the run's\n", "prompt");
   } else {
     const int64_t prompts = number_texts(texts, set->count, prompt);
-    fprintf(out, "  %-22s %lld different of %lld videos%s\n", "prompt", (long long)prompts, (long long)set->count,
-            prompts == 1 ? ": it tells nothing" : "");
+    fprintf(out, "  %-22s %lld different of %lld videos%s\n", "prompt", (long long)prompts,
+            (long long)set->count, prompts == 1 ? ": it tells nothing" : "");
     predict(set, prompt, prompts, of, to);
     leaks += prompts > 1 ? print_measure(set, "prompt", to, out) : 0;
     leaks += check_targets(set, prompt, prompts, of, to, out);
@@ -253,7 +256,8 @@ static int64_t in_many_groups(named *list, int64_t n, const named *example[2]) {
   return keys;
 }
 
-/* The group's name without its view: "gravity/left__tube__duck" and "gravity/right__tube__duck" become one. */
+/* The group's name without its view: "gravity/left__tube__duck" and "gravity/right__tube__duck" become
+ * one. */
 static char *without_view(const ebb_video *v) {
   const char *hit = v->view != NULL && v->view[0] != '\0' ? strstr(v->group, v->view) : NULL;
   return hit == NULL ? ebb_format("%s", v->group)
@@ -269,7 +273,8 @@ static int check_groups(const ebb_dataset *set, const ebb_look *looks, FILE *out
   const int64_t events = in_many_groups(list, set->count, example);
   if (events > 0)
     fprintf(out,
-            "  LEAK: %lld events are in several groups, by camera view (%s and %s): the same event in training and test\n",
+            "  LEAK: %lld events are in several groups, by camera view (%s and %s): the same event in "
+            "training and test\n",
             (long long)events, example[0]->video->group, example[1]->video->group);
   leaks += events > 0;
   for (int64_t i = 0; i < set->count; i++)
@@ -280,8 +285,8 @@ static int check_groups(const ebb_dataset *set, const ebb_look *looks, FILE *out
       list[n++] = (named){(char *)looks[i].content, &set->videos[i]};
   const int64_t twice = in_many_groups(list, n, example);
   if (twice > 0)
-    fprintf(out, "  LEAK: %lld videos are in several groups with the same pixels (%s and %s)\n", (long long)twice,
-            example[0]->video->id, example[1]->video->id);
+    fprintf(out, "  LEAK: %lld videos are in several groups with the same pixels (%s and %s)\n",
+            (long long)twice, example[0]->video->id, example[1]->video->id);
   leaks += twice > 0;
   if (events + twice == 0)
     fprintf(out, "  %-22s no event and no video is in two of them\n", "groups");

@@ -30,7 +30,8 @@ static int64_t bytes_of(const ebb_video *v) {
   if (v->item >= 0) {
     void *data;
     size_t n;
-    bool ok = ebb_phyworld_bytes(v->path, v->item / EBB_PHYWORLD_ROWS, v->item % EBB_PHYWORLD_ROWS, &data, &n, &err);
+    bool ok = ebb_phyworld_bytes(v->path, v->item / EBB_PHYWORLD_ROWS, v->item % EBB_PHYWORLD_ROWS, &data, &n,
+                                 &err);
     free(data);
     return ok ? (int64_t)n : 0;
   }

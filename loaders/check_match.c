@@ -31,8 +31,8 @@ static ebb_frame_digest *frames_of(const ebb_look *const *looks, int n, int64_t 
 static bool same_frames(const ebb_look *const *a, int m, const ebb_look *const *b, int n) {
   int64_t count_a, count_b;
   ebb_frame_digest *in_a = frames_of(a, m, &count_a), *in_b = frames_of(b, n, &count_b);
-  const bool same =
-      in_a != NULL && in_b != NULL && count_a == count_b && memcmp(in_a, in_b, (size_t)count_a * sizeof *in_a) == 0;
+  const bool same = in_a != NULL && in_b != NULL && count_a == count_b &&
+                    memcmp(in_a, in_b, (size_t)count_a * sizeof *in_a) == 0;
   free(in_a);
   free(in_b);
   return same;
@@ -47,8 +47,8 @@ bool ebb_check_quadruplet(const ebb_video *videos, const ebb_look *looks, int64_
   int kind[2][4], count[2] = {0, 0}, unlabelled = 0;
   for (int64_t i = 1; i < n; i++)
     if (looks[i].height != looks[0].height || looks[i].width != looks[0].width)
-      return ebb_fail(why, "%s is %dx%d, %s is %dx%d", videos[0].id, looks[0].width, looks[0].height, videos[i].id,
-                      looks[i].width, looks[i].height);
+      return ebb_fail(why, "%s is %dx%d, %s is %dx%d", videos[0].id, looks[0].width, looks[0].height,
+                      videos[i].id, looks[i].width, looks[i].height);
   if (n != 4)
     return ebb_fail(why, "%lld movies, expected 4", (long long)n);
   for (int i = 0; i < 4; i++)
@@ -67,14 +67,16 @@ bool ebb_check_quadruplet(const ebb_video *videos, const ebb_look *looks, int64_
                     count[EBB_POSSIBLE], count[EBB_IMPOSSIBLE], unlabelled);
   const int *p = kind[EBB_POSSIBLE], *q = kind[EBB_IMPOSSIBLE];
   return ebb_same_frames(&looks[p[0]], &looks[p[1]], &looks[q[0]], &looks[q[1]]) ||
-         ebb_fail(why, "the possible movies (%s, %s) and the impossible ones (%s, %s) are not made of the same frames",
-                  videos[p[0]].id, videos[p[1]].id, videos[q[0]].id, videos[q[1]].id);
+         ebb_fail(
+             why,
+             "the possible movies (%s, %s) and the impossible ones (%s, %s) are not made of the same frames",
+             videos[p[0]].id, videos[p[1]].id, videos[q[0]].id, videos[q[1]].id);
 }
 
 /* ---- the additive audit ------------------------------------------------------------------------------- */
 
-/* Feature d of a video times its number of frames: a sum over frames with weights of -8 to 8. Squares are weighed
- * against values of 8 bits. */
+/* Feature d of a video times its number of frames: a sum over frames with weights of -8 to 8. Squares are
+ * weighed against values of 8 bits. */
 static int64_t total(const ebb_look *look, int d) {
   int64_t s = 0;
   for (int k = 0; k < EBB_LOOK_SUMS; k++) {
@@ -98,17 +100,23 @@ static void take(double to[3][EBB_AUDIT_FEATURES], int d, double value) {
 
 /* One matched set: p possible videos, then q impossible ones. */
 static void audit_set(ebb_audit *a, const ebb_look *const *looks, int p, int q) {
-  bool null = true;
+  bool even = true, equal = true;
   int64_t *s = ebb_must(malloc((size_t)(p + q) * sizeof *s));
   for (int d = 0; d < EBB_AUDIT_FEATURES; d++) {
     int64_t halves = 0; /* twice the comparisons won */
+    wide difference =
+        0; /* of the class means, times p q; sums stand for means where all videos are as long */
     double gap = 0;
-    for (int i = 0; i < p + q; i++)
+    for (int i = 0; i < p + q; i++) {
       s[i] = total(looks[i], d);
+      difference += i < p ? (wide)q * s[i] : -(wide)p * s[i];
+      equal = equal && looks[i]->frames == looks[0]->frames;
+    }
+    equal = equal && difference == 0;
     for (int i = 0; i < p; i++)
       for (int j = p; j < p + q; j++)
         halves += 1 + compare(s[i], looks[i]->frames, s[j], looks[j]->frames);
-    null = null && halves == (int64_t)p * q;
+    even = even && halves == (int64_t)p * q;
     a->accuracy[d] += (double)halves / (2.0 * p * q);
     for (int i = 0; p == 2 && q == 2 && i < 4; i++) {
       const double mean = (double)s[i] / looks[i]->frames;
@@ -121,7 +129,9 @@ static void audit_set(ebb_audit *a, const ebb_look *const *looks, int p, int q) 
   }
   free(s);
   a->sets++;
-  a->null += null;
+  a->even += even;
+  a->equal += equal;
+  a->null += even && equal;
   a->complete += p == 2 && q == 2;
   a->same += same_frames(looks, p, looks + p, q);
 }
@@ -167,25 +177,31 @@ void ebb_audit_print(const ebb_audit *a, bool digests, FILE *out) {
       counted++;
     }
   }
-  fprintf(out, "Matched sets: %lld, of which %lld have two possible and two impossible videos", (long long)a->sets,
-          (long long)a->complete);
+  fprintf(out, "Matched sets: %lld, of which %lld have two possible and two impossible videos",
+          (long long)a->sets, (long long)a->complete);
   if (digests)
     fprintf(out, ", and %lld are made of the same frames in both classes", (long long)a->same);
-  fprintf(out,
-          ".\nAdditive audit: %d random features that are means over frames of something of each frame alone have a\n"
-          "pairwise accuracy of exactly 0.5 in %lld of the %lld sets; over the sets, %.4f to %.4f.",
-          EBB_AUDIT_FEATURES, (long long)a->null, (long long)a->sets, low, high);
+  fprintf(
+      out,
+      ".\nAdditive audit: %d random features that are means over frames of something of each frame alone "
+      "have "
+      "a\npairwise accuracy of exactly 0.5 in %lld of the %lld sets, and the same sum over both classes in "
+      "%lld; over the sets\ntheir accuracies are %.4f to %.4f.",
+      EBB_AUDIT_FEATURES, (long long)a->even, (long long)a->sets, (long long)a->equal, low, high);
   if (counted > 0)
-    fprintf(out, " Additivity\nindex (variance of s(P1)+s(P2)-s(I1)-s(I2) over that of s; 0: additive): %.3g.",
+    fprintf(out,
+            "\nAdditivity index (variance of s(P1)+s(P2)-s(I1)-s(I2) over that of s; 0: additive): %.3g.",
             index / counted);
   fprintf(out, "\n");
   if (a->null == a->sets)
     fprintf(out,
-            "Null by construction: that a frame-additive feature is at chance here says nothing about what the frames "
+            "Null by construction: that a frame-additive feature is at chance here says nothing about what "
+            "the frames "
             "hold;\nneither does a probe on features averaged over time, as far as they are additive.\n");
   else if (a->complete == a->sets && low > 0.4 && high < 0.6)
-    fprintf(out,
-            "Nearly null: as in designs whose label is the parity of an early and a late event, frame-additive features "
-            "are\nclose to chance up to the differences between takes. Read controls that average over time with that "
-            "in mind.\n");
+    fprintf(out, "Nearly null: as in designs whose label is the parity of an early and a late event, "
+                 "frame-additive features "
+                 "are\nclose to chance up to the differences between takes. Read controls that average over "
+                 "time with that "
+                 "in mind.\n");
 }

@@ -42,8 +42,8 @@ typedef struct ebb_config {
     int64_t frames;        /* asked for; the VAE uses 4k+1 of them */
     int64_t groups;        /* first n groups of each category; 0: all */
     bool unlabelled;
-    char prompt[16]; /* neutral | official */
-    char views[16];  /* across | within */
+    char prompt[16];  /* neutral | official */
+    char views[16];   /* across | within */
     char padding[16]; /* none | repeat */
   } data;
   struct {

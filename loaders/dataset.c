@@ -17,7 +17,8 @@
 void ebb_listing_add(ebb_listing *w, ebb_video video) {
   ebb_dataset *set = w->set;
   if ((set->count & (set->count - 1)) == 0) /* room is made at powers of two */
-    set->videos = ebb_must(realloc(set->videos, (set->count > 0 ? 2 * (size_t)set->count : 1) * sizeof video));
+    set->videos =
+        ebb_must(realloc(set->videos, (set->count > 0 ? 2 * (size_t)set->count : 1) * sizeof video));
   set->videos[set->count++] = video;
 }
 
@@ -74,8 +75,7 @@ bool ebb_dataset_open(ebb_dataset *set, const char *format, const char *root,
                  {"phyworld", ebb_phyworld_list},
                  {"manifest", ebb_manifest_list}};
   *set = (ebb_dataset){.root = ebb_format("%s", root)};
-  ebb_listing w = {
-      .set = set, .options = options != NULL ? options : &none, .report = report, .user = user};
+  ebb_listing w = {.set = set, .options = options != NULL ? options : &none, .report = report, .user = user};
   ebb_format_list *list = NULL;
   for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
     if (strcmp(format, formats[i].name) == 0) {
@@ -103,13 +103,14 @@ static bool check_lengths(const ebb_dataset *set, int64_t asked, ebb_error *err)
       shorter++;
       first = i;
     }
-  return first < 0 ||
-         ebb_fail(err,
-                  "%s: %lld of %lld videos are shorter than data.frames, %lld: %s has %d frames, and the other %lld "
-                  "would be copies of its last. Set data.frames: %d, or data.padding: repeat to do as the official code",
-                  set->root, (long long)shorter, (long long)set->count, (long long)asked, set->videos[first].id,
-                  set->videos[first].frames, (long long)(asked - set->videos[first].frames),
-                  set->videos[first].frames);
+  return first < 0 || ebb_fail(err,
+                               "%s: %lld of %lld videos are shorter than data.frames, %lld: %s has %d "
+                               "frames, and the other %lld "
+                               "would be copies of its last. Set data.frames: %d, or data.padding: repeat to "
+                               "do as the official code",
+                               set->root, (long long)shorter, (long long)set->count, (long long)asked,
+                               set->videos[first].id, set->videos[first].frames,
+                               (long long)(asked - set->videos[first].frames), set->videos[first].frames);
 }
 
 bool ebb_dataset_open_config(ebb_dataset *set, const ebb_config *config, ebb_dataset_report *report,
@@ -189,8 +190,8 @@ int64_t ebb_frame_number(const char *name) {
   return stem == 6 && strncmp(name, "scene_", 6) == 0 ? number : -1;
 }
 
-/* Puts the frames first among the names, by number; how many. Where scenes are, they alone are frames: IntPhys
- * folders hold other pictures too. */
+/* Puts the frames first among the names, by number; how many. Where scenes are, they alone are frames:
+ * IntPhys folders hold other pictures too. */
 static int64_t pick_frames(char **names, int64_t count) {
   size_t stem;
   bool scenes = false;
@@ -218,8 +219,8 @@ int ebb_count_frames(const char *folder, ebb_error *err) {
   return (int)n;
 }
 
-/* The frames' names in order of number, from 1 (or 0, unless they are scenes) without a gap or a repetition; how
- * many, 0 on failure. */
+/* The frames' names in order of number, from 1 (or 0, unless they are scenes) without a gap or a repetition;
+ * how many, 0 on failure. */
 static int64_t list_frames(const char *folder, char ***names, int64_t *count, ebb_error *err) {
   if (!ebb_folder_list(folder, names, count, err))
     return 0;
@@ -287,8 +288,7 @@ bool ebb_video_read(const ebb_video *video, ebb_clip *clip, ebb_error *err) {
   *clip = (ebb_clip){0};
   if (ebb_is_folder(video->path))
     return read_folder(video->path, clip, err);
-  return video->item >= 0 ? ebb_phyworld_read(video, clip, err)
-                          : ebb_video_file_read(video->path, clip, err);
+  return video->item >= 0 ? ebb_phyworld_read(video, clip, err) : ebb_video_file_read(video->path, clip, err);
 }
 
 void ebb_clip_free(ebb_clip *clip) {

@@ -44,17 +44,18 @@ typedef struct ebb_dataset_options {
 } ebb_dataset_options;
 
 /* Formats, and where `root` points:
- *   intphys   folder: O*\/NN/{1,2,3,4}/{scene/scene_001.png.., status.json}, also with dev/ between; status.json
- *             minimal ({"header": {"is_possible": b}}) or full. Group: the quadruplet
- *   inflevel  InfLevel-Lab, folder: {continuity,gravity,solidity}/<view>__<category>__<cover>__<object>__<code>
- *             [__<direction>].mp4, also with inflevel_lab/ between. Group: cover, object and direction, with all
- *             camera views; pair: the view
+ *   intphys   folder: O*\/NN/{1,2,3,4}/{scene/scene_001.png.., status.json}, also with dev/ between;
+ *             status.json minimal ({"header": {"is_possible": b}}) or full. Group: the quadruplet
+ *   inflevel  InfLevel-Lab, folder: {continuity,gravity,solidity}/
+ *             <view>__<category>__<cover>__<object>__<code>[__<direction>].mp4, also with inflevel_lab/ between.
+ *             Group: cover, object and direction, with all camera views; pair: the view
  *   phyworld  file: HDF5 with init_streams, position_streams and video_streams, for regression (no labels).
- *             Targets r, v, x0, y0, ...; category and split: the level, from the values; group: the (r, v) cell
- *   manifest  file: a CSV with id, path (inside its folder) and any of label, group, pair, category, view, split,
- *             prompt, target:NAME; or the folder of a manifest.csv
- * A video that cannot be listed is reported through `report` (may be NULL) with its id and reason and left out,
- * never replaced by another; a set without any video is an error. options NULL: all false. */
+ *             Targets r, v, x0, y0, ...; category and split: the level, from the values; group: the (r, v)
+ *             cell
+ *   manifest  file: a CSV with id, path (inside its folder) and any of label, group, pair, category, view,
+ *             split, prompt, target:NAME; or the folder of a manifest.csv
+ * A video that cannot be listed is reported through `report` (may be NULL) with its id and reason and left
+ * out, never replaced by another; a set without any video is an error. options NULL: all false. */
 typedef void ebb_dataset_report(void *user, const char *id, const char *reason);
 bool ebb_dataset_open(ebb_dataset *set, const char *format, const char *root,
                       const ebb_dataset_options *options, ebb_dataset_report *report, void *user,

@@ -8,7 +8,8 @@
 #include <strings.h>
 
 const char ebb_inflevel_notice[] =
-    "InfLevel is for evaluation only. Its authors do not allow training on it, \"even of a linear probe\", since "
+    "InfLevel is for evaluation only. Its authors do not allow training on it, \"even of a linear probe\", "
+    "since "
     "that measures what can be learned from the videos, not what a model knows (README of allenai/inflevel). "
     "Report a probe trained on it as such; `ebb data evaluate --evaluator inflevel` scores without training.";
 
@@ -64,9 +65,11 @@ bool ebb_inflevel_parse(const char *file, ebb_inflevel_name *name, ebb_error *er
     return ebb_fail(err, "%s: not an .mp4", file);
   const int n = split(file, strlen(file) - 4, parts), c = n < 5 ? -1 : find_category(parts[1]);
   if (n < 5)
-    return ebb_fail(err, "%s: %s, expected %s", file, n < 0 ? "an empty or too long part" : "too few parts", shape);
+    return ebb_fail(err, "%s: %s, expected %s", file, n < 0 ? "an empty or too long part" : "too few parts",
+                    shape);
   if (c < 0)
-    return ebb_fail(err, "%s: the category is \"%s\", expected continuity, gravity or solidity", file, parts[1]);
+    return ebb_fail(err, "%s: the category is \"%s\", expected continuity, gravity or solidity", file,
+                    parts[1]);
   if (n != categories[c].parts)
     return ebb_fail(err, "%s: %d parts between \"__\", expected %d in %s%s", file, n, categories[c].parts,
                     categories[c].name, c == 0 ? " (the last is the direction)" : "");
@@ -116,8 +119,8 @@ static void add_video(ebb_listing *w, const char *folder, const char *file, cons
   free(event);
 }
 
-/* The videos of a folder; `expected`: of one category. Names that start with a dot ("._left__..." of a Mac) are in
- * no list. */
+/* The videos of a folder; `expected`: of one category. Names that start with a dot ("._left__..." of a Mac)
+ * are in no list. */
 static bool list_folder(ebb_listing *w, const char *folder, const char *expected, ebb_error *err) {
   char **names;
   int64_t count;

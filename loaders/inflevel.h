@@ -1,5 +1,5 @@
-/* Names of InfLevel-Lab's videos (Weihs et al., "Benchmarking Progress to Infant-Level Physical Reasoning in AI",
- * TMLR 2022): <view>__<category>__<cover>__<object>__<code>[__<direction>].mp4. */
+/* Names of InfLevel-Lab's videos (Weihs et al., "Benchmarking Progress to Infant-Level Physical Reasoning in
+ * AI", TMLR 2022): <view>__<category>__<cover>__<object>__<code>[__<direction>].mp4. */
 #ifndef EBB_LOADERS_INFLEVEL_H
 #define EBB_LOADERS_INFLEVEL_H
 
@@ -9,7 +9,7 @@ typedef struct ebb_inflevel_name {
   char view[8];      /* center, left, right: three cameras saw each event */
   char category[16]; /* continuity, gravity, solidity */
   char cover[64], object[64];
-  char code[4];      /* what is shown first and last: vv ii | vi iv of continuity, cv ui | ci uv of the others */
+  char code[4]; /* what is shown first and last: vv ii | vi iv of continuity, cv ui | ci uv of the others */
   char direction[4]; /* LR, RL of continuity; "" */
   ebb_label label;   /* vv, ii, cv, ui are possible */
 } ebb_inflevel_name;

@@ -65,16 +65,17 @@ static bool read_label(const ebb_table *t, const ebb_cell *c, ebb_label *label, 
   static const struct {
     const char *word;
     ebb_label label;
-  } words[] = {{"", EBB_UNLABELLED},      {"possible", EBB_POSSIBLE}, {"impossible", EBB_IMPOSSIBLE},
-               {"1", EBB_POSSIBLE},       {"0", EBB_IMPOSSIBLE},      {"true", EBB_POSSIBLE},
+  } words[] = {{"", EBB_UNLABELLED},     {"possible", EBB_POSSIBLE}, {"impossible", EBB_IMPOSSIBLE},
+               {"1", EBB_POSSIBLE},      {"0", EBB_IMPOSSIBLE},      {"true", EBB_POSSIBLE},
                {"false", EBB_IMPOSSIBLE}};
   for (size_t i = 0; i < sizeof words / sizeof *words; i++)
     if (strcasecmp(c->text, words[i].word) == 0) {
       *label = words[i].label;
       return true;
     }
-  return ebb_fail(err, "%s:%d:%d: label is \"%.60s\", expected possible, impossible (1, 0; true, false) or nothing",
-                  t->path, c->line, c->column, c->text);
+  return ebb_fail(
+      err, "%s:%d:%d: label is \"%.60s\", expected possible, impossible (1, 0; true, false) or nothing",
+      t->path, c->line, c->column, c->text);
 }
 
 static char *text_of(const layout *l, int64_t row, int k) {
@@ -104,8 +105,9 @@ static bool read_row(const layout *l, int64_t row, const char *folder, ebb_listi
   if (id->text[0] == '\0')
     return ebb_fail(err, "%s:%d:%d: a video without an id", t->path, id->line, id->column);
   if (!is_inside(path->text))
-    return ebb_fail(err, "%s:%d:%d: the path \"%.200s\" does not lead into the manifest's folder: expected a "
-                         "relative path without \"..\"",
+    return ebb_fail(err,
+                    "%s:%d:%d: the path \"%.200s\" does not lead into the manifest's folder: expected a "
+                    "relative path without \"..\"",
                     t->path, path->line, path->column, path->text);
   ebb_video v = {.item = -1, .label = EBB_UNLABELLED};
   if (l->column[LABEL] >= 0 && !read_label(t, ebb_table_cell(t, row, l->column[LABEL]), &v.label, err))
@@ -168,7 +170,8 @@ bool ebb_manifest_list(ebb_listing *w, ebb_error *err) {
   const char *root = w->set->root;
   char *path = ebb_is_folder(root) ? ebb_path_join(root, "manifest.csv") : ebb_format("%s", root);
   const char *slash = strrchr(path, '/');
-  char *folder = slash != NULL ? ebb_format("%.*s", (int)(slash - path) + (slash == path), path) : ebb_format(".");
+  char *folder =
+      slash != NULL ? ebb_format("%.*s", (int)(slash - path) + (slash == path), path) : ebb_format(".");
   char *text = NULL;
   size_t bytes;
   bool ok = ebb_file_read(path, EBB_TABLE_BYTES_MAX, &text, &bytes, err) &&
@@ -177,8 +180,9 @@ bool ebb_manifest_list(ebb_listing *w, ebb_error *err) {
   for (int64_t i = 0; ok && !labelled && i < w->set->count; i++)
     labelled = w->set->videos[i].label != EBB_UNLABELLED;
   if (ok && w->set->count > 0 && !labelled)
-    ok = ebb_fail(err, "%s: no video has a label or a target: nothing can be probed (data.unlabelled: true, "
-                       "--unlabelled, when that is meant)",
+    ok = ebb_fail(err,
+                  "%s: no video has a label or a target: nothing can be probed (data.unlabelled: true, "
+                  "--unlabelled, when that is meant)",
                   path);
   if (ok)
     leave_out_missing(w);

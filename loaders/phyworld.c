@@ -11,9 +11,9 @@
 
 /* 10 x 16 cells in distribution; 8 x 4, 4 x 16 and 8 x 16 around them. */
 const ebb_phyworld_part ebb_phyworld_parts[] = {
-    {"in_dist", 160},    {"r_small", 32},          {"v_small", 64},          {"both_small", 128}, {"r_large", 128},
-    {"v_large", 160},    {"both_large", 128},      {"r_small_v_large", 128}, {"r_large_v_small", 128},
-    {NULL, 0}};
+    {"in_dist", 160},         {"r_small", 32},  {"v_small", 64},     {"both_small", 128},
+    {"r_large", 128},         {"v_large", 160}, {"both_large", 128}, {"r_small_v_large", 128},
+    {"r_large_v_small", 128}, {NULL, 0}};
 
 /* 0 small, 1 in distribution, 2 large, -1 between; the ends of a linspace are exact but for rounding. */
 static int range_of(double value, const double limits[3][2]) {
@@ -52,7 +52,8 @@ bool ebb_phyworld_disc(const ebb_clip *clip, int frame, double *x, double *y, do
   return true;
 }
 
-/* r: the soft edge and the codec's half resolution of colour take up to 4 % and a pixel or two; x and y: two pixels. */
+/* r: the soft edge and the codec's half resolution of colour take up to 4 % and a pixel or two; x and y: two
+ * pixels. */
 enum { R, V, X0, Y0, X_MID, Y_MID, X_END, Y_END, TARGETS };
 static const char *const target_names[TARGETS] = {"r", "v", "x0", "y0", "x_mid", "y_mid", "x_end", "y_end"};
 
@@ -60,21 +61,24 @@ static bool is_near(double pixels, double file, double part, double least) {
   return fabs(pixels - file) <= part * fabs(file) + least;
 }
 
-bool ebb_phyworld_compare(const ebb_dataset *set, const ebb_video *video, const ebb_clip *clip, ebb_error *err) {
+bool ebb_phyworld_compare(const ebb_dataset *set, const ebb_video *video, const ebb_clip *clip,
+                          ebb_error *err) {
   const double *t = video->targets;
   double x, y, r;
   if (!ebb_phyworld_disc(clip, 0, &x, &y, &r))
     return ebb_fail(err, "%s: video %s: the first frame shows no red disc", set->root, video->id);
   if (!is_near(r, t[R], 0.04, 0.08))
-    return ebb_fail(err,
-                    "%s: video %s: column 0 of init_streams is %g, but the disc in the first frame has radius %.3f%s",
-                    set->root, video->id, t[R], r,
-                    is_near(t[R], t[X0], 0, 0.1) ? ": column 0 is the position x of the first frame" : "");
+    return ebb_fail(
+        err,
+        "%s: video %s: column 0 of init_streams is %g, but the disc in the first frame has radius %.3f%s",
+        set->root, video->id, t[R], r,
+        is_near(t[R], t[X0], 0, 0.1) ? ": column 0 is the position x of the first frame" : "");
   return (is_near(x, t[X0], 0, 0.12) && is_near(y, t[Y0], 0, 0.12)) ||
-         ebb_fail(err,
-                  "%s: video %s: position_streams begin at (%.3f, %.3f), but the disc in the first frame is at "
-                  "(%.3f, %.3f)",
-                  set->root, video->id, t[X0], t[Y0], x, y);
+         ebb_fail(
+             err,
+             "%s: video %s: position_streams begin at (%.3f, %.3f), but the disc in the first frame is at "
+             "(%.3f, %.3f)",
+             set->root, video->id, t[X0], t[Y0], x, y);
 }
 
 /* The speed is what the ball moves by: sideways nothing acts on it. */
@@ -83,7 +87,8 @@ static bool check_speed(const char *path, const ebb_phyworld_piece *p, int64_t r
   const double moved = fabs(at[2 * (p->frames - 1)] - at[0]) / (EBB_PHYWORLD_FRAME * (double)(p->frames - 1));
   return fabs(moved - fabs(v)) <= 0.01 + 0.01 * fabs(v) ||
          ebb_fail(err,
-                  "%s: row %lld of piece %05lld: column 1 of init_streams is %g, but position_streams move sideways by "
+                  "%s: row %lld of piece %05lld: column 1 of init_streams is %g, but position_streams move "
+                  "sideways by "
                   "%g a second: not a file of one ball in free flight, or another order of columns",
                   path, (long long)row, (long long)p->number, v, moved);
 }
@@ -115,8 +120,8 @@ static void add_row(ebb_listing *w, const ebb_phyworld_piece *p, int64_t row) {
                                  .targets = targets});
 }
 
-/* The pixels of three videos, before anything is built on what the columns are taken for; `data check` looks at all.
- * One that cannot be decoded says nothing here: it is recorded when its turn comes. */
+/* The pixels of three videos, before anything is built on what the columns are taken for; `data check` looks
+ * at all. One that cannot be decoded says nothing here: it is recorded when its turn comes. */
 static bool check_pixels(const ebb_dataset *set, ebb_error *err) {
   bool ok = true;
   for (int i = 0; ok && i < 3; i++) {
@@ -154,8 +159,8 @@ bool ebb_phyworld_read(const ebb_video *video, ebb_clip *clip, ebb_error *err) {
   void *bytes;
   size_t count;
   *clip = (ebb_clip){0};
-  if (!ebb_phyworld_bytes(video->path, video->item / EBB_PHYWORLD_ROWS, video->item % EBB_PHYWORLD_ROWS, &bytes, &count,
-                          err))
+  if (!ebb_phyworld_bytes(video->path, video->item / EBB_PHYWORLD_ROWS, video->item % EBB_PHYWORLD_ROWS,
+                          &bytes, &count, err))
     return false;
   char *name = ebb_format("%s: video %s", video->path, video->id);
   bool ok = ebb_video_memory_read(name, bytes, count, clip, err);

@@ -122,8 +122,9 @@ static bool read_piece(hid_t file, const char *path, ebb_phyworld_piece *p, ebb_
   p->rows = (int64_t)init[0];
   p->frames = (int64_t)positions[1];
   return (positions[0] == init[0] && videos[0] == init[0]) ||
-         ebb_fail(err, "%s: piece %05lld has %llu rows of init_streams, %llu of position_streams and %llu videos", path,
-                  (long long)p->number, (unsigned long long)init[0], (unsigned long long)positions[0],
+         ebb_fail(err,
+                  "%s: piece %05lld has %llu rows of init_streams, %llu of position_streams and %llu videos",
+                  path, (long long)p->number, (unsigned long long)init[0], (unsigned long long)positions[0],
                   (unsigned long long)videos[0]);
 }
 
@@ -143,8 +144,9 @@ static bool read_pieces(hid_t file, const char *path, ebb_phyworld_file *f, ebb_
   static const char *const groups[] = {"init_streams", "position_streams", "video_streams"};
   for (int i = 0; i < 3; i++)
     if (!is_hard_link(file, groups[i]))
-      return ebb_fail(err, "%s: no group \"%s\", expected a PhyWorld file: init_streams, position_streams and "
-                           "video_streams",
+      return ebb_fail(err,
+                      "%s: no group \"%s\", expected a PhyWorld file: init_streams, position_streams and "
+                      "video_streams",
                       path, groups[i]);
   hid_t group = H5Gopen2(file, groups[0], H5P_DEFAULT);
   hsize_t at = 0;
@@ -173,8 +175,8 @@ bool ebb_phyworld_file_read(ebb_phyworld_file *f, const char *path, ebb_error *e
 }
 
 /* The one element `row` of an open dataset of lists of bytes. */
-static bool read_list(hid_t data, const char *path, const char *name, hsize_t row, void **bytes, size_t *count,
-                      ebb_error *err) {
+static bool read_list(hid_t data, const char *path, const char *name, hsize_t row, void **bytes,
+                      size_t *count, ebb_error *err) {
   const hsize_t one = 1;
   hid_t kind = H5Dget_type(data), of = H5Tget_super(kind), type = H5Tvlen_create(H5T_NATIVE_UINT8);
   hid_t from = H5Dget_space(data), to = H5Screate_simple(1, &one, NULL);
@@ -184,11 +186,11 @@ static bool read_list(hid_t data, const char *path, const char *name, hsize_t ro
             ebb_fail(err, "%s: \"%s\" holds no lists of bytes", path, name);
   ok = ok && ((H5Sselect_hyperslab(from, H5S_SELECT_SET, &row, NULL, &one, NULL) >= 0 &&
                H5Dvlen_get_buf_size(data, type, from, &size) >= 0) ||
-              ebb_fail(err, "%s: \"%s\": row %llu cannot be read: the file is damaged or cut short", path, name,
-                       (unsigned long long)row));
+              ebb_fail(err, "%s: \"%s\": row %llu cannot be read: the file is damaged or cut short", path,
+                       name, (unsigned long long)row));
   if (ok && (size < 1 || size > VIDEO_BYTES_MAX))
-    ok = ebb_fail(err, "%s: \"%s\": row %llu has %llu bytes, expected 1 to %llu", path, name, (unsigned long long)row,
-                  (unsigned long long)size, (unsigned long long)VIDEO_BYTES_MAX);
+    ok = ebb_fail(err, "%s: \"%s\": row %llu has %llu bytes, expected 1 to %llu", path, name,
+                  (unsigned long long)row, (unsigned long long)size, (unsigned long long)VIDEO_BYTES_MAX);
   if (ok && (H5Dread(data, type, to, from, H5P_DEFAULT, &list) < 0 || list.p == NULL || list.len != size))
     ok = ebb_fail(err, "%s: \"%s\": row %llu cannot be read: the file is damaged or cut short", path, name,
                   (unsigned long long)row);
@@ -208,7 +210,8 @@ static bool read_list(hid_t data, const char *path, const char *name, hsize_t ro
   return ok;
 }
 
-bool ebb_phyworld_bytes(const char *path, int64_t piece, int64_t row, void **bytes, size_t *count, ebb_error *err) {
+bool ebb_phyworld_bytes(const char *path, int64_t piece, int64_t row, void **bytes, size_t *count,
+                        ebb_error *err) {
   char name[64];
   hsize_t rows[1] = {0};
   *bytes = NULL;
@@ -217,9 +220,9 @@ bool ebb_phyworld_bytes(const char *path, int64_t piece, int64_t row, void **byt
   pthread_mutex_lock(&hdf5);
   hid_t file = open_file(path, err);
   hid_t data = file < 0 ? file : open_dataset(file, path, name, 1, H5T_VLEN, rows, err);
-  bool ok = data >= 0 && (row < (int64_t)rows[0] ||
-                          ebb_fail(err, "%s: \"%s\" has %llu rows, row %lld is asked for", path, name,
-                                   (unsigned long long)rows[0], (long long)row));
+  bool ok = data >= 0 &&
+            (row < (int64_t)rows[0] || ebb_fail(err, "%s: \"%s\" has %llu rows, row %lld is asked for", path,
+                                                name, (unsigned long long)rows[0], (long long)row));
   ok = ok && read_list(data, path, name, (hsize_t)row, bytes, count, err);
   if (data >= 0)
     H5Dclose(data);
@@ -232,9 +235,11 @@ bool ebb_phyworld_bytes(const char *path, int64_t piece, int64_t row, void **byt
 #else
 
 static bool absent(const char *path, ebb_error *err) {
-  return ebb_fail(err, "%s: HDF5 files cannot be read: this build has no libhdf5. Install libhdf5-dev (Debian) and "
-                       "configure again",
-                  path);
+  return ebb_fail(
+      err,
+      "%s: HDF5 files cannot be read: this build has no libhdf5. Install libhdf5-dev (Debian) and "
+      "configure again",
+      path);
 }
 
 bool ebb_phyworld_file_read(ebb_phyworld_file *f, const char *path, ebb_error *err) {
@@ -242,7 +247,8 @@ bool ebb_phyworld_file_read(ebb_phyworld_file *f, const char *path, ebb_error *e
   return absent(path, err);
 }
 
-bool ebb_phyworld_bytes(const char *path, int64_t piece, int64_t row, void **bytes, size_t *count, ebb_error *err) {
+bool ebb_phyworld_bytes(const char *path, int64_t piece, int64_t row, void **bytes, size_t *count,
+                        ebb_error *err) {
   (void)piece;
   (void)row;
   *bytes = NULL;

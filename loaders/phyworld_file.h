@@ -1,6 +1,6 @@
-/* The HDF5 side of PhyWorld, through libhdf5. The file is taken as hostile: no external or soft links, no external or
- * virtual storage, no filter plugins, sizes checked before memory is taken. A build without libhdf5 has the functions;
- * they fail, naming the package. */
+/* The HDF5 side of PhyWorld, through libhdf5. The file is taken as hostile: no external or soft links, no
+ * external or virtual storage, no filter plugins, sizes checked before memory is taken. A build without
+ * libhdf5 has the functions; they fail, naming the package. */
 #ifndef EBB_LOADERS_PHYWORLD_FILE_H
 #define EBB_LOADERS_PHYWORLD_FILE_H
 
@@ -26,6 +26,7 @@ bool ebb_phyworld_file_read(ebb_phyworld_file *file, const char *path, ebb_error
 void ebb_phyworld_file_free(ebb_phyworld_file *file);
 
 /* The bytes of one video, malloc'ed. */
-bool ebb_phyworld_bytes(const char *path, int64_t piece, int64_t row, void **bytes, size_t *count, ebb_error *err);
+bool ebb_phyworld_bytes(const char *path, int64_t piece, int64_t row, void **bytes, size_t *count,
+                        ebb_error *err);
 
 #endif

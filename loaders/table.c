@@ -166,7 +166,8 @@ bool ebb_table_parse(ebb_table *table, const char *path, char separator, const c
     ok = read_row(&r);
   }
   if (ok && r.cells == 0)
-    ok = ebb_fail(err, "%s: no table: the file is empty, expected a line with the names of the columns", path);
+    ok =
+        ebb_fail(err, "%s: no table: the file is empty, expected a line with the names of the columns", path);
   ok = ok && check_cells(table, r.cells, utf8, err);
   if (!ok) {
     ebb_table_free(table);
@@ -209,7 +210,7 @@ bool ebb_table_number(const ebb_table *table, int64_t row, int column, double *v
   char *end;
   *value = strtod(cell->text, &end);
   if (end == cell->text || *end != '\0' || !isfinite(*value))
-    return ebb_fail(err, "%s:%d:%d: %s is \"%.80s\", expected a number", table->path, cell->line, cell->column,
-                    ebb_table_text(table, -1, column), cell->text);
+    return ebb_fail(err, "%s:%d:%d: %s is \"%.80s\", expected a number", table->path, cell->line,
+                    cell->column, ebb_table_text(table, -1, column), cell->text);
   return true;
 }

@@ -1,5 +1,5 @@
-/* Tables in text: CSV as RFC 4180 has it (quoted fields, "" in them, line ends CRLF or LF) and its sister with
- * tabs. The first row names the columns. */
+/* Tables in text: CSV as RFC 4180 has it (quoted fields, "" in them, line ends CRLF or LF) and its sister
+ * with tabs. The first row names the columns. */
 #ifndef EBB_LOADERS_TABLE_H
 #define EBB_LOADERS_TABLE_H
 

@@ -38,12 +38,14 @@ static bool find_columns(const ebb_table *t, const char *score, columns *c, ebb_
   int *const to[] = {&c->view, &c->cover, &c->object, &c->code};
   for (int i = 0; i < 4; i++)
     if ((*to[i] = ebb_table_find(t, names[i])) < 0)
-      return ebb_fail(err, "%s:1: no column \"%s\", expected camera_loc, cover, obj, trial_type, dir (of "
-                           "continuity) and the scores",
+      return ebb_fail(err,
+                      "%s:1: no column \"%s\", expected camera_loc, cover, obj, trial_type, dir (of "
+                      "continuity) and the scores",
                       t->path, names[i]);
   c->direction = ebb_table_find(t, "dir");
   c->score = ebb_table_find(t, score);
-  return c->score >= 0 || ebb_fail(err, "%s:1: no column \"%s\" with the scores (--score names it)", t->path, score);
+  return c->score >= 0 ||
+         ebb_fail(err, "%s:1: no column \"%s\" with the scores (--score names it)", t->path, score);
 }
 
 static int find_code(const char *const *codes, const char *code) {
@@ -61,8 +63,8 @@ static bool take_group(const ebb_table *t, const columns *c, const char *const *
     const ebb_cell *cell = ebb_table_cell(t, entries[i].row, c->code);
     const int code = find_code(codes, cell->text);
     if (code < 0)
-      return ebb_fail(err, "%s:%d:%d: trial_type is \"%.60s\", expected %s, %s, %s or %s", t->path, cell->line,
-                      cell->column, cell->text, codes[0], codes[1], codes[2], codes[3]);
+      return ebb_fail(err, "%s:%d:%d: trial_type is \"%.60s\", expected %s, %s, %s or %s", t->path,
+                      cell->line, cell->column, cell->text, codes[0], codes[1], codes[2], codes[3]);
     if (g->row[code] >= 0)
       return ebb_fail(err, "%s:%d:%d: %s of %s was on line %d already", t->path, cell->line, cell->column,
                       cell->text, entries[i].key, ebb_table_cell(t, g->row[code], c->code)->line);
@@ -157,8 +159,8 @@ bool ebb_inflevel_evaluate(const ebb_table *t, const char *category, const char 
   group *groups = ebb_must(malloc(((size_t)t->rows + 1) * sizeof *groups));
   bool ok = read_groups(t, &c, codes, groups, r, err);
   if (ok && r->groups == 0)
-    ok = ebb_fail(err, "%s: none of the %lld groups has all of %s, %s, %s, %s", t->path, (long long)r->skipped,
-                  codes[0], codes[1], codes[2], codes[3]);
+    ok = ebb_fail(err, "%s: none of the %lld groups has all of %s, %s, %s, %s", t->path,
+                  (long long)r->skipped, codes[0], codes[1], codes[2], codes[3]);
   const int64_t n = r->groups;
   double *scores = ebb_must(malloc(((size_t)n + 1) * 4 * sizeof *scores));
   for (int64_t j = 0; ok && j < n; j++)

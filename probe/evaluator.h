@@ -14,9 +14,9 @@ typedef struct ebb_evaluation {
 } ebb_evaluation;
 
 /* Columns camera_loc, cover, obj, trial_type (the code), dir where there is one, and the one named `score`.
- * Groups are (camera_loc, cover, obj[, dir]). Each of `permutations` draws shuffles the four scores inside every
- * group, by numpy's default_rng(0), so that p is the official number. Errors: columns missing, codes that are not
- * the category's, a group with a code twice, no complete group. */
+ * Groups are (camera_loc, cover, obj[, dir]). Each of `permutations` draws shuffles the four scores inside
+ * every group, by numpy's default_rng(0), so that p is the official number. Errors: columns missing, codes
+ * that are not the category's, a group with a code twice, no complete group. */
 bool ebb_inflevel_evaluate(const ebb_table *table, const char *category, const char *score,
                            int64_t permutations, ebb_evaluation *result, ebb_error *err);
 

@@ -1,6 +1,7 @@
 #include "probe/pcg64.h"
 
-/* SeedSequence: a pool of four words, each stirred into all others. The constants are O'Neill's seed_seq's. */
+/* SeedSequence: a pool of four words, each stirred into all others. The constants are
+ * O'Neill's seed_seq's. */
 static uint32_t stir_in(uint32_t value, uint32_t *constant, uint32_t multiplier) {
   value ^= *constant;
   *constant *= multiplier;

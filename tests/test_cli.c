@@ -138,6 +138,31 @@ static void write_experiment(const char *path, const char *data, const char *out
   put_text(path, text);
 }
 
+static void test_data_commands(void **state) {
+  (void)state;
+  expect(2, "data", "usage: ebb data check");
+  expect(2, "data verify x", "unknown word 'verify'");
+  expect(2, "data check x --format video", "expected one of intphys|inflevel|phyworld|manifest");
+  expect(2, "data evaluate tests/fixtures/data/gravity.tsv", "needs --category");
+  expect(1, "data evaluate tests/fixtures/data/gravity.tsv --category gravity", "no column \"score\"");
+  expect(
+      0,
+      "data evaluate tests/fixtures/data/gravity.tsv --evaluator inflevel --category gravity --score model",
+      "accuracy     0.49264705882352944\n");
+  expect(0, "data evaluate tests/fixtures/data/continuity.csv --category continuity --score model",
+         "pval         0.052000000000000005\n");
+  expect(0, line("synth %s --quadruplets 2 --categories O2 --size 32 --frames 9%s", at("made"), ""), "");
+  char command[512]; /* what is printed is read back as the same set */
+  snprintf(command, sizeof command,
+           "data manifest %s/made >%s/made.csv && mv %s/made.csv %s/made/manifest.csv", folder, folder,
+           folder, folder);
+  expect(0, command, "");
+  expect(0, line("data check %s --format manifest%s", at("made"), ""),
+         "8        4          4          0        2");
+  expect(0, line("data check %s --format manifest%s", at("made"), ""), "and 2 are made of the same frames");
+  expect(2, "data manifest tests/fixtures/data/phyworld.hdf5 --format phyworld", "expected one of");
+}
+
 static void test_run_probe_report(void **state) {
   (void)state;
   expect(0, line("synth %s --quadruplets 6 --categories O1 --size 32 --frames 9%s", at("data"), ""), "");
@@ -254,6 +279,7 @@ int main(void) {
       cmocka_unit_test(test_usage),
       cmocka_unit_test(test_info),
       cmocka_unit_test(test_eval_errors),
+      cmocka_unit_test(test_data_commands),
       cmocka_unit_test(test_run_probe_report),
       cmocka_unit_test(test_config_errors),
       cmocka_unit_test(test_synth_leaves_nothing_and_takes_nothing),

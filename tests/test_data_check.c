@@ -56,9 +56,10 @@ static void put_film(const char *name, const int *frames, int n) {
   free(dir);
 }
 
-/* Quadruplets of the design: P1 = ab, P2 = cd, I1 = ad, I2 = cb. Other lengths of a, b, c, d keep it. With `retakes`
- * each film is one of its own. */
-static void put_matched(const char *root, int groups, bool retakes, const char *columns, const char *(*more)(int, int)) {
+/* Quadruplets of the design: P1 = ab, P2 = cd, I1 = ad, I2 = cb. Other lengths of a, b, c, d keep it. With
+ * `retakes` each film is one of its own. */
+static void put_matched(const char *root, int groups, bool retakes, const char *columns,
+                        const char *(*more)(int, int)) {
   char *manifest = NULL;
   size_t bytes;
   FILE *f = open_memstream(&manifest, &bytes);
@@ -81,21 +82,23 @@ static void put_matched(const char *root, int groups, bool retakes, const char *
   free(manifest);
 }
 
-/* REFERENCE 6.9: with the same frames in both classes a frame-additive feature has a pairwise accuracy of exactly 0.5, in
- * every set and for every feature; retakes of the same scenes end that. */
+/* REFERENCE 6.9: with the same frames in both classes a frame-additive feature has a pairwise accuracy of
+ * exactly 0.5, in every set and for every feature; retakes of the same scenes end that. */
 static void test_null_by_construction(void **state) {
   (void)state;
   put_matched("null", 12, false, "", NULL);
   assert_int_equal(check("manifest", at("null"), NULL), 0);
-  says("Matched sets: 12, of which 12 have two possible and two impossible videos, and 12 are made of the same frames");
-  says("exactly 0.5 in 12 of the 12 sets; over the sets, 0.5000 to 0.5000.");
+  says("Matched sets: 12, of which 12 have two possible and two impossible videos, and 12 are made of the "
+       "same frames");
+  says("exactly 0.5 in 12 of the 12 sets, and the same sum over both classes in 12;");
+  says("their accuracies are 0.5000 to 0.5000.");
   says("Null by construction");
   says("no event and no video is in two of them");
   says_not("LEAK");
   put_matched("retakes", 12, true, "", NULL);
   assert_int_equal(check("manifest", at("retakes"), NULL), 0);
   says("and 0 are made of the same frames");
-  says("exactly 0.5 in 0 of the 12 sets");
+  says("and the same sum over both classes in 0;");
   says_not("Null by construction");
 }
 
@@ -114,7 +117,8 @@ static const char *harmless(int g, int v) {
 
 static const char *by_class(int g, int v) {
   static char line[100];
-  snprintf(line, sizeof line, ",%s,%.4f,%d", v < 2 ? "fine" : "odd", 0.37 + 0.11 * g + 0.029 * v, v < 2 ? 7 : 3);
+  snprintf(line, sizeof line, ",%s,%.4f,%d", v < 2 ? "fine" : "odd", 0.37 + 0.11 * g + 0.029 * v,
+           v < 2 ? 7 : 3);
   return line;
 }
 
@@ -177,7 +181,8 @@ static void test_groups_that_share(void **state) {
   put_film("views/g3_0", (const int[]){0, 1, 2, 3, 10, 11, 12, 13}, 8); /* g0_0 once more */
   assert_int_equal(check("manifest", at("views"), NULL), 0);
   says("LEAK: 1 videos are in several groups with the same pixels (");
-  put_film("views/g3_0", (const int[]){10, 11, 12, 13, 0, 1, 2, 3}, 8); /* its frames in another order are another film */
+  put_film("views/g3_0", (const int[]){10, 11, 12, 13, 0, 1, 2, 3},
+           8); /* its frames in another order are another film */
   assert_int_equal(check("manifest", at("views"), NULL), 0);
   says_not("the same pixels");
   put_text(at("views/g3_0/frame_004.png"), "broken");
@@ -185,8 +190,8 @@ static void test_groups_that_share(void **state) {
   says("g3_0 cannot be read");
 }
 
-/* 3: official prompts of PhyWorld tell what is regressed, and the check says so; the default does not. 1: every first
- * frame is compared with column 0. */
+/* 3: official prompts of PhyWorld tell what is regressed, and the check says so; the default does not. 1:
+ * every first frame is compared with column 0. */
 static void defect_03_the_check_finds_the_prompt_that_tells(void **state) {
   (void)state;
 #if !defined(EBB_HAVE_HDF5)
@@ -200,7 +205,8 @@ static void defect_03_the_check_finds_the_prompt_that_tells(void **state) {
   says("disc of radius r");
   says_not("LEAK");
   assert_int_equal(
-      check("phyworld", "tests/fixtures/data/phyworld.hdf5", &(ebb_dataset_options){.official_prompt = true}), 0);
+      check("phyworld", "tests/fixtures/data/phyworld.hdf5", &(ebb_dataset_options){.official_prompt = true}),
+      0);
   says("LEAK: the prompt states the target r in figures, in 8 of 8 videos");
   says("LEAK: the prompt states the target v in figures, in 8 of 8 videos");
 }

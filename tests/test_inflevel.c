@@ -36,16 +36,17 @@ static void test_names(void **state) {
     assert_true(ebb_inflevel_parse(labels[i].name, &n, &err));
     assert_int_equal(n.label, labels[i].label);
   }
-  const char *const wrong[][2] = {{"left__gravity__a__b__cv.avi", "not an .mp4"},
-                                  {"left__gravity__a__cv.mp4", "too few parts"},
-                                  {"left__gravity____b__cv.mp4", "empty or too long"},
-                                  {"top__gravity__a__b__cv.mp4", "the view is \"top\""},
-                                  {"left__shape__a__b__cv.mp4", "the category is \"shape\""},
-                                  {"left__gravity__a__b__vv.mp4", "the code is \"vv\", expected ui, cv, uv or ci"},
-                                  {"left__gravity__a__b__cv__LR.mp4", "6 parts between \"__\", expected 5"},
-                                  {"left__continuity__a__b__vv.mp4", "5 parts between \"__\", expected 6"},
-                                  {"left__continuity__a__b__vv__UP.mp4", "the direction is \"UP\""},
-                                  {"a__b__c__d__e__f__g__h.mp4", "the category is \"b\""}};
+  const char *const wrong[][2] = {
+      {"left__gravity__a__b__cv.avi", "not an .mp4"},
+      {"left__gravity__a__cv.mp4", "too few parts"},
+      {"left__gravity____b__cv.mp4", "empty or too long"},
+      {"top__gravity__a__b__cv.mp4", "the view is \"top\""},
+      {"left__shape__a__b__cv.mp4", "the category is \"shape\""},
+      {"left__gravity__a__b__vv.mp4", "the code is \"vv\", expected ui, cv, uv or ci"},
+      {"left__gravity__a__b__cv__LR.mp4", "6 parts between \"__\", expected 5"},
+      {"left__continuity__a__b__vv.mp4", "5 parts between \"__\", expected 6"},
+      {"left__continuity__a__b__vv__UP.mp4", "the direction is \"UP\""},
+      {"a__b__c__d__e__f__g__h.mp4", "the category is \"b\""}};
   for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
     assert_false(ebb_inflevel_parse(wrong[i][0], &n, &err));
     assert_says(&err, wrong[i][1]);
@@ -62,8 +63,8 @@ static void put_event(const char *root, const char *category, const char *cover,
   assert_true(ebb_make_folders(dir, &err));
   for (int v = 0; v < 3; v++)
     for (int c = 0; c < 4; c++) {
-      char *path = ebb_format("%s/%s__%s__%s__%s__%s%s%s.mp4", dir, views[v], category, cover, object, codes[c],
-                              direction ? "__" : "", direction ? direction : "");
+      char *path = ebb_format("%s/%s__%s__%s__%s__%s%s%s.mp4", dir, views[v], category, cover, object,
+                              codes[c], direction ? "__" : "", direction ? direction : "");
       put_text(path, "");
       free(path);
     }
@@ -81,7 +82,8 @@ static void report(void *user, const char *id, const char *reason) {
 static void open_set(ebb_dataset *set, const char *root, bool within) {
   ebb_error err = {""};
   reports = 0;
-  if (!ebb_dataset_open(set, "inflevel", root, &(ebb_dataset_options){.within_views = within}, report, NULL, &err))
+  if (!ebb_dataset_open(set, "inflevel", root, &(ebb_dataset_options){.within_views = within}, report, NULL,
+                        &err))
     fail_msg("%s", err.text);
 }
 
@@ -92,7 +94,8 @@ static int64_t count_groups(const ebb_dataset *set) {
   return n;
 }
 
-/* The published covers and objects: 8 x 18 in two directions, 12 x 35, 5 x 39, of which some were not filmed. */
+/* The published covers and objects: 8 x 18 in two directions, 12 x 35, 5 x 39, of which some were not
+ * filmed. */
 static void test_counts_of_a_whole_tree(void **state) {
   (void)state;
   char cover[16], object[16];
@@ -131,7 +134,8 @@ static void test_counts_of_a_whole_tree(void **state) {
   ebb_dataset_close(&set);
 }
 
-/* 16: the official code puts the camera view into the group's name: an event is then in training and in test. */
+/* 16: the official code puts the camera view into the group's name: an event is then in training and in
+ * test. */
 static void defect_16_views_of_an_event_share_a_group(void **state) {
   (void)state;
   put_event("two", "gravity", "tube", "duck", NULL);
@@ -166,7 +170,8 @@ static void test_the_notice_reaches_the_store(void **state) {
   ebb_store_close(&store);
 }
 
-static void test_default_rng(void **state) { /* numpy.random.default_rng(0).random(3), default_rng(7).random() */
+static void
+test_default_rng(void **state) { /* numpy.random.default_rng(0).random(3), default_rng(7).random() */
   (void)state;
   ebb_pcg64 r;
   ebb_pcg64_seed(&r, 0);
@@ -216,13 +221,15 @@ static void test_evaluator_refuses(void **state) {
   (void)state;
   refuse("cover,obj,trial_type,s\na,b,cv,1\n", "gravity", "no column \"camera_loc\"");
   refuse("camera_loc,cover,obj,trial_type,t\nl,a,b,cv,1\n", "gravity", "no column \"s\" with the scores");
-  refuse("camera_loc,cover,obj,trial_type,s\nl,a,b,cv,1\n", "gravity", "none of the 1 groups has all of ui, cv, uv, ci");
+  refuse("camera_loc,cover,obj,trial_type,s\nl,a,b,cv,1\n", "gravity",
+         "none of the 1 groups has all of ui, cv, uv, ci");
   refuse("camera_loc,cover,obj,trial_type,s\nl,a,b,vv,1\n", "gravity", "scores:2:7: trial_type is \"vv\"");
   refuse("camera_loc,cover,obj,trial_type,s\nl,a,b,cv,1\nl,a,b,cv,2\n", "gravity",
          "scores:3:7: cv of l__a__b was on line 2 already");
   refuse("camera_loc,cover,obj,trial_type,s\nl,a,b,cv,1\nl,a,b,ui,2\nl,a,b,ci,nan\nl,a,b,uv,3\n", "solidity",
          "scores:4:10: s is \"nan\", expected a number");
-  refuse("camera_loc,cover,obj,trial_type,s\nl,a,b,cv,1\n", "shape", "expected continuity, gravity or solidity");
+  refuse("camera_loc,cover,obj,trial_type,s\nl,a,b,cv,1\n", "shape",
+         "expected continuity, gravity or solidity");
 }
 
 int main(void) {

@@ -174,7 +174,8 @@ static void defect_06_a_missing_video_is_recorded_never_replaced(void **state) {
   assert_string_equal(set.videos[0].id, "a");
   assert_string_equal(set.videos[1].id, "d");
   char command[200];
-  snprintf(command, sizeof command, "rm '%s/set/clips/b/frame_1.png'", folder); /* after listing: the read fails */
+  snprintf(command, sizeof command, "rm '%s/set/clips/b/frame_1.png'",
+           folder); /* after listing: the read fails */
   assert_int_equal(system(command), 0);
   ebb_clip clip;
   assert_false(ebb_video_read(&set.videos[1], &clip, &err));
@@ -216,8 +217,8 @@ static void test_manifest_refuses(void **state) {
   put_text(at("set/manifest.csv"), "id,path\na,clips/a\n");
   ebb_dataset set;
   ebb_error err = {""};
-  assert_true(ebb_dataset_open(&set, "manifest", at("set"), &(ebb_dataset_options){.unlabelled = true}, NULL, NULL,
-                               &err));
+  assert_true(ebb_dataset_open(&set, "manifest", at("set"), &(ebb_dataset_options){.unlabelled = true}, NULL,
+                               NULL, &err));
   ebb_dataset_close(&set);
   put_frame("set/clips/a/frame_002.png", 3);
   put_text(at("set/manifest.csv"), "id,path,label\na,clips/a,1\n");
@@ -240,8 +241,12 @@ static void defect_11_targets_reach_every_feature_set(void **state) {
   int steps[] = {0};
   double sigmas[] = {0};
   ebb_feature features[] = {{"latent.mean", false, false, 1, {1}}};
-  const ebb_feature_set encoded = {
-      .model = "vae", .step_count = 1, .steps = steps, .sigmas = sigmas, .feature_count = 1, .features = features};
+  const ebb_feature_set encoded = {.model = "vae",
+                                   .step_count = 1,
+                                   .steps = steps,
+                                   .sigmas = sigmas,
+                                   .feature_count = 1,
+                                   .features = features};
   const float x[] = {1, 2, 3}, *const data[] = {x};
   assert_true(ebb_store_create(&w, at("run"), &set, &err)); /* the VAE alone */
   assert_true(ebb_store_declare(w, &encoded, &vae, &err));
@@ -252,7 +257,8 @@ static void defect_11_targets_reach_every_feature_set(void **state) {
   if (!ebb_store_open(&s, at("run"), &err))
     fail_msg("%s", err.text);
   assert_int_equal(s.target_count, 2);
-  assert_true(s.videos[1].targets[0] == 2 && s.videos[1].targets[1] == 7 && s.videos[2].targets[0] == -1.5e-3);
+  assert_true(s.videos[1].targets[0] == 2 && s.videos[1].targets[1] == 7 &&
+              s.videos[2].targets[0] == -1.5e-3);
   assert_true(isnan(s.videos[0].targets[0]));
   ebb_store_close(&s);
 }

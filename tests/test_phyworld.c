@@ -1,5 +1,5 @@
-/* PhyWorld's HDF5: what the columns are, levels from values, prompts, frames. Host code; needs libhdf5, and FFmpeg's
- * libraries for frames. */
+/* PhyWorld's HDF5: what the columns are, levels from values, prompts, frames. Host code; needs libhdf5, and
+ * FFmpeg's libraries for frames. */
 #include "tests/test_files.h"
 
 #include "loaders/config.h"
@@ -21,8 +21,8 @@
 
 static void open_set(ebb_dataset *set, bool official) {
   ebb_error err = {""};
-  if (!ebb_dataset_open(set, "phyworld", FILE_NAME, &(ebb_dataset_options){.official_prompt = official}, NULL, NULL,
-                        &err))
+  if (!ebb_dataset_open(set, "phyworld", FILE_NAME, &(ebb_dataset_options){.official_prompt = official}, NULL,
+                        NULL, &err))
     fail_msg("%s", err.text);
 }
 
@@ -43,11 +43,12 @@ static const struct {
   const char *level;
   double r[2], v[2];
   int rs, vs;
-} lists[] = {{"in_dist", {0.7, 1.4}, {1, 4}, 10, 16},      {"r_small", {0.3, 0.6}, {1, 4}, 8, 4},
-             {"v_small", {0.7, 1.4}, {0, 0.8}, 4, 16},     {"both_small", {0.3, 0.6}, {0, 0.8}, 8, 16},
-             {"r_large", {1.5, 2.0}, {1, 4}, 8, 16},       {"v_large", {0.7, 1.4}, {4.5, 6}, 10, 16},
-             {"both_large", {1.5, 2.0}, {4.5, 6}, 8, 16},  {"r_small_v_large", {0.3, 0.6}, {4.5, 6}, 8, 16},
-             {"r_large_v_small", {1.5, 2.0}, {0, 0.8}, 8, 16}};
+} lists[] = {
+    {"in_dist", {0.7, 1.4}, {1, 4}, 10, 16},         {"r_small", {0.3, 0.6}, {1, 4}, 8, 4},
+    {"v_small", {0.7, 1.4}, {0, 0.8}, 4, 16},        {"both_small", {0.3, 0.6}, {0, 0.8}, 8, 16},
+    {"r_large", {1.5, 2.0}, {1, 4}, 8, 16},          {"v_large", {0.7, 1.4}, {4.5, 6}, 10, 16},
+    {"both_large", {1.5, 2.0}, {4.5, 6}, 8, 16},     {"r_small_v_large", {0.3, 0.6}, {4.5, 6}, 8, 16},
+    {"r_large_v_small", {1.5, 2.0}, {0, 0.8}, 8, 16}};
 
 static void test_levels_of_the_published_file(void **state) {
   (void)state;
@@ -73,20 +74,21 @@ static void test_levels_of_the_published_file(void **state) {
   const double correlation = (total * sum[4] - sum[0] * sum[1]) /
                              sqrt((total * sum[2] - sum[0] * sum[0]) * (total * sum[3] - sum[1] * sum[1]));
   assert_true(fabs(correlation - -0.028) < 0.0005);
-  const char *const between[] = {ebb_phyworld_level(0.65, 2), ebb_phyworld_level(1, 4.2), ebb_phyworld_level(2.1, 1),
-                                 ebb_phyworld_level(NAN, 1)};
+  const char *const between[] = {ebb_phyworld_level(0.65, 2), ebb_phyworld_level(1, 4.2),
+                                 ebb_phyworld_level(2.1, 1), ebb_phyworld_level(NAN, 1)};
   for (int i = 0; i < 4; i++)
     assert_string_equal(between[i], "other");
 }
 
-/* Six published samples: index in the list, and "x0" and "v0" as their authors call them. Each lies in the part of the
- * list that radius and speed put it in, at a point of the generator's grid. */
+/* Six published samples: index in the list, and "x0" and "v0" as their authors call them. Each lies in the
+ * part of the list that radius and speed put it in, at a point of the generator's grid. */
 static void test_published_samples_are_radius_and_speed(void **state) {
   (void)state;
   const struct {
     int index;
     double r, v;
-  } samples[] = {{320, .51, .59}, {448, 1.79, 1.40}, {23, .70, 2.80}, {497, 1.50, 3.80}, {563, .78, 5.00}, {626, 1.17, 6.00}};
+  } samples[] = {{320, .51, .59},   {448, 1.79, 1.40}, {23, .70, 2.80},
+                 {497, 1.50, 3.80}, {563, .78, 5.00},  {626, 1.17, 6.00}};
   for (int s = 0; s < 6; s++) {
     int part = 0, first = 0;
     while (samples[s].index >= first + ebb_phyworld_parts[part].videos)
@@ -121,8 +123,14 @@ static void defect_01_column_0_is_the_radius(void **state) {
       snprintf(id, sizeof id, "%05d/%05d", (int)p, (int)row);
       const ebb_video *v = find(&set, id);
       const double *at_first = file.pieces[p].positions + row * 64;
-      const double want[] = {file.pieces[p].init[2 * row], file.pieces[p].init[2 * row + 1], at_first[0], at_first[1],
-                             at_first[32], at_first[33], at_first[62], at_first[63]};
+      const double want[] = {file.pieces[p].init[2 * row],
+                             file.pieces[p].init[2 * row + 1],
+                             at_first[0],
+                             at_first[1],
+                             at_first[32],
+                             at_first[33],
+                             at_first[62],
+                             at_first[63]};
       assert_memory_equal(v->targets, want, sizeof want);
       assert_true(v->label == EBB_UNLABELLED && v->frames == 32 && v->item == p * 1000000 + row);
       ebb_clip clip;
@@ -142,7 +150,8 @@ static void defect_01_column_0_is_the_radius(void **state) {
   ebb_dataset_close(&set);
   if (!ebb_video_supported())
     return;
-  assert_false(ebb_dataset_open(&set, "phyworld", "tests/fixtures/data/swapped.hdf5", NULL, NULL, NULL, &err));
+  assert_false(
+      ebb_dataset_open(&set, "phyworld", "tests/fixtures/data/swapped.hdf5", NULL, NULL, NULL, &err));
   assert_says(&err, "column 0 is the position x of the first frame");
 }
 
@@ -152,8 +161,9 @@ static void defect_02_levels_follow_from_values_not_from_pieces(void **state) {
   NEEDS_HDF5;
   ebb_dataset set;
   open_set(&set, false);
-  const char *const levels[][2] = {{"00000/00000", "in_dist"}, {"00000/00001", "both_small"}, {"00000/00002", "r_large"},
-                                   {"00000/00003", "v_large"}, {"00000/00004", "r_small"}, {"00000/00005", "r_small_v_large"},
+  const char *const levels[][2] = {{"00000/00000", "in_dist"},         {"00000/00001", "both_small"},
+                                   {"00000/00002", "r_large"},         {"00000/00003", "v_large"},
+                                   {"00000/00004", "r_small"},         {"00000/00005", "r_small_v_large"},
                                    {"00001/00000", "r_large_v_small"}, {"00001/00001", "r_large_v_small"}};
   assert_int_equal(set.count, 8);
   for (int i = 0; i < 8; i++) {
@@ -181,9 +191,10 @@ static void defect_03_the_prompt_does_not_tell_the_targets(void **state) {
   }
   ebb_dataset_close(&set);
   open_set(&set, true); /* by name only */
-  assert_string_equal(find(&set, "00000/00000")->prompt,
-                      "a small ball thrown into the air following a parabolic trajectory, initial horizontal position "
-                      "0.70 m, initial speed 2.80 m/s");
+  assert_string_equal(
+      find(&set, "00000/00000")->prompt,
+      "a small ball thrown into the air following a parabolic trajectory, initial horizontal position "
+      "0.70 m, initial speed 2.80 m/s");
   ebb_dataset_close(&set);
 }
 
@@ -207,8 +218,10 @@ static void defect_24_short_videos_are_not_padded(void **state) {
   ebb_dataset_close(&set);
   config.data.frames = 100;
   assert_false(ebb_dataset_open_config(&set, &config, NULL, NULL, &err));
-  assert_says(&err, "8 of 8 videos are shorter than data.frames, 100: 00000/00001 has 32 frames, and the other 68 would be "
-                    "copies");
+  assert_says(
+      &err,
+      "8 of 8 videos are shorter than data.frames, 100: 00000/00001 has 32 frames, and the other 68 would be "
+      "copies");
   snprintf(config.data.padding, sizeof config.data.padding, "repeat");
   assert_true(ebb_dataset_open_config(&set, &config, NULL, NULL, &err));
   ebb_dataset_close(&set);

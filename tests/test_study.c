@@ -470,7 +470,13 @@ static char *slurp(const char *dir, const char *name) {
 /* Terms of the data's makers stand below the table, now and when it is printed again, and with the numbers. */
 static void the_notice_of_the_data_is_shown(void **state) {
   (void)state;
-  const planted p = {.categories = 1, .groups = 8, .steps = 1, .blocks = 1, .width = 4, .signal = 2, .seed = 4,
+  const planted p = {.categories = 1,
+                     .groups = 8,
+                     .steps = 1,
+                     .blocks = 1,
+                     .width = 4,
+                     .signal = 2,
+                     .seed = 4,
                      .notice = "not to be trained on"};
   char *dir = fresh("notice"), *probe = ebb_path_join(dir, "probe"), *table[2] = {NULL, NULL};
   size_t bytes;
@@ -479,7 +485,8 @@ static void the_notice_of_the_data_is_shown(void **state) {
   assert_true(planted_write(&p, dir, NULL));
   for (int again = 0; again < 2; again++) {
     FILE *out = open_memstream(&table[again], &bytes);
-    assert_true(again ? ebb_report_run(dir, -1, out, NULL) : ebb_probe_run(dir, &k, &c, NULL, NULL, out, NULL));
+    assert_true(again ? ebb_report_run(dir, -1, out, NULL)
+                      : ebb_probe_run(dir, &k, &c, NULL, NULL, out, NULL));
     fclose(out);
     assert_non_null(strstr(table[again], "\nnot to be trained on\n"));
     free(table[again]);

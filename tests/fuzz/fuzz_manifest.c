@@ -15,8 +15,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     abort(); /* a failure has a message, a success none */
   for (int64_t i = 0; ok && i < set.count; i++) {
     const ebb_video *v = &set.videos[i];
-    if (v->id[0] == '\0' || v->group[0] == '\0' || v->category[0] == '\0' || strncmp(v->path, "root/", 5) != 0 ||
-        strstr(v->path, "/../") != NULL || (v->targets == NULL) != (set.target_count == 0))
+    if (v->id[0] == '\0' || v->group[0] == '\0' || v->category[0] == '\0' ||
+        strncmp(v->path, "root/", 5) != 0 || strstr(v->path, "/../") != NULL ||
+        (v->targets == NULL) != (set.target_count == 0))
       abort();
   }
   ebb_dataset_close(&set);
