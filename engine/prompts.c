@@ -233,8 +233,8 @@ void ebb_prompts_print(const ebb_prompts *p, FILE *out) {
 
 /* ---- conditions -------------------------------------------------------------------------------------- */
 
-/* While counting, texts of the encoder have lengths and no states: zeros stand for them in a text that is shared, which
- * then counts the tokens that it will have. */
+/* While counting, texts of the encoder have lengths and no states: zeros stand for them in a text that is
+ * shared, which then counts the tokens that it will have. */
 static bool shared_states(const ebb_prompts *p, int64_t number, int64_t width, float *to, ebb_error *err) {
   const ebb_text_entry *e = &p->texts.entries[number];
   if (p->texts.width != width)

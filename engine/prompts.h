@@ -27,11 +27,12 @@ typedef struct ebb_prompts {
   char sha256[65], negative_sha256[65]; /* of the run's own text: its name, the file's hash, or "zeros" */
 } ebb_prompts;
 
-/* Finds every text of the run and, with ENCODER, its states: the encoder is loaded, run and gone when this returns, and
- * what it takes is printed to `log`. A video's text is its `prompt`, or prompt.text where that is NULL; with
- * prompt.per_video false prompt.text for all. set NULL: no videos. plan_only: nothing is computed, texts have
- * lengths alone. Nothing is ever fetched from anywhere. Errors: a text that the cache has not, a text where states are
- * zeros or a file's, an encoder that is not there or fails, lengths that differ from prompt.max_tokens. */
+/* Finds every text of the run and, with ENCODER, its states: the encoder is loaded, run and gone when this
+ * returns, and what it takes is printed to `log`. A video's text is its `prompt`, or prompt.text where that
+ * is NULL; with prompt.per_video false prompt.text for all. set NULL: no videos. plan_only: nothing is
+ * computed, texts have lengths alone. Nothing is ever fetched from anywhere. Errors: a text that the cache
+ * has not, a text where states are zeros or a file's, an encoder that is not there or fails, lengths that
+ * differ from prompt.max_tokens. */
 bool ebb_prompts_open(ebb_prompts *p, const ebb_config *config, const ebb_dataset *set, ebb_context *c,
                       bool plan_only, FILE *log, ebb_error *err);
 void ebb_prompts_free(ebb_prompts *p); /* zeroed prompts are fine */
@@ -46,9 +47,10 @@ bool ebb_prompts_condition_videos(const ebb_prompts *p, int64_t count, const int
                                   ebb_condition *cond, ebb_latent_shape shape, const double *labels,
                                   int64_t moments, ebb_error *err);
 
-/* For provenance, a new object: {"source", "max_tokens", "per_video", "pipeline", "encoder", "encoder_sha256",
- * "tokenizer_sha256", "dtype", "text": {"given", "cleaned", "length", "sha256"}, "negative": the same or null,
- * "videos": [the texts of videos]}; what a source has not is null or left out. */
+/* For provenance, a new object: {"source", "max_tokens", "per_video", "pipeline", "encoder",
+ * "encoder_sha256", "tokenizer_sha256", "dtype", "text": {"given", "cleaned", "length", "sha256"},
+ * "negative": the same or null, "videos": [the texts of videos]}; what a source has not is null or left out.
+ * */
 json_t *ebb_prompts_describe(const ebb_prompts *p);
 
 #endif

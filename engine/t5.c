@@ -16,7 +16,8 @@ typedef struct layer {
 
 /* ---- config ------------------------------------------------------------------------------------------ */
 
-/* The class that the folder was saved from; config.json of transformers lists it, or says the family alone. */
+/* The class that the folder was saved from; config.json of transformers lists it, or says the family alone.
+ * */
 static void read_class(ebb_t5 *t, ebb_json config) {
   const json_t *list = json_object_get(config.object, "architectures");
   const char *type = ebb_json_text_or(config, "model_type", "");
@@ -125,9 +126,9 @@ static void list_layer(const ebb_t5 *t, ebb_parameters *list, int64_t l, layer *
     list_one(list, EBB_F32, NULL, l, "0.SelfAttention.relative_attention_bias", t->buckets, t->heads);
 }
 
-/* Everything that the files may hold, of which layer `l` goes to w, and the final norm to `final`; either may be
- * NULL. The words' table has two names of which either may be there, or both; a whole T5 has a
- * decoder too. */
+/* Everything that the files may hold, of which layer `l` goes to w, and the final norm to `final`; either may
+ * be NULL. The words' table has two names of which either may be there, or both; a whole T5 has a decoder
+ * too. */
 static void list_all(const ebb_t5 *t, ebb_parameters *list, int64_t l, layer *w, ebb_tensor *final) {
   bool listed = false;
   list->dtype = EBB_F32;

@@ -1,16 +1,18 @@
-/* Text encoders of the T5 family, from a diffusers folder's text_encoder/: UMT5EncoderModel (Wan; a relative position
- * bias of its own in every layer) and T5EncoderModel (CogVideoX, LTX; the first layer's bias in all). Raffel et al.
- * 2020, with T5 1.1's gated feed-forward; Chung et al. 2023 for UMT5.
+/* Text encoders of the T5 family, from a diffusers folder's text_encoder/: UMT5EncoderModel (Wan; a relative
+ * position bias of its own in every layer) and T5EncoderModel (CogVideoX, LTX; the first layer's bias in
+ * all). Raffel et al. 2020, with T5 1.1's gated feed-forward; Chung et al. 2023 for UMT5.
  *
- * Weights pass through the device a layer at a time, and the table of words stays in its file: a prompt needs a few
- * of its 250 thousand rows. So the encoder of 5.7 billion numbers needs the memory of one layer, and one
- * reading of its files serves all texts of a call.
+ * Weights pass through the device a layer at a time, and the table of words stays in its file: a prompt
+ * needs a few of its 250 thousand rows. So the encoder of 5.7 billion numbers needs the memory of one layer,
+ * and one reading of its files serves all texts of a call.
  *
- * Padding: transformers masks padded keys with the lowest number there is, which makes their weight exactly 0 in the
- * softmax; a text without its padding gives the same states. What the pipelines of diffusers 0.42.1 do:
- *   WanPipeline         hands the attention mask on, cuts the states to the text's length and fills up with zeros
- *   CogVideoXPipeline,  hand no mask to the encoder: padding is tokens like others, attended to, and its states are
- *   LTXPipeline         kept (LTX's transformer masks them later)
+ * Padding: transformers masks padded keys with the lowest number there is, which makes their weight exactly
+ * 0 in the softmax; a text without its padding gives the same states. What the pipelines of diffusers 0.42.1
+ * do:
+ *   WanPipeline         hands the attention mask on, cuts the states to the text's length and fills up with
+ *                       zeros
+ *   CogVideoXPipeline,  hand no mask to the encoder: padding is tokens like others, attended to, and its states
+ *   LTXPipeline         are kept (LTX's transformer masks them later)
  * So Wan's texts are given here at their length, the others' with their padding. */
 #ifndef EBB_ENGINE_T5_H
 #define EBB_ENGINE_T5_H
@@ -35,8 +37,8 @@ typedef struct ebb_t5 {
   ebb_weights *weights;
 } ebb_t5;
 
-/* folder/config.json and its weights, to compute in `dtype`: float32, or bfloat16 where the context has it. Errors: no
- * config, another architecture, values out of range or not supported, weights that do not fit. */
+/* folder/config.json and its weights, to compute in `dtype`: float32, or bfloat16 where the context has it.
+ * Errors: no config, another architecture, values out of range or not supported, weights that do not fit. */
 bool ebb_t5_open(ebb_t5 *t5, ebb_context *c, const char *folder, ebb_dtype dtype, ebb_error *err);
 void ebb_t5_close(ebb_t5 *t5); /* a zeroed encoder is fine */
 

@@ -233,7 +233,8 @@ static bool plan(encoding *e, ebb_error *err) {
   return ok;
 }
 
-/* The encoder's identity: at once where there are states already, else after the encoding, which it runs beside. */
+/* The encoder's identity: at once where there are states already, else after the encoding, which it runs
+ * beside. */
 static bool identify(encoding *e, ebb_error *err) {
   ebb_texts *t = e->texts;
   if (!ebb_digest_finish(&e->t5.digest, e->t5.sha256, err))

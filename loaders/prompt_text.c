@@ -91,8 +91,9 @@ static const char *entity_text(const char *name, size_t bytes) {
   return e ? e->text : NULL;
 }
 
-/* A numeric reference as the standard mends it: numbers of windows-1252's upper controls are what that code page
- * has there; surrogates and numbers beyond Unicode become U+FFFD; other controls and noncharacters vanish. */
+/* A numeric reference as the standard mends it: numbers of windows-1252's upper controls are what that code
+ * page has there; surrogates and numbers beyond Unicode become U+FFFD; other controls and noncharacters
+ * vanish. */
 static void append_number(text_buffer *b, int number) {
   static const int windows[32] = {0x20AC, 0x81,   0x201A, 0x0192, 0x201E, 0x2026, 0x2020, 0x2021,
                                   0x02C6, 0x2030, 0x0160, 0x2039, 0x0152, 0x8D,   0x017D, 0x8F,

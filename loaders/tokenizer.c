@@ -126,7 +126,8 @@ static void read_config(ebb_tokenizer *t, ebb_json config) {
   if (t->pad < 0 || t->eos < 0)
     ebb_fail(config.err, "%s: %s is no token: expected one of spiece.model or of added_tokens_decoder",
              config.path, t->pad < 0 ? "pad_token" : "eos_token");
-  qsort(t->special, (size_t)t->special_count, sizeof *t->special, longest_first);
+  if (t->special_count > 0)
+    qsort(t->special, (size_t)t->special_count, sizeof *t->special, longest_first);
   t->top = ebb_spm_pieces(t->spm) - 1;
   for (int i = 0; i < t->special_count; i++)
     t->top = t->special[i].id > t->top ? t->special[i].id : t->top;

@@ -1,7 +1,6 @@
-/* tier: reference
- * Prompts, tokens and text encoders against diffusers, transformers and SentencePiece (tests/fixtures/make_text.py):
- * cleaned texts byte for byte, token numbers and buckets exactly, states at the tolerance of case.json, on a GPU in
- * float32 and bfloat16. */
+/* tier: reference Prompts, tokens and text encoders against diffusers, transformers and SentencePiece
+ * (tests/fixtures/make_text.py): cleaned texts byte for byte, token numbers and buckets exactly, states at
+ * the tolerance of case.json, on a GPU in float32 and bfloat16. */
 #include "engine/t5.h"
 #include "loaders/file.h"
 #include "loaders/json.h"
@@ -284,6 +283,12 @@ static void encode_case(const char *name, const char *device, const char *dtype)
     if (!(error <= tolerance))
       fail_msg("%s: text %lld is %.2e away, expected at most %.1e", name, (long long)t, error, tolerance);
   }
+  uint64_t bytes; /* a layer at a time: a part of what the files have */
+  char *config =
+      ebb_format("%s/%s", model, trimmed ? "model-00001-of-00002.safetensors" : "model.safetensors");
+  assert_true(ebb_file_size(config, &bytes, &err) && e.context.weights.peak > 0);
+  assert_true(e.context.weights.peak < bytes * (trimmed ? 2 : 1));
+  free(config);
   ebb_context_close(&e.context);
   ebb_safetensors_close(&st);
   json_decref(about);

@@ -1,6 +1,5 @@
-/* tier: host
- * Embeddings in a file, and runs that are conditioned on them: on one text, on a text of each video's own, on a
- * negative one. The model is a random one with a random text encoder beside it. */
+/* tier: host Embeddings in a file, and runs that are conditioned on them: on one text, on a text of each
+ * video's own, on a negative one. The model is a random one with a random text encoder beside it. */
 #include "engine/texts.h"
 
 #include "engine/eval.h"
@@ -276,7 +275,8 @@ static const json_t *told(const ebb_store *s, const char *key) {
   return json_object_get(json_object_get(json_object_get(s->index, "provenance"), "prompts"), key);
 }
 
-/* From the encoder itself, from a file of `ebb text embed`, and from `ebb eval text`: the same bytes. Zeros: others. */
+/* From the encoder itself, from a file of `ebb text embed`, and from `ebb eval text`: the same bytes. Zeros:
+ * others. */
 static void one_text_from_anywhere(void **state) {
   (void)state;
   need_tokenizer();
@@ -327,8 +327,8 @@ static void one_text_from_anywhere(void **state) {
     ebb_store_close(all[i]);
 }
 
-/* Defect 29: the length of a text is part of the velocity field. It is the experiment's for every source, recorded, and a
- * file of another length is an error. */
+/* Defect 29: the length of a text is part of the velocity field. It is the experiment's for every source,
+ * recorded, and a file of another length is an error. */
 static void defect_29_one_length_for_all(void **state) {
   (void)state;
   need_tokenizer();
@@ -503,7 +503,8 @@ static void what_cannot_be_is_told(void **state) {
 
 /* ---- defect 27: no network --------------------------------------------------------------------------- */
 
-/* From here on any socket of this process and its children is its end. False: the kernel has no such filters. */
+/* From here on any socket of this process and its children is its end. False: the kernel has no such filters.
+ * */
 static bool forbid_sockets(void) {
   struct sock_filter filter[] = {
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
