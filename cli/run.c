@@ -51,11 +51,8 @@ static void nothing_to_say(void *user, const char *id, const char *reason) {
 /* Before hours are spent on an inversion: can what it will leave be probed as the experiment asks? */
 static bool check_probe(const ebb_config *config, ebb_error *err) {
   ebb_dataset set = {0};
-  if (!ebb_dataset_open(&set, config->data.format, config->data.path, config->data.unlabelled, nothing_to_say,
-                        NULL, err))
+  if (!ebb_dataset_open_config(&set, config, nothing_to_say, NULL, err))
     return false;
-  if (config->data.groups > 0)
-    ebb_dataset_keep(&set, config->data.groups);
   bool ok = ebb_probe_check(&set, config, err);
   ebb_dataset_close(&set);
   return ok;

@@ -9,13 +9,8 @@ static void note_skipped(void *user, const char *id, const char *reason) {
 }
 
 bool ebb_job_open_data(ebb_job *j, ebb_error *err) {
-  const ebb_config *k = j->config;
   j->skipped = json_array();
-  if (!ebb_dataset_open(&j->data, k->data.format, k->data.path, k->data.unlabelled, note_skipped, j, err))
-    return false;
-  if (k->data.groups > 0)
-    ebb_dataset_keep(&j->data, k->data.groups);
-  return true;
+  return ebb_dataset_open_config(&j->data, j->config, note_skipped, j, err);
 }
 
 static bool make_grid(ebb_job *j, ebb_error *err) {
@@ -26,6 +21,9 @@ static bool make_grid(ebb_job *j, ebb_error *err) {
 }
 
 bool ebb_job_rehearse(ebb_job *j, ebb_error *err) {
+  if (!ebb_prompts_open(&j->prompts, j->config, &j->data, &j->context, j->options->dry_run, j->options->log,
+                        err))
+    return false;
   ebb_context_count(&j->context);
   bool ok = ebb_job_open_models(j, err) && ebb_job_print_plan(j, err);
   ebb_job_close_models(j);
@@ -78,6 +76,7 @@ static bool run(ebb_job *j, ebb_error *err) {
 }
 
 void ebb_job_end(ebb_job *j) {
+  ebb_prompts_free(&j->prompts);
   ebb_integration_free(&j->plan);
   ebb_schedule_free(&j->schedule);
   ebb_dataset_close(&j->data);

@@ -6,6 +6,7 @@
 
 #include "engine/invert.h"
 #include "engine/job.h"
+#include "engine/prompts.h"
 #include "engine/reader.h"
 #include "engine/vae.h"
 #include "engine/writer.h"
@@ -16,7 +17,7 @@
 typedef struct ebb_job_model {
   char name[64];
   ebb_model model;
-  ebb_condition text, negative;
+  ebb_condition text, negative; /* text: of prompts that videos share; else made for each batch */
   ebb_tap_plan plan;
   int set, negative_set; /* in the store */
 } ebb_job_model;
@@ -45,7 +46,7 @@ struct ebb_job {
   int vae_set;
   ebb_job_model models[EBB_JOB_MODELS];
   int model_count;
-  char prompt_sha256[65], negative_sha256[65];
+  ebb_prompts prompts;
   ebb_store_writer *store;
   ebb_reader *reader;
   ebb_writer *writer;
@@ -78,11 +79,14 @@ static inline int64_t ebb_job_ahead(const ebb_job *j) {
 /* The VAE, the transformers, their conditions and tap plans. Close what a failed open left, too. */
 bool ebb_job_open_models(ebb_job *j, ebb_error *err);
 void ebb_job_close_models(ebb_job *j);
+/* On the texts of videos[0..count) (prompts.per_video); its constants stay in the weight arena until a mark is released. */
+bool ebb_job_condition_videos(ebb_job *j, ebb_job_model *m, int64_t count, const int64_t *videos,
+                              ebb_condition *cond, ebb_error *err);
 
 /* The data set of the config. */
 bool ebb_job_open_data(ebb_job *j, ebb_error *err);
-/* Everything but the computation: models are opened and a batch is taken through them, counting. Prints the
- * plan. */
+/* Everything but the computation: prompts are opened (their encoder runs, unless it is a dry run), then
+ * models, and a batch is taken through them, counting. Prints the plan. */
 bool ebb_job_rehearse(ebb_job *j, ebb_error *err);
 /* After it, for real: memory as planned, models, the reader (unless j->draw). */
 bool ebb_job_begin(ebb_job *j, ebb_error *err);

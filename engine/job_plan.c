@@ -18,9 +18,13 @@ static void print_frame_notes(const ebb_job *j) {
   int least = INT_MAX, most = 0;
   for (int64_t i = 0; i < j->data.count; i++) {
     int frames = j->data.videos[i].frames;
+    if (frames == 0) /* not known before it is decoded */
+      continue;
     least = frames < least ? frames : least;
     most = frames > most ? frames : most;
   }
+  if (most == 0)
+    fprintf(j->options->log, "frames       known when a video is decoded, %d asked for\n", j->clip.wanted);
   for (int frames = least; frames <= most; frames += most > least ? most - least : 1) {
     char note[256];
     ebb_frames_note(frames, j->clip.wanted, j->clip.used, note, sizeof note);
@@ -45,6 +49,7 @@ static void print_work(const ebb_job *j) {
             j->models[i].name, (double)j->models[i].model.parameters / 1e6,
             (long long)j->models[i].model.blocks, (long long)j->models[i].model.width,
             (long long)j->models[i].plan.sizes.tokens);
+  ebb_prompts_print(&j->prompts, log);
   fprintf(log, "integration  %s, %d steps, labels %s, schedule %s with shift %g\n",
           j->config->inversion.solver, j->plan.steps, j->config->inversion.labels,
           ebb_schedule_name(j->schedule.kind), j->schedule.shift);
@@ -158,7 +163,10 @@ bool ebb_job_print_plan(ebb_job *j, ebb_error *err) {
   ebb_context *c = &j->context;
   ebb_job_result *r = j->result;
   const size_t opening = c->activations.peak;
+  const int64_t rest = j->data.count % ebb_job_batch_size(j);
   size_t available, total, allowed = (size_t)(j->config->run.memory * 1024 * 1024 * 1024);
+  if (j->prompts.per_video && rest > 0 && !count_activations(j, rest, opening, &r->planned.activations, err))
+    return false; /* its texts' constants are in the weights' peak now, should they take another way */
   if (!count_activations(j, ebb_job_batch_size(j), opening, &r->planned.activations, err) ||
       (!j->decode && !shard_bytes(j, &r->disk, err)))
     return false;

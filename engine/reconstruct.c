@@ -47,19 +47,37 @@ static void step_done(void *user, int step, int steps) {
                             w->j->data.count);
 }
 
-/* Takes the latents, host [B,C,T,h,w], along the plans one after the other, in place. */
-static bool integrate(ebb_job *j, int64_t count, float *latents, const ebb_integration *const *plans,
-                      int plan_count, ebb_error *failures, ebb_error *err) {
+/* The condition on what the films' videos say, into `own` where they have texts of their own. NULL: failed. */
+static const ebb_condition *text_of(ebb_job *j, int64_t count, const ebb_film *films, ebb_condition *own,
+                                    ebb_error *err) {
+  if (!j->prompts.per_video)
+    return &j->models[0].text;
+  int64_t *videos = ebb_must(malloc((size_t)count * sizeof *videos));
+  for (int64_t i = 0; i < count; i++)
+    videos[i] = films[i].number;
+  const bool ok = ebb_job_condition_videos(j, &j->models[0], count, videos, own, err);
+  free(videos);
+  return ok ? own : NULL;
+}
+
+/* Takes the films' latents, host [B,C,T,h,w], along the plans one after the other, in place. */
+static bool integrate(ebb_job *j, int64_t count, const ebb_film *films, float *latents,
+                      const ebb_integration *const *plans, int plan_count, ebb_error *failures,
+                      ebb_error *err) {
   ebb_context *c = &j->context;
   ebb_job_model *m = &j->models[0];
   ways w = {j, count, 0, plan_count};
+  ebb_condition own = {0};
+  const size_t constants = ebb_arena_mark(&c->weights);
   ebb_run run = {.model = &m->model,
-                 .text = &m->text,
+                 .text = text_of(j, count, films, &own, err),
                  .negative = &m->negative,
                  .guidance = j->config->inversion.guidance,
                  .failures = failures,
                  .progress = c->counting ? NULL : step_done,
                  .progress_user = &w};
+  if (!run.text)
+    return false;
   const size_t mark = ebb_arena_mark(&c->activations);
   ebb_tensor x = EBB_ACTIVATION(c, "latents", count, j->shape.channels, j->shape.frames, j->shape.height,
                                 j->shape.width);
@@ -70,6 +88,8 @@ static bool integrate(ebb_job *j, int64_t count, float *latents, const ebb_integ
   }
   ebb_download(c, latents, x);
   ebb_arena_release(&c->activations, mark);
+  ebb_condition_free(&own);
+  ebb_arena_release(&c->weights, constants);
   return ebb_context_ok(c, err);
 }
 
@@ -193,7 +213,7 @@ static bool run_batch(ebb_job *j, int64_t first, int64_t count, ebb_error *err) 
     ok = read >= 0;
   }
   if (ok && read > 0)
-    ok = integrate(j, read, latents, j->draw ? plans + 1 : plans, j->draw ? 1 : 2, failures, err) &&
+    ok = integrate(j, read, films, latents, j->draw ? plans + 1 : plans, j->draw ? 1 : 2, failures, err) &&
          hand_on(j, read, latents, films, failures, err);
   for (int64_t i = 0; films && i < count; i++)
     ebb_film_free(&films[i]);

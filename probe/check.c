@@ -7,13 +7,22 @@
 
 /* The samples that a store of these videos would give; none has failed yet. */
 static bool check_samples(const ebb_dataset *set, const ebb_config *config, ebb_error *err) {
-  ebb_store store = {.dir = set->root, .video_count = set->count};
+  ebb_store store = {.dir = set->root, .video_count = set->count, .target_count = set->target_count};
+  memcpy(store.target_names, set->target_names, sizeof store.target_names);
   store.videos = calloc((size_t)set->count + 1, sizeof *store.videos);
   if (!store.videos)
     return ebb_fail(err, "not enough memory for a list of %lld videos", (long long)set->count);
   for (int64_t i = 0; i < set->count; i++) {
     const ebb_video *v = &set->videos[i];
-    store.videos[i] = (ebb_store_video){v->id, v->group, v->category, v->label, NULL};
+    store.videos[i] = (ebb_store_video){.id = v->id,
+                                        .group = v->group,
+                                        .category = v->category,
+                                        .label = v->label,
+                                        .pair = v->pair,
+                                        .view = v->view,
+                                        .split = v->split,
+                                        .prompt = v->prompt,
+                                        .targets = v->targets};
   }
   ebb_sample *samples = NULL;
   int count = 0;

@@ -26,6 +26,8 @@ static json_t *provenance(const ebb_store *store, const ebb_config *config) {
   }
   if (run)
     json_object_set(o, "run", run);
+  if (store->notice) /* of the makers of the data: it goes where the numbers go */
+    json_object_set_new(o, "notice", json_string(store->notice));
   if (ebb_file_sha256(path, hash, NULL))
     json_object_set_new(o, "index_sha256", json_string(hash));
   free(text);

@@ -39,8 +39,9 @@ static const char *line(const char *format, const char *a, const char *b) {
 
 static void test_usage(void **state) {
   (void)state;
-  static const char *const commands[] = {"run",         "invert", "probe", "report", "compare", "generate",
-                                         "reconstruct", "eval",   "info",  "synth",  "data",    "doctor"};
+  static const char *const commands[] = {"run",      "invert",      "probe", "report", "compare",
+                                         "generate", "reconstruct", "eval",  "info",   "synth",
+                                         "data",     "doctor",      "text"};
   expect(2, "", "usage: ebb COMMAND");
   expect(0, "--help", "usage: ebb COMMAND");
   expect(0, "--version", "ebb ");
@@ -60,6 +61,13 @@ static void test_usage(void **state) {
   expect(2, "compare a b --out c --sigma inf", "--sigma");
   expect(2, "compare a b --out c --sigma nan", "--sigma");
   expect(2, "eval velocity", "--model");
+  expect(2, "eval text --model m --out o", "eval text needs --model, --prompt and --out");
+  expect(2, "eval text --model m --out o --prompt a --in i", "and no --in");
+  expect(2, "eval velocity --model m --in i --out o --prompt a", "eval needs --model, --in and --out");
+  expect(2, "text embed --model m --out o", "--prompt or --prompts");
+  expect(2, "text imbed --model m --out o --prompt a", "expected embed");
+  expect(1, "text embed --model no/such --out o --prompt a", "no/such/model_index.json");
+  expect(0, "info tests/fixtures/models/text-b", "UMT5EncoderModel; 2 layers, width 24, 3 heads, 408 words");
   expect(2, "eval velocty --model m --in i --out o", "velocty");
   expect(2, "eval velocity --dtype int7", "float32|bfloat16");
   expect(0, "eval --help", "velocity-only");
@@ -129,6 +137,31 @@ static void write_experiment(const char *path, const char *data, const char *out
   char text[2048];
   snprintf(text, sizeof text, experiment, data, out, more);
   put_text(path, text);
+}
+
+static void test_data_commands(void **state) {
+  (void)state;
+  expect(2, "data", "usage: ebb data check");
+  expect(2, "data verify x", "unknown word 'verify'");
+  expect(2, "data check x --format video", "expected one of intphys|inflevel|phyworld|manifest");
+  expect(2, "data evaluate tests/fixtures/data/gravity.tsv", "needs --category");
+  expect(1, "data evaluate tests/fixtures/data/gravity.tsv --category gravity", "no column \"score\"");
+  expect(
+      0,
+      "data evaluate tests/fixtures/data/gravity.tsv --evaluator inflevel --category gravity --score model",
+      "accuracy     0.49264705882352944\n");
+  expect(0, "data evaluate tests/fixtures/data/continuity.csv --category continuity --score model",
+         "pval         0.052000000000000005\n");
+  expect(0, line("synth %s --quadruplets 2 --categories O2 --size 32 --frames 9%s", at("made"), ""), "");
+  char command[512]; /* what is printed is read back as the same set */
+  snprintf(command, sizeof command,
+           "data manifest %s/made >%s/made.csv && mv %s/made.csv %s/made/manifest.csv", folder, folder,
+           folder, folder);
+  expect(0, command, "");
+  expect(0, line("data check %s --format manifest%s", at("made"), ""),
+         "8        4          4          0        2");
+  expect(0, line("data check %s --format manifest%s", at("made"), ""), "and 2 are made of the same frames");
+  expect(2, "data manifest tests/fixtures/data/phyworld.hdf5 --format phyworld", "expected one of");
 }
 
 static void test_run_probe_report(void **state) {
@@ -276,6 +309,7 @@ int main(void) {
       cmocka_unit_test(test_usage),
       cmocka_unit_test(test_info),
       cmocka_unit_test(test_eval_errors),
+      cmocka_unit_test(test_data_commands),
       cmocka_unit_test(test_run_probe_report),
       cmocka_unit_test(test_generate_and_reconstruct),
       cmocka_unit_test(test_config_errors),

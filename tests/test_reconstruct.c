@@ -81,6 +81,7 @@ static ebb_config config_for(const char *out) {
   k.data.height = k.data.width = SIDE;
   k.data.frames = FRAMES;
   snprintf(k.prompt.embedding, sizeof k.prompt.embedding, "%s", prompt);
+  strcpy(k.prompt.negative_embedding, "zeros");
   k.prompt.max_tokens = TOKENS;
   k.inversion.steps = 3;
   k.run.batch = 3;
