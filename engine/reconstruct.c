@@ -76,8 +76,10 @@ static bool integrate(ebb_job *j, int64_t count, const ebb_film *films, float *l
                  .failures = failures,
                  .progress = c->counting ? NULL : step_done,
                  .progress_user = &w};
-  if (!run.text)
+  if (!run.text) {
+    ebb_condition_free(&own);
     return false;
+  }
   const size_t mark = ebb_arena_mark(&c->activations);
   ebb_tensor x = EBB_ACTIVATION(c, "latents", count, j->shape.channels, j->shape.frames, j->shape.height,
                                 j->shape.width);
@@ -93,8 +95,8 @@ static bool integrate(ebb_job *j, int64_t count, const ebb_film *films, float *l
   return ebb_context_ok(c, err);
 }
 
-/* The frames of a latent, host [C,T,h,w]. False with *failure filled: this video fails; with err: the run
- * does. */
+/* The frames of a latent, host [C,T,h,w]. False with *failure filled: this video fails; with err: the
+ * run does. */
 static bool decode(ebb_job *j, const float *latent, ebb_clip *clip, ebb_error *failure, ebb_error *err) {
   ebb_context *c = &j->context;
   const ebb_clip_size s = j->clip;
@@ -338,8 +340,7 @@ static bool write_summary(ebb_job *j, const ebb_reconstruction *s, ebb_error *er
 
 /* ---- the run ----------------------------------------------------------------------------------------- */
 
-/* `other` is told `plan`'s labels, which are completed for it: one condition, of one text, serves both ways.
- * */
+/* `other` is told `plan`'s labels, which are completed for it: one condition, of one text, both ways. */
 static void share_labels(ebb_integration *plan, ebb_integration *other) {
   plan->labels =
       ebb_must(realloc(plan->labels, (size_t)(plan->moments + other->moments) * sizeof *plan->labels));
