@@ -187,7 +187,7 @@ static const int32_t *display_matrix(const reading *r) {
   const AVFrameSideData *own = av_frame_get_side_data(r->frame, AV_FRAME_DATA_DISPLAYMATRIX);
   if (own && own->size >= 9 * sizeof(int32_t))
     return (const int32_t *)own->data;
-#if LIBAVFORMAT_VERSION_MAJOR >= 61
+#if LIBAVCODEC_VERSION_INT >= AV_VERSION_INT(60, 30, 100)
   const AVPacketSideData *data =
       av_packet_side_data_get(r->stream->codecpar->coded_side_data, r->stream->codecpar->nb_coded_side_data,
                               AV_PKT_DATA_DISPLAYMATRIX);

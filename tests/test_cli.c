@@ -39,8 +39,9 @@ static const char *line(const char *format, const char *a, const char *b) {
 
 static void test_usage(void **state) {
   (void)state;
-  static const char *const commands[] = {"run",  "invert", "probe", "report", "compare", "eval",
-                                         "info", "synth",  "data",  "doctor", "text"};
+  static const char *const commands[] = {"run",      "invert",      "probe", "report", "compare",
+                                         "generate", "reconstruct", "eval",  "info",   "synth",
+                                         "data",     "doctor",      "text"};
   expect(2, "", "usage: ebb COMMAND");
   expect(0, "--help", "usage: ebb COMMAND");
   expect(0, "--version", "ebb ");
@@ -192,6 +193,33 @@ static void test_run_probe_report(void **state) {
   expect(1, line("report %s --step 1%s", at("run"), ""), "shard-00000.safetensors");
 }
 
+static void test_generate_and_reconstruct(void **state) {
+  (void)state;
+  const char *more = "generate: {videos: 2, write: png}\n";
+  char command[1024];
+  expect(0, "generate --help", "generate.seed");
+  expect(0, "reconstruct --help", "generate.write");
+  expect(2, "reconstruct", "CONFIG");
+  write_experiment(at("films.yaml"), at("data"), at("films"), more);
+  expect(0, line("reconstruct %s --dry-run%s", at("films.yaml"), ""), "videos before they are written");
+  assert_int_equal(access(at("films"), F_OK), -1);
+  expect(0, line("reconstruct %s%s", at("films.yaml"), ""), "VAE alone (the ceiling)");
+  expect(1, line("reconstruct %s%s", at("films.yaml"), ""), "never overwritten");
+  expect(0, line("generate %s%s", at("films.yaml"), ""), "generating: 2 videos");
+  assert_int_equal(files_in(at("films/generate/generated-00001")), 9);
+  expect(2, line("generate %s --set generate.write=avi%s", at("films.yaml"), ""), "mp4, png");
+  expect(1, line("generate %s --set data.size=36x36 --out %s", at("films.yaml"), at("odd")),
+         "multiples of 8");
+  expect(1, line("generate %s --set generate.noise=none.safetensors --out %s", at("films.yaml"), at("odd")),
+         "none.safetensors");
+  snprintf(command, sizeof command, "generate %s --set data.size=64x64 --out %s", at("films.yaml"),
+           at("full-films"));
+  assert_int_equal(ebb_after("ulimit -f 8;", command), 1);
+  assert_int_equal(access(at("full-films/generate/generate.json"), F_OK), -1);
+  expect(0, command, ""); /* what a stopped run has left is replaced */
+  assert_int_equal(access(at("full-films/generate/generate.json"), F_OK), 0);
+}
+
 static void test_synth_leaves_nothing_and_takes_nothing(void **state) {
   (void)state;
   char command[1024];
@@ -246,6 +274,8 @@ static void test_broken_videos_exit_with_3(void **state) {
   write_experiment(at("some.yaml"), at("data"), at("some"), "");
   expect(3, line("run %s%s", at("some.yaml"), ""), "scene_002.png");
   assert_non_null(strstr(output, "O1/03/1"));
+  write_experiment(at("some-films.yaml"), at("data"), at("some-films"), "generate: {write: png}\n");
+  expect(3, line("reconstruct %s%s", at("some-films.yaml"), ""), "scene_002.png");
 }
 
 static void test_one_class_and_no_videos(void **state) {
@@ -281,6 +311,7 @@ int main(void) {
       cmocka_unit_test(test_eval_errors),
       cmocka_unit_test(test_data_commands),
       cmocka_unit_test(test_run_probe_report),
+      cmocka_unit_test(test_generate_and_reconstruct),
       cmocka_unit_test(test_config_errors),
       cmocka_unit_test(test_synth_leaves_nothing_and_takes_nothing),
       cmocka_unit_test(test_broken_videos_exit_with_3),

@@ -1,6 +1,6 @@
 /* tier: host
- * No network, where the official code logs to it unless told otherwise: a process that dies at its first socket
- * makes embeddings and inverts videos. */
+ * No network, where the official code logs to it unless told otherwise: a process that dies at its first
+ * socket makes embeddings and inverts videos. */
 #include "loaders/file.h"
 #include "loaders/synth.h"
 #include "loaders/tokenizer.h"

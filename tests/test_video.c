@@ -325,6 +325,15 @@ static void change_of_size_is_an_error(void **state) {
   assert_says(&err, "frame 6 is coded with 64x64 pixels (width x height), those before with 96x64");
 }
 
+static void sides_have_a_limit(void **state) {
+  (void)state;
+  NEEDS_FFMPEG();
+  ebb_error err = {{0}};
+  assert_true(ffmpeg("-f lavfi -i color=s=16400x16 -frames:v 1 -c:v ffv1 wide.mkv"));
+  assert_true(fails("wide.mkv", &err));
+  assert_says(&err, "frames of 16400x16; sides are 1 to 16384");
+}
+
 /* Whatever is done to the bytes: frames or an error, nothing else (the sanitizers look on). */
 static void hostile_bytes_do_no_harm(void **state) {
   (void)state;
@@ -505,6 +514,7 @@ int main(void) {
       cmocka_unit_test(not_a_video),
       cmocka_unit_test(sound_alone_is_no_video),
       cmocka_unit_test(change_of_size_is_an_error),
+      cmocka_unit_test(sides_have_a_limit),
       cmocka_unit_test(hostile_bytes_do_no_harm),
       cmocka_unit_test(mp4_there_and_back),
       cmocka_unit_test(mp4_is_the_same_bytes_again),
