@@ -3,9 +3,13 @@
 #include "loaders/file.h"
 #include "loaders/phyworld.h"
 
+#include "kernels/context.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define THREADS 4 /* videos decoded side by side: a clip may take gigabytes */
 
 typedef struct range {
   int low, high;
@@ -172,8 +176,11 @@ static bool check_group(const ebb_dataset *set, int64_t first, int64_t n, bool d
                         ebb_audit *audit, tally *t, ebb_error *why) {
   const ebb_video *videos = &set->videos[first];
   bool ok = true;
-  for (int64_t i = 0; i < n; i++) {
+  const int threads = ebb_context_threads() < THREADS ? ebb_context_threads() : THREADS;
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+  for (int64_t i = 0; i < n; i++)
     looks[i] = ebb_look_at(set, &videos[i], digests);
+  for (int64_t i = 0; i < n; i++) {
     count_video(t, &videos[i], &looks[i]);
     if (looks[i].frames == 0)
       ok = ebb_fail(why, "%s cannot be read: %s", videos[i].id, looks[i].why);

@@ -1,6 +1,7 @@
 /* The HDF5 side of PhyWorld, through libhdf5. The file is taken as hostile: no external or soft links, no
- * external or virtual storage, no filter plugins, sizes checked before memory is taken. A build without
- * libhdf5 has the functions; they fail, naming the package. */
+ * external or virtual storage, no filter plugins, sizes checked before memory is taken; what libhdf5 itself does
+ * with a damaged file is beyond this. A build without libhdf5 has the functions; they fail, naming the
+ * package. */
 #ifndef EBB_LOADERS_PHYWORLD_FILE_H
 #define EBB_LOADERS_PHYWORLD_FILE_H
 

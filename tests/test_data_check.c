@@ -100,6 +100,14 @@ static void test_null_by_construction(void **state) {
   says("and 0 are made of the same frames");
   says("and the same sum over both classes in 0;");
   says_not("Null by construction");
+  /* a pair, one film forward and backward: every comparison is a tie */
+  put_film("ties/there", (const int[]){1, 2, 3, 4}, 4);
+  put_film("ties/back", (const int[]){4, 3, 2, 1}, 4);
+  put_text(at("ties/manifest.csv"), "id,path,label,group,pair\na,there,1,g,p\nb,back,0,g,p\n"
+                                    "c,there,1,g,q\nd,back,0,h,\n");
+  assert_int_equal(check("manifest", at("ties"), NULL), 0);
+  says("Matched sets: 1, of which 0 have two possible and two impossible videos, and 1 are made of the same");
+  says("exactly 0.5 in 1 of the 1 sets, and the same sum over both classes in 1;");
 }
 
 static const char *told(int g, int v) {

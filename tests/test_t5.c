@@ -37,8 +37,8 @@ static void prompts_are_cleaned_as_diffusers_does(void **state) {
   json_decref(rows);
 }
 
-/* Defect 10: a prompt that is not known is empty, not the text "nan"; one that says "nan" is that text. */
-static void a_prompt_that_is_not_known_is_empty(void **state) {
+/* The official code makes the text "nan" of a prompt that is missing; one that says "nan" is that text. */
+static void defect_10_a_prompt_that_is_not_known_is_empty(void **state) {
   (void)state;
   ebb_error err = {0};
   char *none = ebb_prompt_clean(NULL, &err), *nan = ebb_prompt_clean("nan", &err);
@@ -365,7 +365,7 @@ static void wrong_encoders_are_told(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(prompts_are_cleaned_as_diffusers_does),
-      cmocka_unit_test(a_prompt_that_is_not_known_is_empty),
+      cmocka_unit_test(defect_10_a_prompt_that_is_not_known_is_empty),
       cmocka_unit_test(texts_that_are_not_utf8_are_refused),
       cmocka_unit_test(tokens_are_those_of_transformers),
       cmocka_unit_test(long_texts_are_cut_and_said_so),
