@@ -179,8 +179,7 @@ static int64_t read_batch(ebb_job *j, int64_t first, int64_t count, float *laten
   return read;
 }
 
-/* Noise of [first, first+count): number i of a video is number i of the stream that has the video's number.
- * */
+/* Noise of [first, first+count): number i of a video is number i of the stream with the video's number. */
 static int64_t draw_batch(const ebb_job *j, int64_t first, int64_t count, float *latents, ebb_film *films) {
   const reel *r = j->user;
   const int64_t n = ebb_job_latent_count(j);
@@ -359,8 +358,7 @@ static void share_labels(ebb_integration *plan, ebb_integration *other) {
   free(place);
 }
 
-/* Both ways of a reconstruction; of a generation j->plan is the way back as well, for what is said of a plan.
- * */
+/* Both ways of a reconstruction. A generation's j->plan is the way back as well: it is what plans show. */
 static bool make_grids(ebb_job *j, ebb_error *err) {
   const ebb_config *k = j->config;
   reel *r = j->user;
