@@ -1,5 +1,6 @@
 /* What the files of a job share: job.c (the run), job_models.c (what it runs with), job_batch.c (videos through it),
- * job_plan.c (what it will take), job_store.c (what it leaves). Theirs alone. */
+ * job_plan.c (what it will take), job_store.c (what it leaves); and trials.c, which opens the same models. Theirs
+ * alone. */
 #ifndef EBB_ENGINE_JOB_PARTS_H
 #define EBB_ENGINE_JOB_PARTS_H
 
@@ -30,6 +31,7 @@ typedef struct ebb_job {
   ebb_schedule schedule;
   ebb_integration plan;
   ebb_clip_size clip;
+  bool decode; /* the VAE's other half is wanted too */
   ebb_vae vae;
   ebb_vae
       exact; /* the same in float32 when vae computes in bfloat16, kept for one measurement of what that costs */
