@@ -10,7 +10,10 @@
 #include "engine/vae.h"
 #include "engine/writer.h"
 
+#include <string.h>
+
 #define EBB_JOB_MODELS 17 /* the transformer and up to 16 to compare it with */
+#define EBB_JOB_DRAWS 16  /* most inversion.draws */
 
 /* One transformer of the run with everything it needs. */
 typedef struct ebb_job_model {
@@ -18,7 +21,8 @@ typedef struct ebb_job_model {
   ebb_model model;
   ebb_condition text, negative;
   ebb_tap_plan plan;
-  int set, negative_set; /* in the store */
+  int set, negative_set;        /* in the store */
+  int noise_set[EBB_JOB_DRAWS]; /* of inversion.method noise; one of the mean, or one a draw */
 } ebb_job_model;
 
 typedef struct ebb_job {
@@ -54,6 +58,22 @@ static inline int64_t ebb_job_latent_count(const ebb_job *j) {
 }
 static inline bool ebb_job_guided(const ebb_job *j) {
   return j->config->inversion.guidance != 1;
+}
+static inline bool ebb_job_inverts(const ebb_job *j) {
+  return strcmp(j->config->inversion.method, "noise") != 0;
+}
+/* Draws of noise that every video gets; 0: none. */
+static inline int64_t ebb_job_draws(const ebb_job *j) {
+  return strcmp(j->config->inversion.method, "invert") != 0 ? j->config->inversion.draws : 0;
+}
+static inline int64_t ebb_job_noise_sets(const ebb_job *j) {
+  return ebb_job_draws(j) > 0 && !j->config->inversion.keep_draws ? 1 : ebb_job_draws(j);
+}
+/* What a model's noise set number i is called behind its name: ".noise", or ".noise-0", ".noise-1" ... */
+void ebb_job_noise_suffix(const ebb_job *j, int64_t i, char suffix[24]);
+/* Sets of one model. */
+static inline int64_t ebb_job_sets(const ebb_job *j) {
+  return (ebb_job_inverts(j) ? 1 + ebb_job_guided(j) : 0) + ebb_job_noise_sets(j);
 }
 /* Videos of a full batch. */
 static inline int64_t ebb_job_batch_size(const ebb_job *j) {

@@ -54,6 +54,10 @@ typedef struct ebb_config {
     int64_t steps;
     double guidance;
     double shift; /* 0: from scheduler_config.json */
+    char method[16]; /* invert | noise: straight to x_sigma = (1 - sigma) z + sigma eps | both */
+    int64_t draws;   /* of eps, for noise */
+    bool keep_draws; /* a set of features for each, not their mean */
+    int64_t seed;    /* of eps */
   } inversion;
   struct {
     ebb_int_list steps; /* evaluations captured, 0 .. steps-1: number i sees the state at sigma[i]; 0 is the
