@@ -21,7 +21,7 @@
 #define TRIALS_AT_ONCE 8   /* batches handed over in one call */
 
 typedef struct options {
-  const char *run, *out, *preset, *device, *steps;
+  const char *run, *out, *preset, *device, *steps, *during;
   ebb_change_words words;
   ebb_text_list heads;
   int64_t step, read_block, scenes, shard, shards, seed, batch;
@@ -131,12 +131,12 @@ static json_t *settings_of(const job *j) {
   for (int i = 0; i < j->steps.count; i++)
     json_array_append_new(steps, json_integer(j->steps.values[i]));
   return ebb_must(json_pack(
-      "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:I, s:b, s:s}", "index_sha256", hash,
+      "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:I, s:b, s:s, s:s}", "index_sha256", hash,
       "transformer_sha256", j->about.transformer, "vae_sha256", j->about.vae, "prompt_sha256",
       j->about.prompt, "negative_sha256", j->about.negative, "probe", j->config.probe.preset, "probe_sha256",
       j->probe.sha256, "feature", FEATURE, "steps", steps, "step", (json_int_t)j->steps.values[j->step],
       "read_block", (json_int_t)j->o->read_block, "seed", (json_int_t)j->o->seed, "decode", j->o->decode,
-      "arithmetic", strncmp(j->about.device, "cuda", 4) == 0 ? "cuda" : "cpu"));
+      "during", j->o->during, "arithmetic", strncmp(j->about.device, "cuda", 4) == 0 ? "cuda" : "cpu"));
 }
 
 /* Weights other than those of the run would be another model's intervention. */
@@ -161,6 +161,7 @@ static bool open_trials(job *j, ebb_error *err) {
   const ebb_trials_options how = {.feature = FEATURE,
                                   .steps = j->steps,
                                   .decode = j->o->decode,
+                                  .inversion = strcmp(j->o->during, "inversion") == 0,
                                   .batch = j->o->batch > 0 ? j->o->batch : j->config.run.batch,
                                   .log = stderr};
   if (!ebb_trials_open(&j->trials, &j->config, &how, err) ||
@@ -370,7 +371,7 @@ static bool trial_done(void *user, int64_t number, const ebb_trial_result *r, bo
   json_object_set_new(one, "draw", json_integer(k->draw));
   if (r->failure)
     say_failed(j, s->video, k->key, r->failure);
-  else
+  else if (isfinite(r->psnr)) /* something was generated */
     json_object_set_new(one, "psnr", json_real(r->psnr));
   json_object_set_new(json_object_get(s->doc, "interventions"), k->key, one);
   s->pending--;
@@ -420,7 +421,7 @@ static bool make_direction(const job *j, const scene *s, const ebb_change *k, fl
                   k->block, f->step[j->step]);
 }
 
-/* The trial of one change; direction and head are its own memory. *skip: its donor failed. */
+/* The trial of one change; direction and head are its own memory. *skip: what it goes by has failed. */
 static bool make_trial(const job *j, const scene *s, const ebb_change *k, ebb_trial *trial, float *direction,
                        ebb_edit_head *head, bool *skip, ebb_error *err) {
   *trial = (ebb_trial){.scene = s->place, .change = {.block = -1}};
@@ -437,6 +438,13 @@ static bool make_trial(const job *j, const scene *s, const ebb_change *k, ebb_tr
     }
     trial->change.head_count = 1;
     trial->change.heads = head;
+  } else if (k->kind == EBB_CHANGE_DAMAGE) {
+    char noise[80];
+    ebb_change_key(k, EBB_CHANGE_NOISE, noise);
+    const json_t *of = json_object_get(json_object_get(s->doc, "interventions"), noise);
+    trial->psnr = json_number_value(json_object_get(of, "psnr"));
+    trial->change.key = ebb_edit_key((uint64_t)j->o->seed, j->store.videos[s->video].id, k->draw);
+    *skip = !(trial->psnr > 0);
   } else if (k->kind != EBB_CHANGE_NOTHING) {
     trial->change.block = k->block;
     trial->change.key = ebb_edit_key((uint64_t)j->o->seed, j->store.videos[s->video].id, k->draw);
@@ -449,8 +457,9 @@ static bool make_trial(const job *j, const scene *s, const ebb_change *k, ebb_tr
   return true;
 }
 
-/* Up to `most` pending changes of scenes [*at, end), from change *next of scene *at on. */
-static bool run_some(job *j, int64_t *at, int64_t *next, int64_t end, int64_t most, ebb_error *err) {
+/* Up to `most` pending changes of scenes [*at, end), from change *next of scene *at on: damage, or all others. */
+static bool run_some(job *j, bool damage, int64_t *at, int64_t *next, int64_t end, int64_t most,
+                     ebb_error *err) {
   const int64_t D = j->probe.width;
   ebb_trial *trials = malloc((size_t)most * sizeof *trials);
   float *directions = malloc((size_t)(most * D) * sizeof *directions);
@@ -466,12 +475,15 @@ static bool run_some(job *j, int64_t *at, int64_t *next, int64_t end, int64_t mo
     }
     const int64_t change = (*next)++;
     bool skip;
-    if (is_done(j, s, change))
+    if (is_done(j, s, change) || (j->changes[change].kind == EBB_CHANGE_DAMAGE) != damage)
       continue;
     ok = make_trial(j, s, &j->changes[change], &trials[count], directions + count * D, &heads[count], &skip,
                     err);
     if (ok && skip)
-      say_failed(j, s->video, j->changes[change].key, "the scene that its head comes from has failed");
+      say_failed(j, s->video, j->changes[change].key,
+                 j->changes[change].kind == EBB_CHANGE_DAMAGE
+                     ? "the noise whose quality it is to have has failed"
+                     : "the scene that its head comes from has failed");
     j->running[count].scene = *at;
     j->running[count].change = change;
     count += !skip;
@@ -503,9 +515,10 @@ static bool run_scenes(job *j, int64_t first, int64_t end, int64_t batch, ebb_er
     return true;
   if (!ebb_trials_load(j->trials, j->loaded_count, j->loaded, scene_loaded, j, err))
     return false;
-  for (int64_t at = first, next = 0; at < end;)
-    if (!run_some(j, &at, &next, end, TRIALS_AT_ONCE * batch, err))
-      return false;
+  for (int damage = 0; damage < 2; damage++) /* the noise first, whose quality it goes by */
+    for (int64_t at = first, next = 0; at < end;)
+      if (!run_some(j, damage, &at, &next, end, TRIALS_AT_ONCE * batch, err))
+        return false;
   return true;
 }
 
@@ -550,6 +563,7 @@ static bool intervene(const options *o, int64_t *failed, ebb_error *err) {
 
 int ebb_intervene_command(int argc, char **argv) {
   options o = {.steps = "all",
+               .during = "generation",
                .step = -1,
                .read_block = -1,
                .shards = 1,
@@ -569,8 +583,10 @@ int ebb_intervene_command(int argc, char **argv) {
       {"alpha", EBB_OPTION_TEXT, &o.words.alphas, "LIST", "doses in units of the token's deviation (0.5)", 0,
        0, NULL},
       {"draws", EBB_OPTION_INT, &o.words.draws, "N", "of noise, directions and donors (3)", 1, 1000, NULL},
+      {"during", EBB_OPTION_TEXT, &o.during, "WHAT",
+       "generation, which is then inverted; or inversion itself", 0, 0, "generation|inversion"},
       {"directions", EBB_OPTION_TEXT, &o.words.directions, "LIST",
-       "noise, random, orthogonal, probe; none (noise,random,orthogonal)", 0, 0, NULL},
+       "noise, random, orthogonal, probe, damage; none (noise,random,orthogonal)", 0, 0, NULL},
       {"heads", EBB_OPTION_LIST, &o.heads, "WHICH",
        "each, blocks, BLOCK:HEAD or BLOCK:all; again and again (none)", 0, 0, NULL},
       {"mask", EBB_OPTION_TEXT, &o.words.masks, "LIST",
@@ -607,6 +623,10 @@ int ebb_intervene_command(int argc, char **argv) {
   int code = ebb_command_parse(&command, argc, argv);
   if (code >= 0)
     return code;
+  if (strcmp(o.during, "inversion") == 0 && (o.decode || strstr(o.words.directions, "damage"))) {
+    fprintf(stderr, "ebb: --during inversion generates nothing: expected no --decode and no damage\n");
+    return EBB_EXIT_USAGE;
+  }
   if (o.shard >= o.shards) {
     fprintf(stderr, "ebb: --shard: found %lld, expected less than --shards, %lld\n", (long long)o.shard,
             (long long)o.shards);

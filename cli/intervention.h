@@ -10,13 +10,15 @@
 
 /* In the order of the tables. Noise and the three directions act at a block's output, at one norm for one alpha: noise is
  * Eq. 5; random is a direction drawn for (scene, block, draw), orthogonal the same one without what it has of the
- * probe's weights, probe the weights themselves, towards impossible. zero, mean and resample act on heads. */
+ * probe's weights, probe the weights themselves, towards impossible. damage is the undisturbed generation with white noise
+ * on it, of the quality that noise (same block, alpha, draw) has left. zero, mean and resample act on heads. */
 typedef enum ebb_change_kind {
   EBB_CHANGE_NOTHING, /* the baseline */
   EBB_CHANGE_NOISE,
   EBB_CHANGE_RANDOM,
   EBB_CHANGE_ORTHOGONAL,
   EBB_CHANGE_PROBE,
+  EBB_CHANGE_DAMAGE,
   EBB_CHANGE_ZERO,
   EBB_CHANGE_MEAN,
   EBB_CHANGE_RESAMPLE,
@@ -31,6 +33,8 @@ typedef struct ebb_change {
   int draw;
   char key[80]; /* in the results: "noise b3 a0.5 d0" */
 } ebb_change;
+/* The key of another kind at the same place, dose and draw: of two that act at blocks. */
+void ebb_change_key(const ebb_change *change, ebb_change_kind kind, char key[80]);
 
 /* As the command line has it. */
 typedef struct ebb_change_words {

@@ -10,8 +10,8 @@
 #define MOST_NUMBERS 1024
 #define MOST_CHANGES 10000000
 
-static const char *const names[EBB_CHANGES] = {"baseline", "noise", "random", "orthogonal",
-                                               "probe",    "zero",  "mean",   "resample"};
+static const char *const names[EBB_CHANGES] = {"baseline", "noise", "random", "orthogonal", "probe",
+                                               "damage",   "zero",  "mean",   "resample"};
 
 const char *ebb_change_name(ebb_change_kind kind) {
   return names[kind];
@@ -83,6 +83,10 @@ static bool read_kinds(const char *option, const char *text, int first, int last
   return true;
 }
 
+void ebb_change_key(const ebb_change *c, ebb_change_kind kind, char key[80]) {
+  snprintf(key, 80, "%s b%d a%.17g d%d", names[kind], c->block, c->alpha, c->draw);
+}
+
 typedef struct list {
   ebb_change *items;
   int64_t count, room;
@@ -104,8 +108,8 @@ static bool add(list *l, ebb_change_kind kind, int64_t block, int64_t head, doub
   *c = (ebb_change){.kind = kind, .block = (int)block, .head = (int)head, .alpha = alpha, .draw = (int)draw};
   if (kind == EBB_CHANGE_NOTHING)
     snprintf(c->key, sizeof c->key, "%s", names[kind]);
-  else if (kind <= EBB_CHANGE_PROBE)
-    snprintf(c->key, sizeof c->key, "%s b%d a%.17g d%d", names[kind], c->block, alpha, c->draw);
+  else if (kind < EBB_CHANGE_ZERO)
+    ebb_change_key(c, kind, c->key);
   else if (head == EBB_EDIT_ALL_HEADS)
     snprintf(c->key, sizeof c->key, "%s b%d all d%d", names[kind], c->block, c->draw);
   else
@@ -117,11 +121,14 @@ static bool add_outputs(list *l, const ebb_change_words *w, ebb_edit_sizes z) {
   unsigned kinds;
   int64_t blocks[EBB_EDIT_BLOCKS], block_count, alpha_count;
   double alphas[MOST_NUMBERS];
-  if (!read_kinds("directions", w->directions, EBB_CHANGE_NOISE, EBB_CHANGE_PROBE, &kinds, l->err) ||
+  if (!read_kinds("directions", w->directions, EBB_CHANGE_NOISE, EBB_CHANGE_DAMAGE, &kinds, l->err) ||
       !ebb_numbers_read("blocks", w->blocks, z.blocks, EBB_EDIT_BLOCKS, blocks, &block_count, l->err) ||
       !read_alphas(w->alphas, alphas, &alpha_count, l->err))
     return false;
-  for (int kind = EBB_CHANGE_NOISE; kind <= EBB_CHANGE_PROBE; kind++)
+  if (kinds >> EBB_CHANGE_DAMAGE & 1u && !(kinds >> EBB_CHANGE_NOISE & 1u))
+    return ebb_fail(l->err,
+                    "--directions: found damage without noise, whose quality it is to have: list both");
+  for (int kind = EBB_CHANGE_NOISE; kind <= EBB_CHANGE_DAMAGE; kind++)
     for (int64_t a = 0; kinds >> kind & 1u && a < alpha_count; a++)
       for (int64_t b = 0; b < block_count; b++)
         for (int64_t d = 0; d < (kind == EBB_CHANGE_PROBE ? 1 : w->draws); d++)

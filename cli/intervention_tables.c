@@ -278,7 +278,7 @@ static bool write_interventions(results *r, const char *out, ebb_error *err) {
     ebb_csv_text(f, x->category);
     fprintf(f, ",%d,%s", x->possible, ebb_change_name((ebb_change_kind)x->kind));
     print_place(f, x);
-    if (x->kind >= EBB_CHANGE_NOISE && x->kind <= EBB_CHANGE_PROBE)
+    if (x->kind >= EBB_CHANGE_NOISE && x->kind < EBB_CHANGE_ZERO)
       ebb_csv_number(f, DIGITS, x->alpha);
     else
       fputc(',', f);
@@ -398,7 +398,7 @@ static bool gather(summary *s, const result *items, int64_t count, ebb_error *er
       mean[OVER_STEPS] += items[next].steps - items[next].base_steps;
       mean[DROP] += items[next].base_psnr - items[next].psnr;
     }
-    if (!isfinite(mean[0]) || !isfinite(mean[1]) || !isfinite(mean[2]))
+    if (!isfinite(mean[OVER_BLOCKS]) || !isfinite(mean[OVER_STEPS]))
       continue; /* one of its draws failed */
     if (!group || strcmp(group, items[i].group) != 0)
       s->groups++;
@@ -474,7 +474,7 @@ static bool write_summary(const summary *all, int64_t count, const char *out, FI
     const result *of = s->of;
     fputs(ebb_change_name((ebb_change_kind)of->kind), w.stream);
     print_place(w.stream, of);
-    if (of->kind <= EBB_CHANGE_PROBE)
+    if (of->kind < EBB_CHANGE_ZERO)
       ebb_csv_number(w.stream, DIGITS, of->alpha);
     else
       fputc(',', w.stream);
@@ -496,10 +496,12 @@ static bool write_summary(const summary *all, int64_t count, const char *out, FI
              s->interval[OVER_STEPS].low, s->interval[OVER_STEPS].high);
     snprintf(blocks, sizeof blocks, "%+.3f [%+.3f, %+.3f]", s->interval[OVER_BLOCKS].value,
              s->interval[OVER_BLOCKS].low, s->interval[OVER_BLOCKS].high);
-    fprintf(table, "%-10s %5d %4s %6s %-10s %6lld  %-26s %6.3f  %-26s %9.2f\n",
+    char drop[16] = "";
+    if (isfinite(s->interval[DROP].value))
+      snprintf(drop, sizeof drop, "%.2f", s->interval[DROP].value);
+    fprintf(table, "%-10s %5d %4s %6s %-10s %6lld  %-26s %6.3f  %-26s %9s\n",
             ebb_change_name((ebb_change_kind)of->kind), of->block, head, alpha,
-            of->possible ? "possible" : "impossible", (long long)s->scenes, steps, s->q, blocks,
-            s->interval[DROP].value);
+            of->possible ? "possible" : "impossible", (long long)s->scenes, steps, s->q, blocks, drop);
   }
   return finish(&w, true, err);
 }

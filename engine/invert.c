@@ -10,7 +10,8 @@ typedef struct branches {
 static void branch_velocity(branches *b, ebb_tensor v, ebb_tensor x, const ebb_condition *text, int moment,
                             int stage, ebb_tap *tap) {
   const int evaluation = stage == 0 ? b->step : -1, branch = text != b->run->text;
-  ebb_edit_begin(b->run->edit, b->step, stage, branch);
+  const bool exact = b->run->plan->solver == EBB_EXACT; /* whose evaluations are all of one function */
+  ebb_edit_begin(b->run->edit, b->step, exact ? 0 : stage, branch);
   ebb_tap_begin(tap, evaluation);
   ebb_model_velocity(b->run->model, v, x, text, moment, tap);
   ebb_tap_latent(tap, EBB_LATENT, x);

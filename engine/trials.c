@@ -1,6 +1,7 @@
 #include "engine/trials.h"
 
 #include "engine/job_parts.h"
+#include "kernels/normal.h"
 #include "loaders/file.h"
 
 #include <math.h>
@@ -8,6 +9,7 @@
 #include <string.h>
 
 #define PIXEL_PEAK 2.0
+#define DAMAGE_STREAM ((uint64_t)3 << 62)
 #define PSNR_MOST 200.0 /* of what is equal, or nearly: results stay finite */
 
 struct ebb_trials {
@@ -227,12 +229,13 @@ static bool integrate(ebb_trials *t, const ebb_integration *plan, ebb_tensor x, 
   return ebb_context_ok(&t->job.context, err);
 }
 
-/* Tells what a tap has read of each of its samples. */
-static bool tell(const ebb_tap *tap, int64_t number, const double *psnr, const ebb_error *failures,
-                 const char (*sha256)[65], ebb_trial_done *done, void *user, ebb_error *err) {
+/* Tells what a tap has read of its first `count` samples. */
+static bool tell(const ebb_tap *tap, int64_t count, int64_t number, const double *psnr,
+                 const ebb_error *failures, const char (*sha256)[65], ebb_trial_done *done, void *user,
+                 ebb_error *err) {
   const int64_t floats = ebb_tap_slot_floats(tap->plan, 0);
   bool ok = true;
-  for (int64_t b = 0; ok && b < tap->batch; b++) {
+  for (int64_t b = 0; ok && b < count; b++) {
     const float *features = tap->data[0] + b * floats;
     ebb_trial_result r = {
         .features = features, .psnr = psnr ? psnr[b] : NAN, .sha256 = sha256 ? sha256[b] : NULL};
@@ -240,7 +243,7 @@ static bool tell(const ebb_tap *tap, int64_t number, const double *psnr, const e
       r.failure = failures[b].text;
     else if (!is_finite(features, floats) || (psnr && isnan(psnr[b])))
       r.failure = "values that are not finite";
-    ok = done(user, number + b, &r, b + 1 == tap->batch, err);
+    ok = done(user, number + b, &r, b + 1 == count, err);
   }
   return ok;
 }
@@ -296,7 +299,7 @@ static bool invert_batch(ebb_trials *t, int64_t first, int64_t count, ebb_trial_
         ebb_fail(&failures[b], "its noise is not finite");
       t->failed[first + b] = failures[b].text[0] != '\0';
     }
-    ok = tell(&tap, first, NULL, failures, (const char(*)[65])sha256, done, user, err);
+    ok = tell(&tap, count, first, NULL, failures, (const char(*)[65])sha256, done, user, err);
   }
   ebb_tap_close(&tap);
   ebb_arena_release(&c->activations, mark);
@@ -333,10 +336,7 @@ bool ebb_trials_load(ebb_trials *t, int64_t count, const int64_t *videos, ebb_tr
 
 /* ---- trials ------------------------------------------------------------------------------------------ */
 
-static double psnr_of(const float *a, const float *truth, int64_t n, double peak) {
-  double square = 0;
-  for (int64_t i = 0; i < n; i++)
-    square += ((double)a[i] - truth[i]) * ((double)a[i] - truth[i]) / (double)n;
+static double psnr_of(double square, double peak) {
   return square > 0 ? fmin(10 * log10(peak * peak / square), PSNR_MOST) : PSNR_MOST;
 }
 
@@ -347,6 +347,36 @@ static double range_of(const float *x, int64_t n) {
     high = x[i] > high ? x[i] : high;
   }
   return (double)high - low;
+}
+
+static double square_error(const float *a, const float *truth, int64_t n) {
+  double square = 0;
+  for (int64_t i = 0; i < n; i++)
+    square += ((double)a[i] - truth[i]) * ((double)a[i] - truth[i]) / (double)n;
+  return square;
+}
+
+/* x += s e with e of `key`, s >= 0 such that the mean square error becomes `wanted`; 0 where it is that much already. */
+static void damage(float *x, const float *truth, int64_t n, double wanted, uint64_t key) {
+  double along = 0, noise = 0;
+  for (int64_t i = 0; i < n; i++) {
+    const double e = ebb_normal(key, DAMAGE_STREAM, (uint64_t)i);
+    along += ((double)x[i] - truth[i]) * e / (double)n;
+    noise += e * e / (double)n;
+  }
+  const double more = wanted - square_error(x, truth, n);
+  const double s = more > 0 ? (sqrt(along * along + noise * more) - along) / noise : 0;
+  for (int64_t i = 0; i < n; i++)
+    x[i] += (float)(s * ebb_normal(key, DAMAGE_STREAM, (uint64_t)i));
+}
+
+/* What was generated, on the host, damaged as its trial asks; its quality. */
+static double judge_one(const ebb_trials *t, const ebb_trial *trial, float *x, int64_t n) {
+  const float *truth = (t->options.decode ? t->pixels : t->latents) + trial->scene * n;
+  const double peak = t->options.decode ? PIXEL_PEAK : range_of(truth, n);
+  if (trial->psnr > 0)
+    damage(x, truth, n, peak * peak / pow(10, trial->psnr / 10), trial->change.key);
+  return psnr_of(square_error(x, truth, n), peak);
 }
 
 /* The quality of what was generated; through pixels and back when asked for. */
@@ -361,17 +391,19 @@ static bool judge(ebb_trials *t, int64_t count, const ebb_trial *trials, ebb_ten
     return ebb_fail(err, "no memory for a video");
   for (int64_t b = 0; b < count; b++) {
     size_t mark = ebb_arena_mark(&c->activations);
-    ebb_tensor z = ebb_slice(x, b, 1), video = EBB_NO_TENSOR;
+    ebb_tensor z = ebb_slice(x, b, 1), shown = z;
     if (decode) {
-      video = EBB_ACTIVATION(c, "video", 1, 3, j->clip.used, j->clip.height, j->clip.width);
-      ebb_vae_decode(&j->vae, video, z);
-      ebb_vae_encode(&j->vae, z, video);
+      shown = EBB_ACTIVATION(c, "video", 1, 3, j->clip.used, j->clip.height, j->clip.width);
+      ebb_vae_decode(&j->vae, shown, z);
     }
     if (!c->counting) {
-      const float *truth = (decode ? t->pixels : t->latents) + trials[b].scene * n;
-      ebb_download(c, host, decode ? video : z);
-      psnr[b] = psnr_of(host, truth, n, decode ? PIXEL_PEAK : range_of(truth, n));
+      ebb_download(c, host, shown);
+      psnr[b] = judge_one(t, &trials[b], host, n);
+      if (trials[b].psnr > 0)
+        ebb_upload(c, shown, host);
     }
+    if (decode)
+      ebb_vae_encode(&j->vae, z, shown);
     ebb_arena_release(&c->activations, mark);
   }
   free(host);
@@ -397,21 +429,27 @@ static void rows_of(int64_t count, const ebb_trial *trials, int64_t donors, cons
     rows[count + d] = (ebb_intervention){.block = -1};
 }
 
-/* Generation of all rows with their interventions, then the trials inverted again. */
+/* Generation of all rows with their interventions, then the trials inverted again; or the inversion of all rows with
+ * them. tap: of the rows that are inverted. */
 static bool generate_and_read(ebb_trials *t, int64_t count, const ebb_trial *trials, int64_t donors,
                               const int64_t *donor, const ebb_intervention *rows, ebb_tap *tap, double *psnr,
                               ebb_error *failures, ebb_error *err) {
   ebb_context *c = &t->job.context;
   const ebb_model *m = &t->job.models[0].model;
+  const bool inversion = t->options.inversion;
   const int64_t n = ebb_job_latent_count(&t->job);
   const ebb_edit_sizes sizes = {m->blocks, m->width, m->heads};
+  const float *from = inversion ? t->latents : t->noise;
   ebb_tensor x = new_latents(t, count + donors);
   ebb_edit edit;
   for (int64_t b = 0; !c->counting && b < count + donors; b++)
-    ebb_upload(c, ebb_slice(x, b, 1), t->noise + (b < count ? trials[b].scene : donor[b - count]) * n);
-  return ebb_edit_open(&edit, c, sizes, count + donors, t->generation.steps, true, err) &&
-         ebb_edit_set(&edit, rows, err) && integrate(t, &t->generation, x, NULL, &edit, NULL, err) &&
-         judge(t, count, trials, x, psnr, err) &&
+    ebb_upload(c, ebb_slice(x, b, 1), from + (b < count ? trials[b].scene : donor[b - count]) * n);
+  if (!ebb_edit_open(&edit, c, sizes, count + donors, t->job.plan.steps, true, err) ||
+      !ebb_edit_set(&edit, rows, err))
+    return false;
+  if (inversion)
+    return integrate(t, &t->reading, x, tap, &edit, failures, err);
+  return integrate(t, &t->generation, x, NULL, &edit, NULL, err) && judge(t, count, trials, x, psnr, err) &&
          integrate(t, &t->reading, ebb_slice(x, 0, count), tap, NULL, failures, err);
 }
 
@@ -423,7 +461,8 @@ static bool run_batch(ebb_trials *t, int64_t count, const ebb_trial *trials, int
   for (int64_t b = 0; b < count; b++)
     all += (size_t)trials[b].change.head_count;
   ebb_tap tap = {0};
-  ebb_error *failures = calloc((size_t)count, sizeof *failures);
+  const int64_t read = t->options.inversion ? count + donors : count;
+  ebb_error *failures = calloc((size_t)read, sizeof *failures);
   double *psnr = calloc((size_t)count, sizeof *psnr);
   ebb_intervention *rows = calloc((size_t)(count + donors), sizeof *rows);
   ebb_edit_head *heads = calloc(all, sizeof *heads);
@@ -431,10 +470,10 @@ static bool run_batch(ebb_trials *t, int64_t count, const ebb_trial *trials, int
       (failures && psnr && rows && heads) || ebb_fail(err, "no memory for %lld trials", (long long)count);
   if (ok)
     rows_of(count, trials, donors, donor, rows, heads);
-  ok = ok && ebb_tap_open(&tap, ebb_trials_plan(t), c, count, err) &&
+  ok = ok && ebb_tap_open(&tap, ebb_trials_plan(t), c, read, err) &&
        generate_and_read(t, count, trials, donors, donor, rows, &tap, psnr, failures, err);
   if (ok && !c->counting)
-    ok = tell(&tap, number, psnr, failures, NULL, done, user, err);
+    ok = tell(&tap, count, number, t->options.inversion ? NULL : psnr, failures, NULL, done, user, err);
   ebb_tap_close(&tap);
   ebb_arena_release(&c->activations, mark);
   free(failures);

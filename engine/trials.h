@@ -3,7 +3,10 @@
  * inverted again up to the steps that are wanted, where features are read as in the run. Generation and inversion are
  * one solver on one grid, told what its run was told, and latents stay float32 in between (REFERENCE 3.11, 22), so
  * that an intervention that does nothing closes the loop as far as the solver can. Trials of any scenes and
- * interventions share a batch; none depends on what stands beside it. */
+ * interventions share a batch; none depends on what stands beside it.
+ *
+ * Or the inversion itself is tampered with: the scene's own latents are inverted under the intervention, and what is
+ * read is what the model can tell with a head or a block out of order. */
 #ifndef EBB_ENGINE_TRIALS_H
 #define EBB_ENGINE_TRIALS_H
 
@@ -15,24 +18,28 @@
 typedef struct ebb_trials_options {
   const char *feature; /* of the tokens of blocks: "block_out.mean" */
   ebb_int_list steps;  /* steps of the inversion at which it is read */
-  bool decode;   /* through pixels and back between generation and inversion, as for a video that is shown */
-  int64_t batch; /* samples in one forward */
-  FILE *log;     /* plain lines: memory, videos left out */
+  bool decode;    /* through pixels and back between generation and inversion, as for a video that is shown */
+  bool inversion; /* the inversion itself is tampered with; nothing is generated */
+  int64_t batch;  /* samples in one forward */
+  FILE *log;      /* plain lines: memory, videos left out */
 } ebb_trials_options;
 
 /* A scene loaded and an intervention. A head's source may be the place of another loaded scene: that head of its
- * undisturbed generation, at the same step. */
+ * undisturbed generation (or inversion), at the same step. */
 typedef struct ebb_trial {
   int64_t scene;
   ebb_intervention change;
+  /* Above 0: beside the intervention, white noise of change.key on what was generated (latents, or pixels when decoded), as
+   * much as gives it this quality; none where it is no better to begin with. */
+  double psnr;
 } ebb_trial;
 
 typedef struct ebb_trial_result {
   const char *failure;   /* NULL: none, and the following hold */
   const float *features; /* [steps, blocks, width] */
   /* Of the generated video against the scene's own: dB, 10 log10(peak^2 / mean square error). Pixels in [-1,1] with
-   * peak 2 when decoded, else latents with the range of the scene's as the peak; 200 at most. NaN for a scene's own
-   * inversion. */
+   * peak 2 when decoded, else latents with the range of the scene's as the peak; 200 at most. NaN where
+   * nothing was generated. */
   double psnr;
   const char *sha256; /* of a scene's decoded frames; NULL for a trial */
 } ebb_trial_result;

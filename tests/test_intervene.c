@@ -235,6 +235,61 @@ static void test_defect_21_draws_controls_and_quality(void **state) {
   free(official);
 }
 
+/* White noise of equal damage: the quality that the block's noise has left, and another surprise. */
+static void test_damage_has_the_quality_of_the_noise(void **state) {
+  (void)state;
+  for (int decode = 0; decode < 2; decode++) {
+    const char *out = decode ? "damage-pixels" : "damage";
+    OK("intervene %s --out %s --directions noise,damage --alpha 1 --draws 2 --scenes 2 %s", at("run"),
+       at(out), decode ? "--decode" : "");
+    json_t *doc = scene(out, 0);
+    const double base = number(change(doc, "baseline"), "psnr");
+    int damaged = 0;
+    for (int b = 0; b < 2; b++)
+      for (int d = 0; d < 2; d++) {
+        char noise[64], damage[64];
+        snprintf(noise, sizeof noise, "noise b%d a1 d%d", b, d);
+        snprintf(damage, sizeof damage, "damage b%d a1 d%d", b, d);
+        const double wanted = number(change(doc, noise), "psnr"), is = number(change(doc, damage), "psnr");
+        assert_true(fabs(is - (wanted < base ? wanted : base)) < 1e-4);
+        damaged += wanted < base;
+        assert_true(number(change(doc, damage), "surprise_over_steps") !=
+                    number(change(doc, noise), "surprise_over_steps"));
+      }
+    assert_true(decode || damaged > 0);
+    json_decref(doc);
+  }
+}
+
+/* With a head masked in the inversion itself nothing is generated; without, it is the run's. */
+static void test_the_inversion_can_be_tampered_with(void **state) {
+  (void)state;
+  OK("intervene %s --out %s --during inversion --directions noise --alpha 0,1 --draws 1 --heads 1:all --mask "
+     "zero,resample --scenes 2",
+     at("run"), at("inversion"));
+  json_t *doc = scene("inversion", 0);
+  const json_t *base = change(doc, "baseline"), *original = json_object_get(doc, "original");
+  assert_true(json_equal(json_object_get(base, "by_block"), json_object_get(original, "by_block")));
+  assert_true(json_equal(json_object_get(base, "by_step"), json_object_get(original, "by_step")));
+  assert_null(json_object_get(base, "psnr"));
+  static const char *const same[] = {"noise b0 a0 d0", "noise b1 a0 d0"};
+  static const char *const other[] = {"noise b1 a1 d0", "zero b1 all d0", "resample b1 all d0"};
+  for (int i = 0; i < 2; i++)
+    assert_true(
+        json_equal(json_object_get(base, "by_step"), json_object_get(change(doc, same[i]), "by_step")));
+  for (int i = 0; i < 3; i++)
+    assert_false(
+        json_equal(json_object_get(base, "by_step"), json_object_get(change(doc, other[i]), "by_step")));
+  OK("intervene %s --out %s --during inversion --directions none --draws 1 --heads 1:all --mask resample "
+     "--scenes 1 "
+     "--batch 2",
+     at("run"), at("inversion-2"));
+  json_t *alone = scene("inversion-2", 0);
+  assert_true(json_equal(change(alone, "resample b1 all d0"), change(doc, "resample b1 all d0")));
+  json_decref(alone);
+  json_decref(doc);
+}
+
 /* The probe that reads a scene is the same whatever its group's features are: it has not seen them. */
 static void test_strict_probes_do_not_know_the_scene(void **state) {
   (void)state;
@@ -387,8 +442,11 @@ static void test_errors_say_what_is_wrong(void **state) {
   REFUSED("--blocks: found '2', expected all or numbers from 0 to 1", "intervene %s --blocks 2", run);
   REFUSED("--blocks: 1 is listed twice", "intervene %s --blocks 1,1", run);
   REFUSED("--alpha: found '0.5,-1'", "intervene %s --alpha 0.5,-1", run);
-  REFUSED("expected none, or a list of noise, random, orthogonal, probe", "intervene %s --directions nose",
+  REFUSED("generates nothing: expected no --decode and no damage", "intervene %s --during inversion --decode",
           run);
+  REFUSED("found damage without noise", "intervene %s --directions damage", run);
+  REFUSED("expected none, or a list of noise, random, orthogonal, probe, damage",
+          "intervene %s --directions nose", run);
   REFUSED("expected none, or a list of zero, mean, resample", "intervene %s --heads each --mask one", run);
   REFUSED("--heads: found '0:3'", "intervene %s --heads 0:3", run);
   REFUSED("'mean b0 h1 d0' is asked for twice", "intervene %s --heads each --heads 0:1", run);
@@ -422,6 +480,8 @@ int main(void) {
       cmocka_unit_test(test_defect_22_the_loop_closes),
       cmocka_unit_test(test_defect_31_surprise_by_both_definitions),
       cmocka_unit_test(test_defect_21_draws_controls_and_quality),
+      cmocka_unit_test(test_damage_has_the_quality_of_the_noise),
+      cmocka_unit_test(test_the_inversion_can_be_tampered_with),
       cmocka_unit_test(test_strict_probes_do_not_know_the_scene),
       cmocka_unit_test(test_defect_30_lists_and_batches_do_not_matter),
       cmocka_unit_test(test_killed_and_resumed_it_is_the_same),
