@@ -49,6 +49,18 @@ bool ebb_changes_make(const ebb_change_words *words, ebb_edit_sizes sizes, ebb_c
 bool ebb_numbers_read(const char *option, const char *text, int64_t limit, int64_t most, int64_t *values,
                       int64_t *count, ebb_error *err);
 
+/* What the command is asked for; -1 or NULL: as the run has it, or as the help says. */
+typedef struct ebb_intervene_options {
+  const char *run, *out, *preset, *device, *steps, *during;
+  ebb_change_words words;
+  ebb_text_list heads;
+  int64_t step, read_block, scenes, shard, shards, seed, batch;
+  int impossible, decode;
+} ebb_intervene_options;
+/* All of it: probes, scenes, trials, results, tables; failed: how many scenes and changes did. Errors: a run, probe or
+ * option that is not as expected, results there of other settings, memory. */
+bool ebb_intervention_run(const ebb_intervene_options *o, FILE *table, int64_t *failed, ebb_error *err);
+
 /* ---- results ---- */
 
 /* What holds for every result in OUT (seed, hashes of run, weights and probe, steps ...): written there by the first

@@ -55,9 +55,9 @@ bool ebb_job_open_store(ebb_job *j, ebb_error *err) {
   for (int i = 0; i < j->model_count; i++) {
     ebb_job_model *m = &j->models[i];
     char suffix[24];
-    if (ebb_job_inverts(j) && (!declare_set(j, m->name, "", &m->plan, &m->set, err) ||
-                               (ebb_job_guided(j) &&
-                                !declare_set(j, m->name, ".negative", &m->plan, &m->negative_set, err))))
+    if (ebb_job_inverts(j) &&
+        (!declare_set(j, m->name, "", &m->plan, &m->set, err) ||
+         (ebb_job_guided(j) && !declare_set(j, m->name, ".negative", &m->plan, &m->negative_set, err))))
       return false;
     for (int64_t d = 0; d < ebb_job_noise_sets(j); d++) {
       ebb_job_noise_suffix(j, d, suffix);

@@ -159,7 +159,8 @@ void ebb_condition_free(ebb_condition *cond) {
 
 static bool same_forward(const ebb_forward *a, const ebb_forward *b) {
   return a->x == b->x && a->v == b->v && a->arena == b->arena && a->staging == b->staging &&
-         a->plan == b->plan && a->edit == b->edit && a->mark == b->mark && a->batch == b->batch && a->condition == b->condition;
+         a->plan == b->plan && a->edit == b->edit && a->mark == b->mark && a->batch == b->batch &&
+         a->condition == b->condition;
 }
 
 /* The recording of this forward: the one kept, or a new one in a place that is free or was used least lately. */

@@ -46,11 +46,11 @@ typedef struct ebb_family {
 /* A recorded forward, with all that its pointers hang on. */
 typedef struct ebb_forward {
   const void *x, *v, *arena,
-      *staging;                   /* arena: of the activations; staging: of the tap, NULL: captures nothing */
-  size_t mark;                    /* of the activation arena */
+      *staging; /* arena: of the activations; staging: of the tap, NULL: captures nothing */
+  size_t mark;  /* of the activation arena */
   int64_t batch, condition, plan,
       edit;     /* condition, plan, edit: their numbers; plan 0: captures nothing; edit 0: changes nothing */
-  int64_t used;                   /* when it was last run; 0: free */
+  int64_t used; /* when it was last run; 0: free */
   ebb_recording recording;
 } ebb_forward;
 

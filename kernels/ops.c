@@ -318,7 +318,8 @@ void ebb_replace_heads(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor me
     return;
   if (want_dtype_of(&k, 0, 1) && want_like(&k, 0, x) && WANT(&k, 2, x.shape[0], x.shape[2]) &&
       WANT(&k, 3, x.shape[0], source.shape[1]) &&
-      want(&k, x.shape[2] % source.shape[1] == 0, "the width of x is not a multiple of the heads of source") &&
+      want(&k, x.shape[2] % source.shape[1] == 0,
+           "the width of x is not a multiple of the heads of source") &&
       count(&k, 0))
     c->backend->replace_heads(c, y, x, mean, source);
 }

@@ -102,7 +102,8 @@ double op_case_value(const op_case *k, int tensor, int64_t element) {
     return draw(k, tensor, element + k->first_sample * (op_tensor_count(t) / t->shape[0]));
   if (strcmp(t->name, "when") == 0) /* a whole number */
     return 7;
-  if (strcmp(t->name, "source") == 0) /* a sample of the batch, or one of the three things a head can become */
+  if (strcmp(t->name, "source") ==
+      0) /* a sample of the batch, or one of the three things a head can become */
     return floor((draw(k, tensor, element) + 1) / 2 * (double)(t->shape[0] + 3)) - 3;
   if (strcmp(t->name, "spd") != 0)
     return draw(k, tensor, element);

@@ -248,7 +248,8 @@ void truth_perturb(const op_case *k, double *const *t) { /* x, dose, keys, when,
       mean += x[i] / (double)D;
     for (int64_t i = 0; i < D; i++)
       square += (x[i] - mean) * (x[i] - mean) / (double)(D - 1);
-    const uint64_t seed = (uint64_t)(int64_t)t[2][r / S], stream = (uint64_t)k->i[0] << 32 | (uint64_t)t[3][0];
+    const uint64_t seed = (uint64_t)(int64_t)t[2][r / S],
+                   stream = (uint64_t)k->i[0] << 32 | (uint64_t)t[3][0];
     for (int64_t i = 0; i < D; i++)
       x[i] += sqrt(square) * (t[1][r / S * 2] * truth_normal(seed, stream, r % S * D + i) +
                               (HAS(4) ? t[1][r / S * 2 + 1] * t[4][r / S * D + i] : 0));
@@ -258,8 +259,8 @@ void truth_perturb(const op_case *k, double *const *t) { /* x, dose, keys, when,
 void truth_add_noise(const op_case *k, double *const *t) { /* y, x, keys; f: a, b; i: stream */
   const int64_t B = N(0, 0), n = op_tensor_count(&k->t[0]) / B;
   for (int64_t i = 0; i < B * n; i++)
-    t[0][i] = k->f[0] * t[1][i] +
-              k->f[1] * truth_normal((uint64_t)(int64_t)t[2][i / n], (uint64_t)k->i[0], i % n);
+    t[0][i] =
+        k->f[0] * t[1][i] + k->f[1] * truth_normal((uint64_t)(int64_t)t[2][i / n], (uint64_t)k->i[0], i % n);
 }
 
 void truth_replace_heads(const op_case *k, double *const *t) { /* y, x, mean, source */

@@ -103,14 +103,16 @@ static void with_edits(subject *s, ebb_model *m, ebb_tensor v, ebb_tensor x, con
   ebb_edit edit;
   static float direction[384], edited[BATCH * LATENT];
   const ebb_edit_head heads[] = {{0, 1, EBB_HEAD_ZERO}, {2, EBB_EDIT_ALL_HEADS, EBB_HEAD_MEAN}, {1, 2, 4}};
-  ebb_intervention changes[BATCH] = {{.block = -1},
-                                     {.block = 1, .noise = 0.5, .along = 0.25, .direction = direction, .key = 77},
-                                     {.block = -1, .head_count = 3, .heads = heads},
-                                     {.block = 1, .key = 9},
-                                     {.block = -1}};
+  ebb_intervention changes[BATCH] = {
+      {.block = -1},
+      {.block = 1, .noise = 0.5, .along = 0.25, .direction = direction, .key = 77},
+      {.block = -1, .head_count = 3, .heads = heads},
+      {.block = 1, .key = 9},
+      {.block = -1}};
   for (int i = 0; i < 384; i++)
     direction[i] = (float)((i * 37) % 11) - 5;
-  if (!ebb_edit_open(&edit, &s->context, (ebb_edit_sizes){m->blocks, m->width, m->heads}, BATCH, 2, true, &err) ||
+  if (!ebb_edit_open(&edit, &s->context, (ebb_edit_sizes){m->blocks, m->width, m->heads}, BATCH, 2, true,
+                     &err) ||
       !ebb_edit_set(&edit, changes, &err))
     fail_msg("%s", err.text);
   m->edit = &edit;
@@ -124,8 +126,9 @@ static void with_edits(subject *s, ebb_model *m, ebb_tensor v, ebb_tensor x, con
       same(s, edited + b * LATENT, s->first + b * LATENT, LATENT * sizeof(float), "beside an edited sample");
   ebb_edit_begin(&edit, 0, 0, 0);
   velocity(s, m, v, x, cond, 0, NULL, s->again);
-  if (!s->context.counting && (memcmp(s->again + LATENT, edited + LATENT, LATENT * sizeof(float)) == 0 ||
-                               memcmp(s->first + 2 * LATENT, edited + 2 * LATENT, LATENT * sizeof(float)) == 0))
+  if (!s->context.counting &&
+      (memcmp(s->again + LATENT, edited + LATENT, LATENT * sizeof(float)) == 0 ||
+       memcmp(s->first + 2 * LATENT, edited + 2 * LATENT, LATENT * sizeof(float)) == 0))
     fail_msg("an edit that changes nothing, or the same at two steps");
   m->edit = NULL;
 }

@@ -114,9 +114,9 @@ extern "C" void cuda_perturb(ebb_context *c, ebb_tensor x, ebb_tensor dose, ebb_
   const bool quads = whole_units(x, 4, D);
   CUDA_FOR_DTYPE(x, X, {
     auto kernel = quads ? perturb<true, X> : perturb<false, X>;
-    kernel<<<(unsigned)ebb_rows(x), THREADS, 0, cuda_stream(c)>>>(
-        cuda_at<X>(x), cuda_f32(dose), cuda_at<int64_t>(keys), cuda_f32(when), cuda_f32(direction),
-        (uint64_t)place, S, D);
+    kernel<<<(unsigned)ebb_rows(x), THREADS, 0, cuda_stream(c)>>>(cuda_at<X>(x), cuda_f32(dose),
+                                                                  cuda_at<int64_t>(keys), cuda_f32(when),
+                                                                  cuda_f32(direction), (uint64_t)place, S, D);
   });
   cuda_launched(c, "perturb");
 }
