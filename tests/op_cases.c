@@ -102,9 +102,11 @@ double op_case_value(const op_case *k, int tensor, int64_t element) {
     return draw(k, tensor, element + k->first_sample * (op_tensor_count(t) / t->shape[0]));
   if (strcmp(t->name, "when") == 0) /* a whole number */
     return 7;
-  if (strcmp(t->name, "source") ==
-      0) /* a sample of the batch, or one of the three things a head can become */
-    return floor((draw(k, tensor, element) + 1) / 2 * (double)(t->shape[0] + 3)) - 3;
+  if (strcmp(t->name, "source") == 0) { /* what a head can become, or a sample of the batch */
+    const int64_t least = k->t[2].rank > 0 ? EBB_HEAD_MEAN : EBB_HEAD_ZERO;
+    return (double)(least + ebb_random_below(k->seed, (uint64_t)tensor, (uint64_t)element,
+                                             (uint32_t)(t->shape[0] - least)));
+  }
   if (strcmp(t->name, "spd") != 0)
     return draw(k, tensor, element);
   int64_t n = t->shape[2], i = element / n % n, j = element % n, first = element / (n * n) * n * n;
