@@ -12,6 +12,8 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+#include "tests/test_cuda.h"
+
 static char output[65536]; /* stdout and stderr of the last command */
 
 static const char *program(void) {
@@ -461,6 +463,42 @@ static void test_errors_say_what_is_wrong(void **state) {
   free((char *)run);
 }
 
+/* On a GPU in both dtypes: alpha 0 shifts nothing, no result hangs on its batch, and in float32 the noise is the CPU's, so
+ * that a generation under it is, up to rounding. */
+static void test_on_a_gpu(void **state) {
+  (void)state;
+  skip_without_cuda();
+  static const char *const dtypes[] = {"float32", "bfloat16"};
+  for (int i = 0; i < 2; i++) {
+    char run[300], wide[300], narrow[300];
+    snprintf(run, sizeof run, "%s-%s", at("cuda"), dtypes[i]);
+    snprintf(wide, sizeof wide, "%s-%s", at("cuda-wide"), dtypes[i]);
+    snprintf(narrow, sizeof narrow, "%s-%s", at("cuda-narrow"), dtypes[i]);
+    OK("invert %s --out %s --device cuda --set model.dtype=%s", at("config.yaml"), run, dtypes[i]);
+    OK("intervene %s --out %s --draws 1 --scenes 3 --alpha 0,0.5 --heads each --mask zero,mean,resample", run,
+       wide);
+    OK("intervene %s --out %s --draws 1 --scenes 1 --blocks 1 --directions noise --alpha 0.5 --heads 0:1 "
+       "--mask resample "
+       "--batch 2",
+       run, narrow);
+    json_t *a = scene(strrchr(wide, '/') + 1, 0), *b = scene(strrchr(narrow, '/') + 1, 0), *one;
+    const char *key;
+    assert_true(number(change(a, "noise b0 a0 d0"), "surprise_over_steps") ==
+                number(change(a, "baseline"), "surprise_over_steps"));
+    json_object_foreach(json_object_get(b, "interventions"), key, one)
+        assert_true(json_equal(one, change(a, key)));
+    if (i == 0) {
+      OK("intervene %s --out %s --draws 1 --scenes 1 --directions noise", at("run"), at("cpu-beside"));
+      json_t *cpu = scene("cpu-beside", 0);
+      assert_true(fabs(number(change(a, "noise b1 a0.5 d0"), "psnr") -
+                       number(change(cpu, "noise b1 a0.5 d0"), "psnr")) < 1e-2);
+      json_decref(cpu);
+    }
+    json_decref(a);
+    json_decref(b);
+  }
+}
+
 static void test_through_pixels_and_in_shards(void **state) {
   (void)state;
   for (int shard = 0; shard < 2; shard++)
@@ -488,6 +526,7 @@ int main(void) {
       cmocka_unit_test(test_defect_12_results_know_their_probe_and_weights),
       cmocka_unit_test(test_errors_say_what_is_wrong),
       cmocka_unit_test(test_through_pixels_and_in_shards),
+      cmocka_unit_test(test_on_a_gpu),
   };
   return cmocka_run_group_tests_name("intervene", tests, make_run, folder_remove);
 }
