@@ -14,6 +14,7 @@ int ebb_reconstruct_command(int argc, char **argv);
 int ebb_probe_command(int argc, char **argv);
 int ebb_report_command(int argc, char **argv);
 int ebb_compare_command(int argc, char **argv);
+int ebb_intervene_command(int argc, char **argv);
 int ebb_doctor_command(int argc, char **argv);
 
 #endif

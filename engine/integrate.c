@@ -117,6 +117,30 @@ bool ebb_integration_named(ebb_integration *plan, const ebb_schedule *schedule, 
          ebb_integration_make(plan, schedule, solver, labels, generate, err);
 }
 
+bool ebb_integration_share_labels(ebb_integration *plan, ebb_integration *other, ebb_error *err) {
+  const size_t most = (size_t)plan->moments + (size_t)other->moments;
+  double *labels = realloc(plan->labels, most * sizeof *labels);
+  plan->labels = labels ? labels : plan->labels;
+  int *place = malloc((size_t)other->moments * sizeof *place);
+  if (!labels || !place) {
+    free(place);
+    return ebb_fail(err, "no memory for %zu time labels", most);
+  }
+  for (int m = 0; m < other->moments; m++) {
+    int p = 0;
+    while (p < plan->moments && labels[p] != other->labels[m])
+      p++;
+    if (p == plan->moments)
+      labels[plan->moments++] = other->labels[m];
+    place[m] = p;
+  }
+  for (int i = 0; i < other->steps; i++)
+    for (int s = 0; s < other->step[i].stages; s++)
+      other->step[i].moment[s] = place[other->step[i].moment[s]];
+  free(place);
+  return true;
+}
+
 void ebb_integration_free(ebb_integration *plan) {
   free(plan->step);
   free(plan->sigma);

@@ -51,6 +51,9 @@ bool ebb_integration_make(ebb_integration *plan, const ebb_schedule *schedule, e
 /* The same with solver and labels by name. */
 bool ebb_integration_named(ebb_integration *plan, const ebb_schedule *schedule, const char *solver,
                            const char *labels, bool generate, ebb_error *err);
+/* plan's labels are completed by other's, and other is told by its place among them: one condition serves
+ * both. Errors: memory. */
+bool ebb_integration_share_labels(ebb_integration *plan, ebb_integration *other, ebb_error *err);
 void ebb_integration_free(ebb_integration *plan);
 /* "euler" ..., "noisy", "matched". Errors list what is known. */
 bool ebb_solver_named(const char *name, ebb_solver *solver, ebb_error *err);

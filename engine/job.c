@@ -45,7 +45,7 @@ bool ebb_job_open_reader(ebb_job *j, ebb_error *err) {
 /* All batches: while one integrates, the next one's clips are read and the last one's features are written. */
 static bool run_batches(ebb_job *j, ebb_error *err) {
   const int64_t batch = ebb_job_batch_size(j);
-  const int sets = 1 + j->model_count * (ebb_job_guided(j) ? 2 : 1);
+  const int sets = 1 + j->model_count * (int)ebb_job_sets(j);
   bool ok =
       ebb_job_open_reader(j, err) && ebb_writer_open(&j->writer, j->store, sets, ebb_job_fail_video, j, err);
   for (j->done = 0; ok && j->done < j->data.count;) {

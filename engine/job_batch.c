@@ -98,24 +98,21 @@ static ebb_tensor upload_latents(ebb_job *j, int64_t count, const float *latents
 }
 
 /* Takes the latents [B,C,T,H,W] through one transformer and hands on what its taps saw. */
-static bool run_through(ebb_job *j, int number, int64_t count, const int64_t *videos, const float *latents,
-                        ebb_error *err) {
+static bool run_through(ebb_job *j, int number, const ebb_condition *text, int64_t count,
+                        const int64_t *videos, const float *latents, ebb_error *err) {
   ebb_context *c = &j->context;
   ebb_job_model *m = &j->models[number];
   const bool guided = ebb_job_guided(j);
   ebb_tap tap = {0}, negative = {0};
-  ebb_condition own = {0};
   ebb_error *failures = calloc((size_t)count, sizeof *failures);
-  const size_t constants = ebb_arena_mark(&c->weights);
-  bool ok = !j->prompts.per_video || ebb_job_condition_videos(j, m, count, videos, &own, err);
   size_t mark = ebb_arena_mark(&c->activations);
-  ok = ok && (failures || ebb_fail(err, "no memory")) && ebb_tap_open(&tap, &m->plan, c, count, err) &&
-       (!guided || ebb_tap_open(&negative, &m->plan, c, count, err));
+  bool ok = (failures || ebb_fail(err, "no memory")) && ebb_tap_open(&tap, &m->plan, c, count, err) &&
+            (!guided || ebb_tap_open(&negative, &m->plan, c, count, err));
   if (ok) {
     batch_progress progress = {j, number, count};
     ebb_run run = {.model = &m->model,
                    .plan = &j->plan,
-                   .text = j->prompts.per_video ? &own : &m->text,
+                   .text = text,
                    .negative = &m->negative,
                    .guidance = j->config->inversion.guidance,
                    .tap = &tap,
@@ -133,6 +130,106 @@ static bool run_through(ebb_job *j, int number, int64_t count, const int64_t *vi
   ebb_tap_close(&negative);
   ebb_tap_close(&tap);
   ebb_arena_release(&c->activations, mark);
+  return ok;
+}
+
+/* keys int64 [B] of eps, of one draw for each video. */
+static ebb_tensor upload_keys(ebb_job *j, int64_t count, const int64_t *videos, int64_t draw) {
+  ebb_context *c = &j->context;
+  ebb_tensor keys = EBB_NEW(c, EBB_ACTIVATIONS, EBB_I64, "noise keys", count);
+  if (c->counting)
+    return keys;
+  int64_t *host = ebb_must(malloc((size_t)count * sizeof *host));
+  for (int64_t b = 0; b < count; b++)
+    host[b] = (int64_t)ebb_edit_key((uint64_t)j->config->inversion.seed, j->data.videos[videos[b]].id, draw);
+  ebb_upload(c, keys, host);
+  free(host);
+  return keys;
+}
+
+/* What a tap sees of (1 - sigma) z + sigma eps at every captured step, told the label that the inversion is told there;
+ * eps is one for all steps. */
+static bool read_noised(ebb_job *j, ebb_job_model *m, const ebb_condition *text, ebb_tensor z,
+                        ebb_tensor keys, ebb_tap *tap, ebb_error *err) {
+  ebb_context *c = &j->context;
+  ebb_tensor x = ebb_tensor_new(c, EBB_ACTIVATIONS, EBB_F32, "noised latents", z.rank, z.shape);
+  ebb_tensor v = ebb_tensor_new(c, EBB_ACTIVATIONS, EBB_F32, "velocity", z.rank, z.shape);
+  for (int i = 0; i < m->plan.step_count; i++) {
+    const int step = m->plan.steps[i];
+    const double sigma = j->plan.sigma[step];
+    ebb_add_noise(c, x, (float)(1 - sigma), z, (float)sigma, keys, 0);
+    ebb_tap_begin(tap, step);
+    ebb_model_velocity(&m->model, v, x, text, j->plan.step[step].moment[0], tap);
+    ebb_tap_latent(tap, EBB_LATENT, x);
+    ebb_tap_latent(tap, EBB_VELOCITY, v);
+    ebb_tap_end(tap);
+  }
+  ebb_tap_finish(tap);
+  return ebb_context_ok(c, err);
+}
+
+/* sum += data, all slots of a tap. */
+static void add_features(float **sum, float **data, const ebb_tap_plan *plan, int64_t batch) {
+  for (int s = 0; s < plan->slot_count; s++)
+    for (int64_t i = 0; i < batch * ebb_tap_slot_floats(plan, s); i++)
+      sum[s][i] += data[s][i];
+}
+
+static void scale_features(float **sum, const ebb_tap_plan *plan, int64_t batch, float factor) {
+  for (int s = 0; s < plan->slot_count; s++)
+    for (int64_t i = 0; i < batch * ebb_tap_slot_floats(plan, s); i++)
+      sum[s][i] *= factor;
+}
+
+/* Noised latents instead of inverted ones, through one transformer: each draw, or the mean over draws, to the writer. */
+static bool run_noised(ebb_job *j, int number, const ebb_condition *text, int64_t count,
+                       const int64_t *videos, const float *latents, ebb_error *err) {
+  ebb_context *c = &j->context;
+  ebb_job_model *m = &j->models[number];
+  const int64_t draws = c->counting ? 1 : ebb_job_draws(j);
+  const bool keep = j->config->inversion.keep_draws;
+  float **sum = NULL;
+  bool ok = true;
+  for (int64_t d = 0; ok && d < draws; d++) {
+    ebb_tap tap = {0};
+    size_t mark = ebb_arena_mark(&c->activations);
+    ok = ebb_tap_open(&tap, &m->plan, c, count, err) &&
+         read_noised(j, m, text, upload_latents(j, count, latents), upload_keys(j, count, videos, d), &tap,
+                     err);
+    if (ok && !c->counting && !keep) {
+      if (sum)
+        add_features(sum, tap.data, &m->plan, count);
+      else
+        sum = tap.data;
+      tap.data = sum == tap.data ? NULL : tap.data;
+      if (d == draws - 1) {
+        scale_features(sum, &m->plan, count, 1.0f / (float)draws);
+        free(tap.data);
+        tap.data = sum;
+        sum = NULL;
+      }
+    }
+    if (ok && !c->counting && (keep || d == draws - 1))
+      ok = ebb_writer_put(j->writer, m->noise_set[keep ? d : 0], &tap, videos, NULL, err);
+    if (ok && !c->counting && !ebb_job_inverts(j)) /* else the inversion tells */
+      step_done(&(batch_progress){j, number, count}, (int)d + 1, (int)draws);
+    ebb_tap_close(&tap);
+    ebb_arena_release(&c->activations, mark);
+  }
+  free(sum);
+  return ok;
+}
+
+/* Every way that a model reads the latents, on one preparation of what the videos say. */
+static bool run_model(ebb_job *j, int number, int64_t count, const int64_t *videos, const float *latents,
+                      ebb_error *err) {
+  ebb_context *c = &j->context;
+  ebb_condition own;
+  const size_t constants = ebb_arena_mark(&c->weights);
+  const ebb_condition *text = ebb_job_text_of(j, &j->models[number], count, videos, &own, err);
+  const bool ok = text &&
+                  (!ebb_job_inverts(j) || run_through(j, number, text, count, videos, latents, err)) &&
+                  (ebb_job_draws(j) == 0 || run_noised(j, number, text, count, videos, latents, err));
   ebb_condition_free(&own);
   ebb_arena_release(&c->weights, constants);
   return ok;
@@ -179,7 +276,7 @@ bool ebb_job_run_batch(ebb_job *j, int64_t first, int64_t count, ebb_error *err)
   if (ok && read > 0) {
     ok = run_vae_features(j, read, videos, latents, err);
     for (int p = 0; ok && p < j->model_count; p++)
-      ok = run_through(j, p, read, videos, latents, err);
+      ok = run_model(j, p, read, videos, latents, err);
   }
   free(videos);
   free(latents);

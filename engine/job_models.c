@@ -20,11 +20,15 @@ static bool condition(ebb_job *j, ebb_job_model *m, bool negative, ebb_error *er
          say_sizes(j, err);
 }
 
-bool ebb_job_condition_videos(ebb_job *j, ebb_job_model *m, int64_t count, const int64_t *videos,
-                              ebb_condition *cond, ebb_error *err) {
-  return ebb_prompts_condition_videos(&j->prompts, count, videos, &m->model, cond, j->shape, j->plan.labels,
-                                      j->plan.moments, err) ||
-         say_sizes(j, err);
+const ebb_condition *ebb_job_text_of(ebb_job *j, ebb_job_model *m, int64_t count, const int64_t *videos,
+                                     ebb_condition *own, ebb_error *err) {
+  *own = (ebb_condition){0};
+  if (!j->prompts.per_video)
+    return &m->text;
+  const bool ok = ebb_prompts_condition_videos(&j->prompts, count, videos, &m->model, own, j->shape,
+                                               j->plan.labels, j->plan.moments, err) ||
+                  say_sizes(j, err);
+  return ok ? own : NULL;
 }
 
 /* "random" is the main transformer's architecture with torch's initialisation; any other name is a sub-folder. */

@@ -1,6 +1,7 @@
 /* What the files of a job share: job.c (the run), job_models.c (what it runs with), job_batch.c (videos
  * through it), job_plan.c (what it will take), job_store.c (what it leaves); and reconstruct.c, which takes
- * the same models and videos there and back. Theirs alone. */
+ * the same models and videos there and back, and trials.c, which opens them for its own batches. Theirs
+ * alone. */
 #ifndef EBB_ENGINE_JOB_PARTS_H
 #define EBB_ENGINE_JOB_PARTS_H
 
@@ -11,7 +12,10 @@
 #include "engine/vae.h"
 #include "engine/writer.h"
 
+#include <string.h>
+
 #define EBB_JOB_MODELS 17 /* the transformer and up to 16 to compare it with */
+#define EBB_JOB_DRAWS 16  /* most inversion.draws */
 
 /* One transformer of the run with everything it needs. */
 typedef struct ebb_job_model {
@@ -19,7 +23,8 @@ typedef struct ebb_job_model {
   ebb_model model;
   ebb_condition text, negative; /* text: of prompts that videos share; else made for each batch */
   ebb_tap_plan plan;
-  int set, negative_set; /* in the store */
+  int set, negative_set;        /* in the store */
+  int noise_set[EBB_JOB_DRAWS]; /* of inversion.method noise; one of the mean, or one a draw */
 } ebb_job_model;
 
 typedef struct ebb_job ebb_job;
@@ -63,6 +68,22 @@ static inline int64_t ebb_job_latent_count(const ebb_job *j) {
 static inline bool ebb_job_guided(const ebb_job *j) {
   return j->config->inversion.guidance != 1;
 }
+static inline bool ebb_job_inverts(const ebb_job *j) {
+  return strcmp(j->config->inversion.method, "noise") != 0;
+}
+/* Draws of noise that every video gets; 0: none. */
+static inline int64_t ebb_job_draws(const ebb_job *j) {
+  return strcmp(j->config->inversion.method, "invert") != 0 ? j->config->inversion.draws : 0;
+}
+static inline int64_t ebb_job_noise_sets(const ebb_job *j) {
+  return ebb_job_draws(j) > 0 && !j->config->inversion.keep_draws ? 1 : ebb_job_draws(j);
+}
+/* What a model's noise set number i is called behind its name: ".noise", or ".noise-0", ".noise-1" ... */
+void ebb_job_noise_suffix(const ebb_job *j, int64_t i, char suffix[24]);
+/* Sets of one model. */
+static inline int64_t ebb_job_sets(const ebb_job *j) {
+  return (ebb_job_inverts(j) ? 1 + ebb_job_guided(j) : 0) + ebb_job_noise_sets(j);
+}
 /* Videos of a full batch. */
 static inline int64_t ebb_job_batch_size(const ebb_job *j) {
   return j->config->run.batch < j->data.count ? j->config->run.batch : j->data.count;
@@ -79,9 +100,11 @@ static inline int64_t ebb_job_ahead(const ebb_job *j) {
 /* The VAE, the transformers, their conditions and tap plans. Close what a failed open left, too. */
 bool ebb_job_open_models(ebb_job *j, ebb_error *err);
 void ebb_job_close_models(ebb_job *j);
-/* On the texts of videos[0..count) (prompts.per_video); its constants stay in the weight arena until a mark is released. */
-bool ebb_job_condition_videos(ebb_job *j, ebb_job_model *m, int64_t count, const int64_t *videos,
-                              ebb_condition *cond, ebb_error *err);
+/* What a batch of videos[0..count) is told: m's text, or with prompts.per_video those of the videos, made into
+ * *own, which the caller frees in any case; its constants stay in the weight arena until a mark is released.
+ * NULL: failed. */
+const ebb_condition *ebb_job_text_of(ebb_job *j, ebb_job_model *m, int64_t count, const int64_t *videos,
+                                     ebb_condition *own, ebb_error *err);
 
 /* The data set of the config. */
 bool ebb_job_open_data(ebb_job *j, ebb_error *err);

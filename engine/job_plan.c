@@ -50,6 +50,9 @@ static void print_work(const ebb_job *j) {
             (long long)j->models[i].model.blocks, (long long)j->models[i].model.width,
             (long long)j->models[i].plan.sizes.tokens);
   ebb_prompts_print(&j->prompts, log);
+  if (ebb_job_draws(j) > 0)
+    fprintf(log, "noise        (1 - sigma) z + sigma eps, %lld draws, %s\n", (long long)ebb_job_draws(j),
+            j->config->inversion.keep_draws ? "each kept" : "their mean kept");
   fprintf(log, "integration  %s, %d steps, labels %s, schedule %s with shift %g\n",
           j->config->inversion.solver, j->plan.steps, j->config->inversion.labels,
           ebb_schedule_name(j->schedule.kind), j->schedule.shift);
@@ -61,7 +64,7 @@ static void print_work(const ebb_job *j) {
 static int64_t feature_floats(const ebb_job *j) {
   int64_t floats = ebb_tap_plan_floats(&j->vae_plan);
   for (int i = 0; i < j->model_count; i++)
-    floats += ebb_tap_plan_floats(&j->models[i].plan) * (ebb_job_guided(j) ? 2 : 1);
+    floats += ebb_tap_plan_floats(&j->models[i].plan) * ebb_job_sets(j);
   return floats;
 }
 
@@ -81,10 +84,17 @@ static bool add_shards(const ebb_job *j, const char *name, const char *suffix, c
 static bool shard_bytes(const ebb_job *j, uint64_t *bytes, ebb_error *err) {
   *bytes = 0;
   bool ok = add_shards(j, "vae", "", &j->vae_plan, bytes, err);
-  for (int i = 0; ok && i < j->model_count; i++)
-    ok =
-        add_shards(j, j->models[i].name, "", &j->models[i].plan, bytes, err) &&
-        (!ebb_job_guided(j) || add_shards(j, j->models[i].name, ".negative", &j->models[i].plan, bytes, err));
+  for (int i = 0; ok && i < j->model_count; i++) {
+    const ebb_job_model *m = &j->models[i];
+    char suffix[24];
+    if (ebb_job_inverts(j))
+      ok = add_shards(j, m->name, "", &m->plan, bytes, err) &&
+           (!ebb_job_guided(j) || add_shards(j, m->name, ".negative", &m->plan, bytes, err));
+    for (int64_t d = 0; ok && d < ebb_job_noise_sets(j); d++) {
+      ebb_job_noise_suffix(j, d, suffix);
+      ok = add_shards(j, m->name, suffix, &m->plan, bytes, err);
+    }
+  }
   return ok;
 }
 

@@ -21,6 +21,13 @@ void ebb_job_describe_set(const ebb_job *j, const char *name, const char *suffix
   snprintf(s->set.model, sizeof s->set.model, "%.50s%s", name, suffix);
 }
 
+void ebb_job_noise_suffix(const ebb_job *j, int64_t i, char suffix[24]) {
+  if (j->config->inversion.keep_draws)
+    snprintf(suffix, 24, ".noise-%d", (int)i);
+  else
+    snprintf(suffix, 24, ".noise");
+}
+
 static bool declare_set(ebb_job *j, const char *name, const char *suffix, const ebb_tap_plan *plan, int *id,
                         ebb_error *err) {
   ebb_job_set s;
@@ -48,10 +55,16 @@ bool ebb_job_open_store(ebb_job *j, ebb_error *err) {
     return false;
   for (int i = 0; i < j->model_count; i++) {
     ebb_job_model *m = &j->models[i];
-    if (!declare_set(j, m->name, "", &m->plan, &m->set, err))
+    char suffix[24];
+    if (ebb_job_inverts(j) &&
+        (!declare_set(j, m->name, "", &m->plan, &m->set, err) ||
+         (ebb_job_guided(j) && !declare_set(j, m->name, ".negative", &m->plan, &m->negative_set, err))))
       return false;
-    if (ebb_job_guided(j) && !declare_set(j, m->name, ".negative", &m->plan, &m->negative_set, err))
-      return false;
+    for (int64_t d = 0; d < ebb_job_noise_sets(j); d++) {
+      ebb_job_noise_suffix(j, d, suffix);
+      if (!declare_set(j, m->name, suffix, &m->plan, &m->noise_set[d], err))
+        return false;
+    }
   }
   return true;
 }

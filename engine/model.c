@@ -167,7 +167,8 @@ void ebb_condition_free(ebb_condition *cond) {
 
 static bool same_forward(const ebb_forward *a, const ebb_forward *b) {
   return a->x == b->x && a->v == b->v && a->arena == b->arena && a->staging == b->staging &&
-         a->plan == b->plan && a->mark == b->mark && a->batch == b->batch && a->condition == b->condition;
+         a->plan == b->plan && a->edit == b->edit && a->mark == b->mark && a->batch == b->batch &&
+         a->condition == b->condition;
 }
 
 /* The recording of this forward: the one kept, or a new one in a place that is free or was used least lately. */
@@ -211,6 +212,7 @@ void ebb_model_velocity(ebb_model *m, ebb_tensor v, ebb_tensor x, const ebb_cond
                          .mark = ebb_arena_mark(&m->context->activations),
                          .staging = captured ? tap->staging.data : NULL,
                          .plan = captured ? tap->plan->number : 0,
+                         .edit = m->edit ? m->edit->number : 0,
                          .batch = x.shape[0],
                          .condition = cond->number,
                          .used = ++m->evaluations};

@@ -47,17 +47,14 @@ static void step_done(void *user, int step, int steps) {
                             w->j->data.count);
 }
 
-/* The condition on what the films' videos say, into `own` where they have texts of their own. NULL: failed. */
 static const ebb_condition *text_of(ebb_job *j, int64_t count, const ebb_film *films, ebb_condition *own,
                                     ebb_error *err) {
-  if (!j->prompts.per_video)
-    return &j->models[0].text;
   int64_t *videos = ebb_must(malloc((size_t)count * sizeof *videos));
   for (int64_t i = 0; i < count; i++)
     videos[i] = films[i].number;
-  const bool ok = ebb_job_condition_videos(j, &j->models[0], count, videos, own, err);
+  const ebb_condition *text = ebb_job_text_of(j, &j->models[0], count, videos, own, err);
   free(videos);
-  return ok ? own : NULL;
+  return text;
 }
 
 /* Takes the films' latents, host [B,C,T,h,w], along the plans one after the other, in place. */
@@ -67,7 +64,7 @@ static bool integrate(ebb_job *j, int64_t count, const ebb_film *films, float *l
   ebb_context *c = &j->context;
   ebb_job_model *m = &j->models[0];
   ways w = {j, count, 0, plan_count};
-  ebb_condition own = {0};
+  ebb_condition own;
   const size_t constants = ebb_arena_mark(&c->weights);
   ebb_run run = {.model = &m->model,
                  .text = text_of(j, count, films, &own, err),
@@ -339,25 +336,6 @@ static bool write_summary(ebb_job *j, const ebb_reconstruction *s, ebb_error *er
 
 /* ---- the run ----------------------------------------------------------------------------------------- */
 
-/* `other` is told `plan`'s labels, which are completed for it: one condition, of one text, both ways. */
-static void share_labels(ebb_integration *plan, ebb_integration *other) {
-  plan->labels =
-      ebb_must(realloc(plan->labels, (size_t)(plan->moments + other->moments) * sizeof *plan->labels));
-  int *place = ebb_must(malloc((size_t)other->moments * sizeof *place));
-  for (int m = 0; m < other->moments; m++) {
-    int p = 0;
-    while (p < plan->moments && plan->labels[p] != other->labels[m])
-      p++;
-    if (p == plan->moments)
-      plan->labels[plan->moments++] = other->labels[m];
-    place[m] = p;
-  }
-  for (int i = 0; i < other->steps; i++)
-    for (int s = 0; s < other->step[i].stages; s++)
-      other->step[i].moment[s] = place[other->step[i].moment[s]];
-  free(place);
-}
-
 /* Both ways of a reconstruction. A generation's j->plan is the way back as well: it is what plans show. */
 static bool make_grids(ebb_job *j, ebb_error *err) {
   const ebb_config *k = j->config;
@@ -368,8 +346,7 @@ static bool make_grids(ebb_job *j, ebb_error *err) {
       !ebb_integration_named(&r->back, &j->schedule, solver, labels, true, err) ||
       !ebb_integration_named(&j->plan, &j->schedule, solver, labels, j->draw, err))
     return false;
-  share_labels(&j->plan, &r->back);
-  return true;
+  return ebb_integration_share_labels(&j->plan, &r->back, err);
 }
 
 /* The list of videos to make, in place of a data set. */
@@ -473,6 +450,7 @@ static bool film(ebb_job *j, const char *name, const char *stem, ebb_reconstruct
   const ebb_config *config = j->config;
   ebb_config own = *config;
   own.model.compare.count = 0;
+  strcpy(own.inversion.method, "invert"); /* "noise" is a way to features alone */
   own.capture.steps = (ebb_int_list){1, {0}}; /* taps are planned with the models, and not used */
   own.capture.blocks = (ebb_int_list){.count = -1};
   own.capture.points = (ebb_name_list){1, {"latent"}};

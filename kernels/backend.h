@@ -78,6 +78,11 @@ typedef struct ebb_backend {
   void (*clamp)(ebb_context *c, ebb_tensor y, ebb_tensor x, float low, float high);
   void (*patchify)(ebb_context *c, ebb_tensor y, ebb_tensor x, const int patch[3]);
   void (*unpatchify)(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[3]);
+  void (*perturb)(ebb_context *c, ebb_tensor x, ebb_tensor dose, ebb_tensor keys, ebb_tensor when,
+                  ebb_tensor direction, int64_t place);
+  void (*add_noise)(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor keys,
+                    int64_t stream);
+  void (*replace_heads)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor mean, ebb_tensor source);
   void (*conv3d_causal)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor norm, ebb_tensor w,
                         ebb_tensor b, ebb_tensor residual, void *scratch);
   void (*downsample_space)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b,

@@ -311,6 +311,49 @@ void ebb_unpatchify(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[
     c->backend->unpatchify(c, x, y, patch);
 }
 
+/* ---- interventions ----------------------------------------------------------------------------------- */
+
+void ebb_perturb(ebb_context *c, ebb_tensor x, ebb_tensor dose, ebb_tensor keys, ebb_tensor when,
+                 ebb_tensor direction, int64_t place) {
+  const arg args[] = {{"x", x, INOUT | HALF},
+                      {"dose", dose, 0},
+                      {"keys", keys, INTEGER},
+                      {"when", when, 0},
+                      {"direction", direction, OPTIONAL}};
+  const call k = CALL(c, "perturb", args);
+  if (!start(&k, EBB_F32) || !want_rank(&k, 0, 3, "[B, S, D]"))
+    return;
+  if (want(&k, x.shape[2] >= 2, "x is one number wide, expected 2 or more: one has no deviation") &&
+      WANT(&k, 1, x.shape[0], 2) && WANT(&k, 2, x.shape[0]) && WANT(&k, 3, 1) &&
+      WANT(&k, 4, x.shape[0], x.shape[2]) &&
+      want(&k, place >= 0 && place <= INT32_MAX, "the place is out of range, expected 0 to 2147483647") &&
+      count(&k, 40.0 * numel(x)))
+    c->backend->perturb(c, x, dose, keys, when, direction, place);
+}
+
+void ebb_add_noise(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor keys,
+                   int64_t stream) {
+  const arg args[] = {{"y", y, OUT | IN_PLACE}, {"x", x, 0}, {"keys", keys, INTEGER}};
+  const call k = CALL(c, "add_noise", args);
+  if (start(&k, EBB_F32) && want(&k, x.rank >= 1, "x has no dimensions, expected the batch's at least") &&
+      want_like(&k, 0, x) && WANT(&k, 2, x.shape[0]) && count(&k, 33.0 * numel(x)))
+    c->backend->add_noise(c, y, a, x, b, keys, stream);
+}
+
+void ebb_replace_heads(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor mean, ebb_tensor source) {
+  const arg args[] = {
+      {"y", y, OUT | HALF}, {"x", x, HALF}, {"mean", mean, OPTIONAL}, {"source", source, INTEGER}};
+  const call k = CALL(c, "replace_heads", args);
+  if (!start(&k, EBB_F32) || !want_rank(&k, 1, 3, "[B, S, D]") || !want_rank(&k, 3, 2, "[B, N]"))
+    return;
+  if (want_dtype_of(&k, 0, 1) && want_like(&k, 0, x) && WANT(&k, 2, x.shape[0], x.shape[2]) &&
+      WANT(&k, 3, x.shape[0], source.shape[1]) &&
+      want(&k, x.shape[2] % source.shape[1] == 0,
+           "the width of x is not a multiple of the heads of source") &&
+      count(&k, 0))
+    c->backend->replace_heads(c, y, x, mean, source);
+}
+
 /* ---- video convolutions ------------------------------------------------------------------------------ */
 
 /* args[i] must be a video whose frames, rows and columns together can be indexed by BLAS; all that may be

@@ -153,6 +153,26 @@ void ebb_patchify(ebb_context *c, ebb_tensor y, ebb_tensor x, const int patch[3]
  * y. */
 void ebb_unpatchify(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[3]);
 
+/* ---- interventions: edit.c --------------------------------------------------------------------------- */
+
+/* x[b,s,:] <- x[b,s,:] + sigma (dose[b,0] e + dose[b,1] direction[b,:]), sigma the standard deviation of x[b,s,:] over
+ * its D numbers (D - 1 in the denominator), e its own D standard normal numbers: those at s*D of
+ * ebb_normal(keys[b], place << 32 | when) (kernels/normal.h), the same on every backend. A sample whose doses are both
+ * 0 stays as it is, bit by bit. What changes between evaluations is in tensors, so that a recording can hold the op:
+ * when [1] is a whole number from 0 to 2^24. x [B,S,D], dose [B,2], keys int64 [B], direction [B,D] or absent. Half:
+ * x. */
+void ebb_perturb(ebb_context *c, ebb_tensor x, ebb_tensor dose, ebb_tensor keys, ebb_tensor when,
+                 ebb_tensor direction, int64_t place);
+/* y = a x + b e, sample b's e from ebb_normal(keys[b], stream), number by number. In place allowed. x, y [B, ...]
+ * alike, keys int64 [B]. */
+void ebb_add_noise(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor keys,
+                   int64_t stream);
+/* y = x with some heads replaced: source[b,n] is EBB_HEAD_KEPT; EBB_HEAD_ZERO; EBB_HEAD_MEAN: mean[b,:] at every token;
+ * or the number of a sample, whose head n it then is. x, y [B,S,D], source int64 [B,N], D = N*P; mean [B,D], as
+ * ebb_pool_mean gives it, or absent: then no head may be EBB_HEAD_MEAN. Half: x and y together. */
+enum { EBB_HEAD_KEPT = -1, EBB_HEAD_ZERO = -2, EBB_HEAD_MEAN = -3 };
+void ebb_replace_heads(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor mean, ebb_tensor source);
+
 /* ---- video convolutions: conv3d.c -------------------------------------------------------------------- */
 
 /* Videos inside the VAE have their channels last, [B,T,H,W,C]; weights keep the order of torch. Half, here

@@ -61,7 +61,11 @@ typedef struct ebb_config {
     char schedule[24]; /* auto (scheduler_config.json) | unipc | unipc-old | flow-match-euler */
     int64_t steps;
     double guidance;
-    double shift; /* 0: from scheduler_config.json */
+    double shift;    /* 0: from scheduler_config.json */
+    char method[16]; /* invert | noise: straight to x_sigma = (1 - sigma) z + sigma eps | both */
+    int64_t draws;   /* of eps, for noise */
+    bool keep_draws; /* a set of features for each, not their mean */
+    int64_t seed;    /* of eps */
   } inversion;
   struct {
     ebb_int_list steps; /* evaluations captured, 0 .. steps-1: number i sees the state at sigma[i]; 0 is the

@@ -42,6 +42,10 @@ const ebb_key ebb_keys[] = {
   {"inversion.steps", EBB_KEY_INT, AT(inversion.steps), "100", 1, 10000, NULL, false, "steps", "integration steps from clean to noise"},
   {"inversion.guidance", EBB_KEY_REAL, AT(inversion.guidance), "1.0", 1, 100, NULL, false, "", "classifier-free guidance; 1: none"},
   {"inversion.shift", EBB_KEY_REAL, AT(inversion.shift), "0.0", 0, 1000, NULL, false, "", "flow shift; 0: from scheduler_config.json"},
+  {"inversion.method", EBB_KEY_TEXT, AT(inversion.method), "invert", 0, 0, "invert|noise|both", false, "", "how a video gets to a noise level: inverted, or (1 - sigma) z + sigma eps; both: a set each"},
+  {"inversion.draws", EBB_KEY_INT, AT(inversion.draws), "1", 1, 16, NULL, false, "draws", "of eps, for inversion.method noise"},
+  {"inversion.keep_draws", EBB_KEY_BOOL, AT(inversion.keep_draws), "false", 0, 0, NULL, false, "", "keep the features of every draw, not their mean"},
+  {"inversion.seed", EBB_KEY_INT, AT(inversion.seed), "0", 0, HUGE_SEED, NULL, false, "", "seed of eps, which also goes by the video's id and the draw"},
 
   {"capture.steps", EBB_KEY_INTS, AT(capture.steps), "all", 0, 9999, NULL, false, "", "evaluations captured: 0 (at the clean latent) to inversion.steps - 1"},
   {"capture.blocks", EBB_KEY_INTS, AT(capture.blocks), "all", 0, 10000, NULL, false, "", "transformer blocks captured, from 0"},

@@ -6,6 +6,7 @@
 #include "engine/job.h"
 #include "engine/prompts.h"
 #include "engine/reconstruct.h"
+#include "engine/trials.h"
 #include "loaders/file.h"
 #include "loaders/safetensors.h"
 #include "loaders/store.h"
@@ -16,6 +17,7 @@
 #include <math.h>
 
 #define FIXTURES "tests/fixtures/models"
+#define TRIAL_FLOATS 120 /* blocks x width */
 
 static FILE *quiet;
 static char model[300], data[300], cwd[200];
@@ -250,18 +252,37 @@ static float *features_of(const ebb_store *s, const char *set_name, int64_t *cou
   return x;
 }
 
-static double distance(const ebb_store *a, const ebb_store *b, const char *set) {
-  int64_t n, m;
-  float *x = features_of(a, set, &n), *y = features_of(b, set, &m);
+static double off(const float *x, const float *y, int64_t n) {
   double d = 0, norm = 0;
-  assert_int_equal(n, m);
   for (int64_t i = 0; i < n; i++) {
     d += ((double)x[i] - y[i]) * ((double)x[i] - y[i]);
     norm += (double)y[i] * y[i];
   }
+  return sqrt(d / norm);
+}
+
+static double distance(const ebb_store *a, const ebb_store *b, const char *set) {
+  int64_t n, m;
+  float *x = features_of(a, set, &n), *y = features_of(b, set, &m);
+  assert_int_equal(n, m);
+  const double d = off(x, y, n);
   free(x);
   free(y);
-  return sqrt(d / norm);
+  return d;
+}
+
+static void alike_where_told_alike(const ebb_store *each, const ebb_store *alone, const char *set,
+                                   const char *const texts[8], const char *text) {
+  int64_t n, m;
+  float *got = features_of(each, set, &n), *want = features_of(alone, set, &m);
+  assert_int_equal(n, m);
+  for (int v = 0; v < 8; v++) {
+    const double error = off(got + v * n / 8, want + v * n / 8, n / 8);
+    if (strcmp(texts[v], text) == 0 ? error > 1e-5 : error < 1e-4)
+      fail_msg("%s: video %d with \"%s\" is %.1e from the run with \"%s\"", set, v, texts[v], error, text);
+  }
+  free(got);
+  free(want);
 }
 
 static const json_t *told(const ebb_store *s, const char *key) {
@@ -361,7 +382,8 @@ static void write_manifest(const char *name, const char *const texts[8]) {
   assert_int_equal(fclose(f), 0);
 }
 
-/* A text of each video's own gives each video what a run with that text alone gives it, to rounding. */
+/* A text of each video's own gives each video what a run with that text alone gives it, to rounding, inverted and
+ * noised. */
 static void texts_of_videos(void **state) {
   (void)state;
   need_tokenizer();
@@ -374,13 +396,11 @@ static void texts_of_videos(void **state) {
   strcpy(k.data.format, "manifest");
   strcpy(k.data.path, at("manifest.csv"));
   strcpy(k.prompt.text, "of no video");
+  strcpy(k.inversion.method, "both");
   k.run.batch = 7; /* a last batch of one video */
   run(&k, &each);
   assert_true(json_is_true(told(&each, "per_video")));
   assert_int_equal(json_array_size(told(&each, "videos")), 4);
-  int64_t n;
-  float *got = features_of(&each, "transformer", &n);
-  const int64_t one = n / 8;
   for (int i = 0; i < 4; i++) {
     char out[32];
     snprintf(out, sizeof out, "alone%d", i);
@@ -389,24 +409,68 @@ static void texts_of_videos(void **state) {
     strcpy(a.data.path, at("manifest.csv"));
     strcpy(a.prompt.text, distinct[i]);
     a.prompt.per_video = false;
+    strcpy(a.inversion.method, "both");
     run(&a, &alone);
     assert_true(json_is_false(told(&alone, "per_video")));
-    float *want = features_of(&alone, "transformer", &n);
-    for (int v = 0; v < 8; v++) {
-      double d = 0, norm = 0;
-      for (int64_t at_ = v * one; at_ < (v + 1) * one; at_++) {
-        d += ((double)got[at_] - want[at_]) * ((double)got[at_] - want[at_]);
-        norm += (double)want[at_] * want[at_];
-      }
-      const double error = sqrt(d / norm);
-      if (strcmp(texts[v], distinct[i]) == 0 ? error > 1e-5 : error < 1e-4)
-        fail_msg("video %d with \"%s\" is %.1e from the run with \"%s\"", v, texts[v], error, distinct[i]);
-    }
-    free(want);
+    alike_where_told_alike(&each, &alone, "transformer", texts, distinct[i]);
+    alike_where_told_alike(&each, &alone, "transformer.noise", texts, distinct[i]);
     ebb_store_close(&alone);
   }
-  free(got);
   ebb_store_close(&each);
+}
+
+static bool keep_features(void *user, int64_t number, const ebb_trial_result *r, bool last, ebb_error *err) {
+  (void)last;
+  if (r->failure)
+    return ebb_fail(err, "%s", r->failure);
+  memcpy((float *)user + number * TRIAL_FLOATS, r->features, TRIAL_FLOATS * sizeof(float));
+  return true;
+}
+
+/* Eight scenes, then each with a head of the next one's. */
+static void try_all(const ebb_config *k, float *features) {
+  ebb_error err = {0};
+  ebb_trials *t;
+  const ebb_trials_options how = {
+      .feature = "block_out.mean", .steps = k->capture.steps, .batch = 4, .log = quiet};
+  const int64_t videos[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+  ebb_edit_head heads[8];
+  ebb_trial trials[8];
+  for (int i = 0; i < 8; i++) {
+    heads[i] = (ebb_edit_head){.block = 0, .head = 1, .source = (i + 1) % 8};
+    trials[i] = (ebb_trial){.scene = i, .change = {.block = -1, .head_count = 1, .heads = &heads[i]}};
+  }
+  if (!ebb_trials_open(&t, k, &how, &err))
+    fail_msg("%s", err.text);
+  assert_int_equal(ebb_tap_slot_floats(ebb_trials_plan(t), 0), TRIAL_FLOATS);
+  if (!ebb_trials_load(t, 8, videos, keep_features, features, &err) ||
+      !ebb_trials_run(t, 8, trials, keep_features, features + 8 * TRIAL_FLOATS, &err))
+    fail_msg("%s", err.text);
+  ebb_trials_close(&t);
+}
+
+/* Trials tell a scene, and the scene its head comes from, each its own text. */
+static void trials_on_texts_of_videos(void **state) {
+  (void)state;
+  need_tokenizer();
+  static const char *const texts[8] = {"a wall", "the cube", "the cube", "a wall",
+                                       "a wall", "the cube", "a wall",   "the cube"};
+  static float each[16 * TRIAL_FLOATS], alone[16 * TRIAL_FLOATS];
+  write_manifest("trials.csv", texts);
+  ebb_config k = config_for("trials");
+  strcpy(k.data.format, "manifest");
+  strcpy(k.data.path, at("trials.csv"));
+  try_all(&k, each);
+  k.prompt.per_video = false;
+  strcpy(k.prompt.text, "the cube");
+  try_all(&k, alone);
+  for (int i = 0; i < 16; i++) {
+    const bool same = strcmp(texts[i % 8], "the cube") == 0 &&
+                      (i < 8 || strcmp(texts[(i + 1) % 8], "the cube") == 0);
+    const double error = off(each + i * TRIAL_FLOATS, alone + i * TRIAL_FLOATS, TRIAL_FLOATS);
+    if (same ? error > 1e-5 : error < 1e-6)
+      fail_msg("%s %d is %.1e from that on \"the cube\" alone", i < 8 ? "scene" : "trial", i % 8, error);
+  }
 }
 
 /* PSNR of all videos, from reconstruct.csv: video,id,file,frames,psnr,... */
@@ -557,6 +621,7 @@ int main(void) {
       cmocka_unit_test(texts_of_videos),
       cmocka_unit_test(one_text_for_all_videos),
       cmocka_unit_test(reconstruction_on_texts_of_videos),
+      cmocka_unit_test(trials_on_texts_of_videos),
       cmocka_unit_test(negative_texts),
       cmocka_unit_test(what_cannot_be_is_told),
   };

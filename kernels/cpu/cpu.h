@@ -119,6 +119,11 @@ void cpu_channel_affine(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor s
 void cpu_clamp(ebb_context *c, ebb_tensor y, ebb_tensor x, float low, float high);
 void cpu_patchify(ebb_context *c, ebb_tensor y, ebb_tensor x, const int patch[3]);
 void cpu_unpatchify(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[3]);
+void cpu_perturb(ebb_context *c, ebb_tensor x, ebb_tensor dose, ebb_tensor keys, ebb_tensor when,
+                 ebb_tensor direction, int64_t place);
+void cpu_add_noise(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor keys,
+                   int64_t stream);
+void cpu_replace_heads(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor mean, ebb_tensor source);
 size_t cpu_convolution_scratch(ebb_context *c, ebb_convolution which, ebb_tensor y, ebb_tensor x,
                                ebb_tensor norm, ebb_tensor w, ebb_tensor residual);
 void cpu_conv3d_causal(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor norm, ebb_tensor w,

@@ -181,6 +181,11 @@ void cuda_channel_affine(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor 
 void cuda_clamp(ebb_context *c, ebb_tensor y, ebb_tensor x, float low, float high);
 void cuda_patchify(ebb_context *c, ebb_tensor y, ebb_tensor x, const int patch[3]);
 void cuda_unpatchify(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[3]);
+void cuda_perturb(ebb_context *c, ebb_tensor x, ebb_tensor dose, ebb_tensor keys, ebb_tensor when,
+                  ebb_tensor direction, int64_t place);
+void cuda_add_noise(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor keys,
+                    int64_t stream);
+void cuda_replace_heads(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor mean, ebb_tensor source);
 size_t cuda_convolution_scratch(ebb_context *c, ebb_convolution which, ebb_tensor y, ebb_tensor x,
                                 ebb_tensor norm, ebb_tensor w, ebb_tensor residual);
 void cuda_conv3d_causal(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor norm, ebb_tensor w,
