@@ -48,7 +48,7 @@ typedef struct ebb_config {
     char negative[EBB_TEXT];  /* the same for the unconditional branch when guidance > 1 */
   } prompt;
   struct {
-    char solver[16];   /* euler | heun | midpoint | rk4 | exact */
+    char solver[16];   /* euler | heun | midpoint | rk4 | exact; where videos are generated unipc too */
     char labels[16];   /* noisy (official) | matched */
     char schedule[24]; /* auto (scheduler_config.json) | unipc | unipc-old | flow-match-euler */
     int64_t steps;

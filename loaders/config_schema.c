@@ -29,7 +29,7 @@ const ebb_key ebb_keys[] = {
   {"prompt.max_tokens", EBB_KEY_INT, AT(prompt.max_tokens), "512", 1, 4096, NULL, false, "tokens", "text tokens; an embedding file must have as many"},
   {"prompt.negative", EBB_KEY_TEXT, AT(prompt.negative), "zeros", 0, 0, NULL, false, "", "embedding of the unconditional branch, used when guidance > 1"},
 
-  {"inversion.solver", EBB_KEY_TEXT, AT(inversion.solver), "euler", 0, 0, "euler|heun|midpoint|rk4|exact", false, "", "integrator; exact inverts the forward Euler step by fixed point, in float32 alone"},
+  {"inversion.solver", EBB_KEY_TEXT, AT(inversion.solver), "euler", 0, 0, "euler|heun|midpoint|rk4|exact|unipc", false, "", "integrator; exact inverts the forward Euler step by fixed point, in float32 alone; unipc only generates"},
   {"inversion.labels", EBB_KEY_TEXT, AT(inversion.labels), "noisy", 0, 0, "noisy|matched", false, "", "time label of a step: of its noisy end (official code) or of its state"},
   {"inversion.schedule", EBB_KEY_TEXT, AT(inversion.schedule), "auto", 0, 0, "auto|unipc|unipc-old|flow-match-euler", false, "", "sigmas; auto goes by scheduler_config.json"},
   {"inversion.steps", EBB_KEY_INT, AT(inversion.steps), "100", 1, 10000, NULL, false, "steps", "integration steps from clean to noise"},
