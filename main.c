@@ -16,6 +16,7 @@ static const struct {
     {"probe", "features to conclusions: the second half", ebb_probe_command},
     {"report", "a finished run's tables and pictures again: overview, heat, frame-mass", ebb_report_command},
     {"compare", "how alike the attention of two runs of the same videos is", ebb_compare_command},
+    {"fidelity", "how exact an experiment's inversions are, step by step", ebb_fidelity_command},
     {"eval", "one operation on tensors in files, to compare with other code", ebb_eval_command},
     {"info", "what is in a safetensors file or a model folder", ebb_info_command},
     {"synth", "make a labelled physics data set", ebb_synth_command},
