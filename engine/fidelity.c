@@ -34,6 +34,13 @@ static double rms_difference(const float *a, const float *b, int64_t n) {
   return sqrt(square / (double)n);
 }
 
+double ebb_relative_l2(const float *a, const float *b, int64_t n) {
+  double square = 0;
+  for (int64_t i = 0; i < n; i++)
+    square += (double)b[i] * (double)b[i];
+  return rms_difference(a, b, n) / sqrt(square / (double)n);
+}
+
 ebb_distance ebb_distance_of(const float *a, const float *b, int64_t n) {
   double rmse = rms_difference(a, b, n);
   return (ebb_distance){rmse, rmse / ebb_deviation(b, n), ebb_cosine(a, b, n)};

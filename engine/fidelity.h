@@ -15,6 +15,7 @@ typedef struct ebb_distance {
 ebb_distance ebb_distance_of(const float *a, const float *b, int64_t n);
 /* NaN where one of them is zeros. */
 double ebb_cosine(const float *a, const float *b, int64_t n);
+double ebb_relative_l2(const float *a, const float *b, int64_t n); /* |a - b| / |b| */
 double ebb_deviation(const float *x, int64_t n); /* standard deviation, of the n themselves */
 
 /* A noise that an inversion recovered, against N(0,1) without correlations. */
