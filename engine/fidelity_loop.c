@@ -8,42 +8,31 @@
 
 /* ---- ways -------------------------------------------------------------------------------------------- */
 
-static ebb_run run_of(const ebb_course *course, ebb_tap *tap, ebb_error *failures) {
-  ebb_session *s = course->session;
-  return (ebb_run){.model = &s->model,
-                   .plan = &course->plan,
-                   .text = &course->text,
-                   .negative = &course->negative,
-                   .guidance = s->config->inversion.guidance,
-                   .tap = tap,
-                   .failures = failures};
-}
+typedef struct walker { /* what a way's walk is given */
+  ebb_session *session;
+  const ebb_course *course;
+} walker;
 
 /* A sample that a step gives up becomes NaN, as what is measured there does. */
 static void walk(void *user, int first, int count, ebb_tensor x) {
-  ebb_course *course = user;
+  const walker *w = user;
   ebb_error *failures = ebb_must(calloc((size_t)x.shape[0], sizeof *failures));
-  ebb_run run = run_of(course, NULL, failures);
-  course->session->result->evaluations += ebb_invert_steps(&run, first, count, x, NULL);
+  ebb_run run = ebb_course_run(w->course, &w->session->e, NULL, failures);
+  w->session->result->evaluations += ebb_invert_steps(&run, first, count, x, NULL);
   free(failures);
-}
-
-static ebb_tensor new_state(ebb_session *s, int64_t count) {
-  return EBB_ACTIVATION(&s->context, "latents", count, s->shape.channels, s->shape.frames, s->shape.height,
-                        s->shape.width);
 }
 
 /* From host `start` along a course; every state into trajectory, in the course's order. */
 static bool travel(ebb_session *s, ebb_course_kind which, int64_t count, const float *start,
                    float *trajectory, ebb_tap *tap, ebb_fidelity_sample *samples, ebb_error *err) {
-  ebb_context *c = &s->context;
+  ebb_context *c = &s->e.context;
   ebb_error *failures = calloc((size_t)count, sizeof *failures);
   if (!failures)
     return ebb_fail(err, "no memory for %lld samples", (long long)count);
   size_t mark = ebb_arena_mark(&c->activations);
-  ebb_tensor x = new_state(s, count);
+  ebb_tensor x = ebb_experiment_state(&s->e, count);
   ebb_upload(c, x, start);
-  ebb_run run = run_of(&s->course[which], tap, failures);
+  ebb_run run = ebb_course_run(&s->course[which], &s->e, tap, failures);
   s->result->evaluations += ebb_invert(&run, x, trajectory);
   ebb_arena_release(&c->activations, mark);
   for (int64_t b = 0; b < count && !c->counting; b++)
@@ -81,7 +70,7 @@ static double displacement_cosine(const float *a0, const float *a1, const float 
 }
 
 static void measure_states(ebb_session *s, int64_t count, ebb_fidelity_sample *samples) {
-  const int64_t n = ebb_session_latent(s), all = count * n;
+  const int64_t n = ebb_experiment_latent(&s->e), all = count * n;
   const int steps = s->result->steps;
   for (int64_t b = 0; b < count; b++)
     for (int k = 0; k <= steps; k++) {
@@ -96,7 +85,7 @@ static void measure_states(ebb_session *s, int64_t count, ebb_fidelity_sample *s
 }
 
 static bool measure_steps(ebb_session *s, int64_t count, ebb_fidelity_sample *samples, ebb_error *err) {
-  ebb_context *c = &s->context;
+  ebb_context *c = &s->e.context;
   const int steps = s->result->steps;
   if (strcmp(s->options->local, "none") == 0)
     return true;
@@ -107,11 +96,12 @@ static bool measure_steps(ebb_session *s, int64_t count, ebb_fidelity_sample *sa
       of_steps[i][k] = NAN;
   }
   size_t mark = ebb_arena_mark(&c->activations);
-  const ebb_path path = {c, s->inverted, steps, new_state(s, count)};
-  ebb_course *euler = &s->course[EBB_COURSE_EULER], *halves = &s->course[EBB_COURSE_HALVES];
-  bool ok =
-      ebb_implicit_residuals(&path, &(ebb_way){&euler->plan, walk, euler}, s->local, of_steps[0], err) &&
-      ebb_local_errors(&path, &(ebb_way){&halves->plan, walk, halves}, s->order, s->local, of_steps[1], err);
+  const ebb_path path = {c, s->inverted, steps, ebb_experiment_state(&s->e, count)};
+  walker euler = {s, &s->course[EBB_COURSE_EULER]}, halves = {s, &s->course[EBB_COURSE_HALVES]};
+  bool ok = ebb_implicit_residuals(&path, &(ebb_way){&euler.course->plan, walk, &euler}, s->local,
+                                   of_steps[0], err) &&
+            ebb_local_errors(&path, &(ebb_way){&halves.course->plan, walk, &halves}, s->order, s->local,
+                             of_steps[1], err);
   ebb_arena_release(&c->activations, mark);
   for (int64_t b = 0; ok && !c->counting && b < count; b++)
     for (int k = 0; k < steps; k++) {
@@ -168,8 +158,8 @@ static void measure_maps(ebb_session *s, int64_t count, const ebb_tap *back, con
 }
 
 static bool measure_noise(ebb_session *s, int64_t count, ebb_fidelity_sample *samples, ebb_error *err) {
-  const ebb_latent_shape z = s->shape;
-  const int64_t n = ebb_session_latent(s);
+  const ebb_latent_shape z = s->e.shape;
+  const int64_t n = ebb_experiment_latent(&s->e);
   const float *ends = s->inverted + s->result->steps * count * n;
   bool ok = true;
   for (int64_t b = 0; ok && b < count; b++)
@@ -181,7 +171,7 @@ static bool measure_noise(ebb_session *s, int64_t count, ebb_fidelity_sample *sa
 /* Both paths are there: all measures. A sample whose states are not finite has failed. */
 static bool measure(ebb_session *s, int64_t count, const ebb_tap *back, const ebb_tap *forward,
                     ebb_fidelity_sample *samples, ebb_error *err) {
-  if (!measure_steps(s, count, samples, err) || s->context.counting)
+  if (!measure_steps(s, count, samples, err) || s->e.context.counting)
     return !err->text[0];
   measure_states(s, count, samples);
   if (s->result->captured > 0)
@@ -202,8 +192,8 @@ typedef struct taps {
 
 static bool open_taps(ebb_session *s, int64_t count, taps *t, ebb_error *err) {
   *t = (taps){.back = {.step = -1}, .forward = {.step = -1}};
-  return s->result->captured == 0 || (ebb_tap_open(&t->back, &s->back_plan, &s->context, count, err) &&
-                                      ebb_tap_open(&t->forward, &s->forward_plan, &s->context, count, err));
+  return s->result->captured == 0 || (ebb_tap_open(&t->back, &s->back_plan, &s->e.context, count, err) &&
+                                      ebb_tap_open(&t->forward, &s->forward_plan, &s->e.context, count, err));
 }
 
 static ebb_tap *opened(ebb_tap *tap) {
@@ -219,9 +209,9 @@ static void close_taps(taps *t) {
 
 bool ebb_session_loop_data(ebb_session *s, int64_t count, ebb_fidelity_sample *samples, ebb_error *err) {
   const int steps = s->result->steps;
-  const int64_t all = count * ebb_session_latent(s);
-  const bool counting = s->context.counting;
-  size_t mark = ebb_arena_mark(&s->context.activations);
+  const int64_t all = count * ebb_experiment_latent(&s->e);
+  const bool counting = s->e.context.counting;
+  size_t mark = ebb_arena_mark(&s->e.context.activations);
   taps t;
   bool ok = open_taps(s, count, &t, err) &&
             travel(s, EBB_COURSE_BACK, count, s->start, s->inverted, opened(&t.back), samples, err) &&
@@ -231,24 +221,24 @@ bool ebb_session_loop_data(ebb_session *s, int64_t count, ebb_fidelity_sample *s
     turn_round(s->forward, steps + 1, all);
   ok = ok && measure(s, count, &t.back, &t.forward, samples, err);
   close_taps(&t);
-  ebb_arena_release(&s->context.activations, mark);
+  ebb_arena_release(&s->e.context.activations, mark);
   return ok;
 }
 
 /* start <- the clean ends of the forward paths, decoded to pixels and encoded again, one by one. */
 static bool through_pixels(ebb_session *s, int64_t count, ebb_error *err) {
-  ebb_context *c = &s->context;
-  const ebb_latent_shape z = s->shape;
-  const int64_t n = ebb_session_latent(s);
+  ebb_context *c = &s->e.context;
+  const ebb_latent_shape z = s->e.shape;
+  const int64_t n = ebb_experiment_latent(&s->e);
   for (int64_t b = 0; b < (c->counting ? 1 : count); b++) {
     size_t mark = ebb_arena_mark(&c->activations);
-    ebb_tensor latent = new_state(s, 1);
-    ebb_tensor video = EBB_ACTIVATION(c, "video", 1, 3, s->vae.time_stride * (z.frames - 1) + 1,
-                                      s->vae.space_stride * z.height, s->vae.space_stride * z.width);
+    ebb_tensor latent = ebb_experiment_state(&s->e, 1);
+    ebb_tensor video = EBB_ACTIVATION(c, "video", 1, 3, s->e.vae.time_stride * (z.frames - 1) + 1,
+                                      s->e.vae.space_stride * z.height, s->e.vae.space_stride * z.width);
     if (!c->counting)
       ebb_upload(c, latent, s->forward + b * n);
-    ebb_vae_decode(&s->vae, video, latent);
-    ebb_vae_encode(&s->vae, latent, video);
+    ebb_vae_decode(&s->e.vae, video, latent);
+    ebb_vae_encode(&s->e.vae, latent, video);
     if (!c->counting)
       ebb_download(c, s->start + b * n, latent);
     ebb_arena_release(&c->activations, mark);
@@ -261,9 +251,9 @@ static bool through_pixels(ebb_session *s, int64_t count, ebb_error *err) {
 bool ebb_session_loop_generated(ebb_session *s, int64_t count, ebb_fidelity_sample *samples,
                                 ebb_fidelity_sample *again, ebb_error *err) {
   const int steps = s->result->steps;
-  const int64_t all = count * ebb_session_latent(s);
-  const bool counting = s->context.counting;
-  size_t mark = ebb_arena_mark(&s->context.activations);
+  const int64_t all = count * ebb_experiment_latent(&s->e);
+  const bool counting = s->e.context.counting;
+  size_t mark = ebb_arena_mark(&s->e.context.activations);
   taps t;
   bool ok = open_taps(s, count, &t, err) &&
             travel(s, EBB_COURSE_FORWARD, count, s->start, s->forward, opened(&t.forward), samples, err);
@@ -274,6 +264,6 @@ bool ebb_session_loop_generated(ebb_session *s, int64_t count, ebb_fidelity_samp
        travel(s, EBB_COURSE_BACK, count, s->start, s->inverted, opened(&t.back), again, err) &&
        measure(s, count, &t.back, &t.forward, again, err);
   close_taps(&t);
-  ebb_arena_release(&s->context.activations, mark);
+  ebb_arena_release(&s->e.context.activations, mark);
   return ok;
 }

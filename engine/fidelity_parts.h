@@ -3,16 +3,8 @@
 #ifndef EBB_ENGINE_FIDELITY_PARTS_H
 #define EBB_ENGINE_FIDELITY_PARTS_H
 
+#include "engine/experiment.h"
 #include "engine/fidelity_run.h"
-#include "engine/invert.h"
-#include "engine/vae.h"
-
-/* One plan and the model's constants for it. */
-typedef struct ebb_course {
-  ebb_integration plan;
-  ebb_condition text, negative;
-  struct ebb_session *session;
-} ebb_course;
 
 typedef enum ebb_course_kind {
   EBB_COURSE_BACK,    /* the inversion */
@@ -23,15 +15,9 @@ typedef enum ebb_course_kind {
 } ebb_course_kind;
 
 typedef struct ebb_session {
-  const ebb_config *config;
   const ebb_fidelity_options *options;
   ebb_fidelity *result;
-  ebb_context context;
-  ebb_dataset data;
-  ebb_vae vae;
-  int used_frames; /* of a clip */
-  ebb_latent_shape shape;
-  ebb_model model;
+  ebb_experiment e;
   ebb_course course[EBB_COURSES];
   int order;                            /* of the inversion */
   ebb_tap_plan back_plan, forward_plan; /* of attention, at the same states */
@@ -39,10 +25,6 @@ typedef struct ebb_session {
   int64_t batch;
   float *inverted, *forward, *start; /* host [steps+1, batch, ...], clean first; [batch, ...] */
 } ebb_session;
-
-static inline int64_t ebb_session_latent(const ebb_session *s) {
-  return s->shape.channels * s->shape.frames * s->shape.height * s->shape.width;
-}
 
 /* A batch through a loop: samples[0..count) of the result begin empty and are filled in. EBB_LOOP_DATA: session->start
  * holds latents. EBB_LOOP_GENERATED and, when `with_vae`, EBB_LOOP_VAE after it: session->start holds noises, and

@@ -1,9 +1,6 @@
 #include "engine/fidelity_parts.h"
 
-#include "engine/prompt.h"
-#include "engine/reader.h"
 #include "loaders/file.h"
-#include "loaders/frames.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -75,12 +72,11 @@ void ebb_fidelity_free(ebb_fidelity *f) {
 
 static bool make_plan(ebb_session *s, ebb_course_kind which, const ebb_schedule *grid, const char *solver,
                       const char *labels, bool generate, ebb_error *err) {
-  s->course[which].session = s;
   return ebb_integration_named(&s->course[which].plan, grid, solver, labels, generate, err);
 }
 
 static bool make_plans(ebb_session *s, ebb_error *err) {
-  const ebb_config *k = s->config;
+  const ebb_config *k = s->e.config;
   const char *solver = k->inversion.solver, *labels = k->inversion.labels;
   ebb_schedule grid = {0}, fine = {0};
   ebb_solver order_of = EBB_EULER;
@@ -105,22 +101,12 @@ static bool make_plans(ebb_session *s, ebb_error *err) {
   return ok;
 }
 
-static bool condition(ebb_session *s, const char *embedding, const ebb_course *course, ebb_condition *cond,
-                      ebb_error *err) {
-  ebb_prompt prompt = {0};
-  bool ok = ebb_prompt_read(&prompt, embedding, s->config->prompt.max_tokens, s->model.text_dim, err) &&
-            ebb_model_condition(&s->model, cond, s->shape, prompt.text, course->plan.labels,
-                                course->plan.moments, 1, err);
-  ebb_prompt_free(&prompt);
-  return ok;
-}
-
 /* Maps at the captured states that both ways ask the model at: all but the clean one. */
 static bool plan_maps(ebb_session *s, ebb_error *err) {
   ebb_fidelity *f = s->result;
-  ebb_config k = *s->config;
+  ebb_config k = *s->e.config;
   k.capture.points = (ebb_name_list){EBB_FIDELITY_MAPS, {"attn_frames", "attn_rows", "attn_columns"}};
-  const ebb_tap_sizes sizes = ebb_model_tap_sizes(&s->model, s->shape);
+  const ebb_tap_sizes sizes = ebb_model_tap_sizes(&s->e.model, s->e.shape);
   ebb_tap_plan asked;
   if (!ebb_tap_plan_make(&asked, &k, f->steps, sizes, err))
     return false;
@@ -155,32 +141,10 @@ static void mark_local(ebb_session *s) {
 }
 
 static bool open_models(ebb_session *s, ebb_error *err) {
-  const ebb_config *k = s->config;
-  ebb_context *c = &s->context;
-  ebb_dtype dtype, vae_dtype;
-  if (!ebb_model_dtype(c, "model.dtype", k->model.dtype, &dtype, err) ||
-      !ebb_model_dtype(c, "model.vae_dtype", k->model.vae_dtype, &vae_dtype, err))
-    return false;
-  s->used_frames = 0;
-  char *folder = ebb_path_join(k->model.path, "vae");
-  bool ok = ebb_vae_open(&s->vae, c, folder, vae_dtype, NULL, true, s->options->generated > 0, err);
-  free(folder);
-  if (ok) {
-    s->used_frames = ebb_frames_usable((int)k->data.frames, s->vae.chunk);
-    ok = ebb_vae_latent_shape(&s->vae, s->used_frames, k->data.height, k->data.width, &s->shape, err);
-  }
-  folder = ebb_path_join(k->model.path, k->model.transformer);
-  ok = ok && ebb_model_open(&s->model, c, folder, dtype, NULL, err);
-  free(folder);
-  if (ok && s->model.channels != s->shape.channels)
-    ok = ebb_fail(err, "%s: the transformer takes latents of %lld channels, the VAE gives %lld",
-                  k->model.path, (long long)s->model.channels, (long long)s->shape.channels);
-  for (int i = 0; ok && i < EBB_COURSES; i++) {
-    ebb_course *course = &s->course[i];
-    ok = condition(s, k->prompt.embedding, course, &course->text, err) &&
-         (k->inversion.guidance == 1 || condition(s, k->prompt.negative, course, &course->negative, err));
-  }
-  s->result->channels = s->shape.channels;
+  bool ok = ebb_experiment_open_models(&s->e, s->options->generated > 0, err);
+  for (int i = 0; ok && i < EBB_COURSES; i++)
+    ok = ebb_course_condition(&s->course[i], &s->e, err);
+  s->result->channels = s->e.shape.channels;
   ok = ok && plan_maps(s, err);
   if (ok)
     mark_local(s);
@@ -188,18 +152,15 @@ static bool open_models(ebb_session *s, ebb_error *err) {
 }
 
 static void close_models(ebb_session *s) {
-  for (int i = 0; i < EBB_COURSES; i++) {
-    ebb_condition_free(&s->course[i].text);
-    ebb_condition_free(&s->course[i].negative);
-  }
-  ebb_model_close(&s->model);
-  ebb_vae_close(&s->vae);
+  for (int i = 0; i < EBB_COURSES; i++)
+    ebb_course_forget(&s->course[i]);
+  ebb_experiment_close_models(&s->e);
 }
 
 /* ---- batches ----------------------------------------------------------------------------------------- */
 
 static void report(ebb_session *s, double done) {
-  const int64_t all = s->data.count + 2 * s->options->generated;
+  const int64_t all = s->e.data.count + 2 * s->options->generated;
   if (s->options->progress)
     s->options->progress(s->options->progress_user, done, all);
 }
@@ -208,19 +169,6 @@ static void fail_sample(ebb_session *s, ebb_fidelity_sample *sample, const char 
   sample->failed = ebb_format("%s", reason);
   fprintf(s->options->log, "failed %s: %s\n", sample->id, reason);
   s->result->failed++;
-}
-
-static void encode(ebb_session *s, const float *pixels, float *latent) {
-  ebb_context *c = &s->context;
-  const ebb_latent_shape z = s->shape;
-  size_t mark = ebb_arena_mark(&c->activations);
-  ebb_tensor video =
-      EBB_ACTIVATION(c, "video", 1, 3, s->used_frames, s->config->data.height, s->config->data.width);
-  ebb_tensor to = EBB_ACTIVATION(c, "latent", 1, z.channels, z.frames, z.height, z.width);
-  ebb_upload(c, video, pixels);
-  ebb_vae_encode(&s->vae, to, video);
-  ebb_download(c, latent, to);
-  ebb_arena_release(&c->activations, mark);
 }
 
 /* Failures that the loop itself found are said after it. */
@@ -235,21 +183,21 @@ static void say_failures(ebb_session *s, int64_t count, ebb_fidelity_sample *sam
 /* Videos that cannot be read become samples of their own, after those of their batch. */
 static bool run_videos(ebb_session *s, ebb_reader *reader, int64_t first, int64_t count, ebb_error *err) {
   ebb_fidelity *f = s->result;
-  const int64_t n = ebb_session_latent(s), before = f->count;
+  const int64_t n = ebb_experiment_latent(&s->e), before = f->count;
   ebb_fidelity_sample *bad = ebb_must(calloc((size_t)count, sizeof *bad));
   int64_t broken = 0;
   bool ok = true;
   for (int64_t v = first; ok && v < first + count; v++) {
     const ebb_ready_clip *clip = ebb_reader_next(reader);
     if (clip->failure.text[0]) {
-      fill_sample(f, &bad[broken], EBB_LOOP_DATA, &s->data.videos[v], 0);
+      fill_sample(f, &bad[broken], EBB_LOOP_DATA, &s->e.data.videos[v], 0);
       fail_sample(s, &bad[broken++], clip->failure.text);
     } else {
-      encode(s, clip->pixels, s->start + (f->count - before) * n);
-      add_sample(f, EBB_LOOP_DATA, &s->data.videos[v], 0);
+      ebb_experiment_encode(&s->e, clip->pixels, s->start + (f->count - before) * n);
+      add_sample(f, EBB_LOOP_DATA, &s->e.data.videos[v], 0);
     }
     ebb_reader_done(reader);
-    ok = ebb_context_ok(&s->context, err);
+    ok = ebb_context_ok(&s->e.context, err);
   }
   const int64_t read = f->count - before;
   if (ok && read > 0)
@@ -262,12 +210,10 @@ static bool run_videos(ebb_session *s, ebb_reader *reader, int64_t first, int64_
 }
 
 static bool run_data(ebb_session *s, ebb_error *err) {
-  const ebb_clip_size clip = {(int)s->config->data.frames, s->used_frames, (int)s->config->data.height,
-                              (int)s->config->data.width};
   ebb_reader *reader = NULL;
-  bool ok = ebb_reader_open(&reader, &s->context, &s->data, clip, s->batch, err);
-  for (int64_t done = 0; ok && done < s->data.count; done += s->batch) {
-    const int64_t left = s->data.count - done;
+  bool ok = ebb_reader_open(&reader, &s->e.context, &s->e.data, s->e.clip, s->batch, err);
+  for (int64_t done = 0; ok && done < s->e.data.count; done += s->batch) {
+    const int64_t left = s->e.data.count - done;
     ok = run_videos(s, reader, done, left < s->batch ? left : s->batch, err);
     report(s, (double)(done + (left < s->batch ? left : s->batch)));
   }
@@ -277,7 +223,7 @@ static bool run_data(ebb_session *s, ebb_error *err) {
 
 static bool run_generated(ebb_session *s, ebb_error *err) {
   ebb_fidelity *f = s->result;
-  const int64_t n = ebb_session_latent(s), all = s->options->generated;
+  const int64_t n = ebb_experiment_latent(&s->e), all = s->options->generated;
   bool ok = true;
   for (int64_t done = 0; ok && done < all; done += s->batch) {
     const int64_t count = all - done < s->batch ? all - done : s->batch;
@@ -290,18 +236,19 @@ static bool run_generated(ebb_session *s, ebb_error *err) {
       add_sample(f, EBB_LOOP_VAE, NULL, done + b);
     ok = ebb_session_loop_generated(s, count, samples, again, err);
     say_failures(s, 2 * count, samples);
-    report(s, (double)(s->data.count + 2 * (done + count)));
+    report(s, (double)(s->e.data.count + 2 * (done + count)));
   }
   return ok;
 }
 
 static bool take_host_memory(ebb_session *s, ebb_error *err) {
-  const size_t state = (size_t)(s->batch * ebb_session_latent(s)), states = (size_t)s->result->steps + 1;
+  const size_t state = (size_t)(s->batch * ebb_experiment_latent(&s->e)),
+               states = (size_t)s->result->steps + 1;
   s->start = malloc(state * sizeof *s->start);
   s->inverted = malloc(states * state * sizeof *s->inverted);
   s->forward = malloc(states * state * sizeof *s->forward);
   s->result->samples =
-      calloc((size_t)(s->data.count + 2 * s->options->generated + 1), sizeof *s->result->samples);
+      calloc((size_t)(s->e.data.count + 2 * s->options->generated + 1), sizeof *s->result->samples);
   return (s->start && s->inverted && s->forward && s->result->samples) ||
          ebb_fail(err, "no memory for two paths of %zu states: %.2f GiB; a smaller run.batch takes less",
                   states, 2.0 * (double)states * (double)state * 4 / (1 << 30));
@@ -311,49 +258,39 @@ static bool take_host_memory(ebb_session *s, ebb_error *err) {
 static bool work(void *user, ebb_error *err) {
   ebb_session *s = user;
   bool ok = open_models(s, err);
-  if (ok && s->context.counting) {
-    encode(s, NULL, NULL);
+  if (ok && s->e.context.counting) {
+    ebb_experiment_encode(&s->e, NULL, NULL);
     ok = ebb_session_loop_data(s, s->batch, NULL, err) &&
          (s->options->generated == 0 || ebb_session_loop_generated(s, s->batch, NULL, NULL, err)) &&
-         ebb_context_ok(&s->context, err);
+         ebb_context_ok(&s->e.context, err);
     s->result->evaluations = 0;
   } else if (ok) {
     ok = take_host_memory(s, err) && run_data(s, err) && run_generated(s, err) &&
-         ebb_digest_finish(&s->model.digest, s->model.sha256, err);
-    memcpy(s->result->model_sha256, s->model.sha256, sizeof s->model.sha256);
+         ebb_digest_finish(&s->e.model.digest, s->e.model.sha256, err);
+    memcpy(s->result->model_sha256, s->e.model.sha256, sizeof s->e.model.sha256);
   }
   close_models(s);
   return ok;
 }
 
-static void note_skipped(void *user, const char *id, const char *reason) {
-  ebb_session *s = user;
-  fprintf(s->options->log, "skipped %s: %s\n", id, reason);
-  s->result->failed++;
-}
-
 bool ebb_fidelity_run(const ebb_config *k, const ebb_fidelity_options *options, ebb_fidelity *f,
                       ebb_error *err) {
-  ebb_session s = {.config = k, .options = options, .result = f};
+  ebb_session s = {.options = options, .result = f, .batch = k->run.batch};
   *f = (ebb_fidelity){0};
-  bool ok =
-      ebb_context_open(&s.context, k->run.device, err) &&
-      ebb_dataset_open(&s.data, k->data.format, k->data.path, k->data.unlabelled, note_skipped, &s, err);
-  if (ok && k->data.groups > 0)
-    ebb_dataset_keep(&s.data, k->data.groups);
-  s.batch = k->run.batch;
-  if (ok && s.batch > s.data.count && s.batch > options->generated)
-    s.batch = s.data.count > options->generated ? s.data.count : options->generated;
-  ok = ok && make_plans(&s, err) && ebb_context_sized(&s.context, work, &s, err);
-  if (s.context.backend)
-    snprintf(f->device, sizeof f->device, "%s", ebb_context_device(&s.context));
+  bool ok = ebb_experiment_open(&s.e, k, options->log, err);
+  const int64_t most = s.e.data.count > options->generated ? s.e.data.count : options->generated;
+  if (s.batch > most)
+    s.batch = most;
+  ok = ok && make_plans(&s, err) && ebb_context_sized(&s.e.context, work, &s, err);
+  f->failed += s.e.skipped;
+  if (s.e.context.backend)
+    snprintf(f->device, sizeof f->device, "%s", ebb_context_device(&s.e.context));
   for (int i = 0; i < EBB_COURSES; i++)
     ebb_integration_free(&s.course[i].plan);
   free(s.local);
   free(s.start);
   free(s.inverted);
   free(s.forward);
-  ebb_dataset_close(&s.data);
-  ebb_context_close(&s.context);
+  ebb_experiment_close(&s.e);
   return ok;
 }
