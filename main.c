@@ -17,6 +17,8 @@ static const struct {
     {"report", "a finished run's tables and pictures again: overview, heat, frame-mass", ebb_report_command},
     {"compare", "how alike the attention of two runs of the same videos is", ebb_compare_command},
     {"fidelity", "how exact an experiment's inversions are, step by step", ebb_fidelity_command},
+    {"solver-compare", "solvers, labels and steps: errors to a fine reference, and accuracies",
+     ebb_solver_compare_command},
     {"eval", "one operation on tensors in files, to compare with other code", ebb_eval_command},
     {"info", "what is in a safetensors file or a model folder", ebb_info_command},
     {"synth", "make a labelled physics data set", ebb_synth_command},
@@ -30,7 +32,7 @@ static void print_help(FILE *out) {
           "usage: ebb COMMAND [arguments]\n\n",
           EBB_VERSION);
   for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-    fprintf(out, "  %-8s %s\n", commands[i].name, commands[i].help);
+    fprintf(out, "  %-14s %s\n", commands[i].name, commands[i].help);
   fprintf(out,
           "\n`ebb COMMAND --help` tells more. Exit codes: 0 ok, 1 error, 2 usage, 3 some videos failed.\n");
 }

@@ -1,5 +1,6 @@
 #include "cli/fidelity_summary.h"
 
+#include "cli/intervals.h"
 #include "loaders/file.h"
 #include "probe/correlate.h"
 #include "probe/margins.h"
@@ -95,21 +96,12 @@ static void drop(videos *v) {
   free(v->y);
 }
 
-static json_t *number(double v) {
-  return isfinite(v) ? json_real(v) : json_null();
-}
-
-static json_t *interval_json(const ebb_interval *i) {
-  return json_pack("{s:o, s:o, s:o}", "value", number(i->value), "low", number(i->low), "high",
-                   number(i->high));
-}
-
 /* The mean of v->x over videos, as JSON under `name`. */
 static bool add_mean(const videos *v, json_t *to, const char *name, ebb_interval *i, ebb_error *err) {
   const ebb_config *k = v->r->config;
   if (!ebb_mean_interval(&v->of, v->x, k->probe.bootstrap, (uint64_t)k->probe.seed, i, err))
     return false;
-  json_object_set_new(to, name, interval_json(i));
+  json_object_set_new(to, name, ebb_interval_json(i));
   return true;
 }
 
@@ -133,7 +125,7 @@ static bool add_steps(videos *v, json_t *list, ebb_error *err) {
   const ebb_fidelity *f = v->r->measured;
   for (int k = 0; k <= f->steps; k++) {
     json_t *o = json_pack("{s:i, s:f, s:o}", "step", k, "sigma", f->sigma[k], "logsnr",
-                          number(ebb_log_snr(f->sigma[k])));
+                          ebb_number_json(ebb_log_snr(f->sigma[k])));
     json_array_append_new(list, o);
     for (int m = 0; m < EBB_MEASURES; m++) {
       ebb_interval i;
@@ -195,7 +187,7 @@ static bool add_row(videos *v, const ebb_margins *m, int64_t from, int64_t end, 
       v->x[n] = ebb_fidelity_scalar(v->r->measured, v->sample[n], (ebb_scalar)s);
     if (!ebb_spearman_interval(&v->of, v->x, v->y, k->probe.bootstrap, (uint64_t)k->probe.seed, &i, err))
       return false;
-    json_object_set_new(of, ebb_scalar_names[s], interval_json(&i));
+    json_object_set_new(of, ebb_scalar_names[s], ebb_interval_json(&i));
     if (table && s == EBB_END_REL)
       fprintf(table, "  %-12s %-20s %6lld %8.3f  [%.3f, %.3f]\n", row->category, row->feature,
               (long long)both, i.value, i.low, i.high);
