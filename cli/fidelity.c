@@ -18,15 +18,16 @@ static void show(void *user, double done, int64_t samples) {
 }
 
 /* The experiment that `where` is or holds; config->run.out is the run's folder afterwards. */
-static bool read_experiment(ebb_config *config, const char *where, ebb_overrides *o, bool *usage,
-                            ebb_error *err) {
+static bool read_experiment(ebb_config *config, const char *where, const char *out, ebb_overrides *o,
+                            bool *usage, ebb_error *err) {
   const bool is_run = ebb_is_folder(where);
   char *path = is_run ? ebb_path_join(where, "config.yaml") : ebb_format("%s", where);
   bool ok = ebb_overrides_read(config, path, o, usage, err);
   free(path);
-  if (ok && is_run)
-    ok = snprintf(config->run.out, sizeof config->run.out, "%s", where) < (int)sizeof config->run.out ||
-         ebb_fail(err, "%s: longer than %d characters", where, (int)sizeof config->run.out - 1);
+  const char *run = is_run ? where : config->run.out[0] ? NULL : out; /* NULL: as the file says */
+  if (ok && run)
+    ok = snprintf(config->run.out, sizeof config->run.out, "%s", run) < (int)sizeof config->run.out ||
+         ebb_fail(err, "%s: longer than %d characters", run, (int)sizeof config->run.out - 1);
   return ok && ebb_job_check(config, err);
 }
 
@@ -93,7 +94,7 @@ int ebb_fidelity_command(int argc, char **argv) {
   ebb_config config;
   bool usage = false;
   int64_t failed = 0;
-  if (read_experiment(&config, where, &o, &usage, &err) && measure(&config, &asked, out, &failed, &err))
+  if (read_experiment(&config, where, out, &o, &usage, &err) && measure(&config, &asked, out, &failed, &err))
     return failed ? EBB_EXIT_SOME_FAILED : EBB_EXIT_OK;
   fprintf(stderr, "ebb: %s\n", err.text);
   return usage ? EBB_EXIT_USAGE : EBB_EXIT_ERROR;

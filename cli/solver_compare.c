@@ -227,14 +227,16 @@ static int run(ebb_solver_grid *g, const asked *a, bool with_index, const char *
   ebb_error err = {0};
   ebb_config config;
   bool usage = false;
-  bool ok = ebb_overrides_read(&config, path, o, &usage, &err);
+  ebb_overrides with_out = *o;
+  with_out.out = out;
+  bool ok = ebb_overrides_read(&config, path, &with_out, &usage, &err);
+  const size_t length = strlen(config.run.out);
+  if (ok && !out && config.run.out[0]) /* beside the experiment's own run, not in it */
+    ok = snprintf(config.run.out + length, sizeof config.run.out - length, "-solvers") <
+             (int)(sizeof config.run.out - length) ||
+         ebb_fail(&err, "%s: run.out: too long to put -solvers behind it", path);
   g->config = &config;
-  g->out = out ? out : config.run.out;
-  if (ok && !out && !config.run.out[0])
-    ok = ebb_fail(&err, "%s: run.out is not set: expected the folder to write (or --out)", path);
-  if (ok && !out) { /* beside the experiment's own run, not in it */
-    strncat(config.run.out, "-solvers", sizeof config.run.out - strlen(config.run.out) - 1);
-  }
+  g->out = config.run.out;
   ok = ok && ebb_job_check(&config, &err);
   if (ok && !check_lists(&config, a, g->reference, &err))
     ok = !(usage = true);

@@ -1,5 +1,6 @@
 #include "engine/fidelity_parts.h"
 
+#include "engine/unipc.h"
 #include "loaders/file.h"
 
 #include <math.h>
@@ -81,13 +82,14 @@ static bool make_plans(ebb_session *s, ebb_error *err) {
   ebb_schedule grid = {0}, fine = {0};
   ebb_solver order_of = EBB_EULER;
   ebb_labels labelled = EBB_NOISY;
-  bool ok = ebb_schedule_open(&grid, k->model.path, k->inversion.schedule, (int)k->inversion.steps,
+  const char *forward = s->options->forward ? s->options->forward : solver;
+  bool ok = (strcmp(forward, "unipc") != 0 || ebb_unipc_check(k->model.path, err)) &&
+            ebb_schedule_open(&grid, k->model.path, k->inversion.schedule, (int)k->inversion.steps,
                               k->inversion.shift, err) &&
             ebb_schedule_halve(&grid, &fine, err) && ebb_solver_named(solver, &order_of, err) &&
             ebb_labels_named(labels, &labelled, err) &&
             make_plan(s, EBB_COURSE_BACK, &grid, solver, labels, false, err) &&
-            make_plan(s, EBB_COURSE_FORWARD, &grid, s->options->forward ? s->options->forward : solver,
-                      labels, true, err) &&
+            make_plan(s, EBB_COURSE_FORWARD, &grid, forward, labels, true, err) &&
             make_plan(s, EBB_COURSE_EULER, &grid, "euler", "matched", true, err) &&
             make_plan(s, EBB_COURSE_HALVES, &fine, solver, labels, false, err);
   if (ok) {

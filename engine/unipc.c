@@ -1,7 +1,46 @@
 #include "engine/unipc.h"
 
+#include "loaders/file.h"
+#include "loaders/json.h"
+
 #include <assert.h>
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void want_flag(ebb_json j, const char *key, bool wanted, bool fallback) {
+  if (ebb_json_bool_or(j, key, fallback) != wanted)
+    ebb_fail(j.err, "%s: \"%s\" is %s: the sampler unipc has it %s", j.path, key, wanted ? "false" : "true",
+             wanted ? "true" : "false");
+}
+
+static void check_settings(ebb_json j) {
+  const char *type = ebb_json_text_or(j, "solver_type", "bh2");
+  int64_t order = ebb_json_int_or(j, "solver_order", 1, 100, 2);
+  if (order != 2)
+    ebb_fail(j.err, "%s: \"solver_order\" is %lld: the sampler unipc is of order 2", j.path,
+             (long long)order);
+  if (strcmp(type, "bh1") == 0) /* other names stand for bh2 in diffusers */
+    ebb_fail(j.err, "%s: \"solver_type\" is \"bh1\": the sampler unipc is bh2", j.path);
+  if (json_array_size(json_object_get(j.object, "disable_corrector")) > 0)
+    ebb_fail(j.err, "%s: \"disable_corrector\" names steps: the sampler unipc corrects every step", j.path);
+  want_flag(j, "predict_x0", true, true);
+  want_flag(j, "lower_order_final", true, true);
+  want_flag(j, "thresholding", false, false);
+  ebb_json_refuse(j, "solver_p", "another predictor");
+}
+
+bool ebb_unipc_check(const char *model_folder, ebb_error *err) {
+  ebb_error found = {""};
+  char *path = ebb_format("%s/scheduler/scheduler_config.json", model_folder);
+  json_t *json = ebb_is_there(path) ? ebb_json_read(path, &found) : NULL;
+  ebb_json j = {json, path, &found};
+  if (json && strcmp(ebb_json_text_or(j, "_class_name", ""), "UniPCMultistepScheduler") == 0)
+    check_settings(j);
+  json_decref(json);
+  free(path);
+  return found.text[0] == '\0' || ebb_fail(err, "%s", found.text);
+}
 
 ebb_unipc_level ebb_unipc_level_at(double sigma) {
   double s = (double)(float)fmin(sigma, 1 - 1e-6);

@@ -7,6 +7,11 @@
 
 #include "engine/integrate.h"
 
+/* Whether the sampler that model_folder/scheduler/ asks for is this one. A scheduler of another class, or none, has
+ * nothing to say. Errors: a UniPC of other settings (order, bh1, correction off, thresholding, ...), each with what was
+ * found. */
+bool ebb_unipc_check(const char *model_folder, ebb_error *err);
+
 /* A state of the grid as the sampler sees it: alpha = 1 - sigma, lambda = ln(alpha / sigma), of the sigma rounded to
  * float32 and at most 1 - 1e-6, as diffusers keeps it: near 1, lambda hangs on that rounding. */
 typedef struct ebb_unipc_level {
