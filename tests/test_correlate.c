@@ -111,6 +111,7 @@ static void test_margins_that_are_none(void **state) {
   static const char *const bad[][2] = {
       {"", "begins with ''"},
       {"category,model\n", "begins with 'category,model'"},
+      {"category,model,feature,video,group,possible,margin,right,more\n", "begins with"},
       {HEAD "O1,t,f,v,g,1,0.5\n", "line 2: expected the 8 fields"},
       {HEAD "O1,t,f,v,g,1,0.5,1,9\n", "line 2: expected the 8 fields"},
       {HEAD "O1,t,f,v,g,1,0.5,1\nO1,t,f,v,g,2,0.5,1\n", "line 3: possible, margin and right are '2'"},

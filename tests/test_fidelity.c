@@ -418,6 +418,13 @@ static void test_noise_that_is_none(void **state) {
   const float one[] = {0};
   assert_true(ebb_noise_statistics_of(one, 1, 1, 1, 1, &s, NULL, &err));
   assert_true(s.ks == 0.5 && isnan(s.frames_lag) && isnan(s.columns_lag));
+  const float low[] = {-10}, high[] = {10};
+  assert_true(ebb_noise_statistics_of(low, 1, 1, 1, 1, &s, NULL, &err) && fabs(s.ks - 1) < 1e-9);
+  assert_true(ebb_noise_statistics_of(high, 1, 1, 1, 1, &s, NULL, &err) && fabs(s.ks - 1) < 1e-9);
+  const float rows[] = {1, -1, -1,
+                        1, 1,  -1}; /* three rows of two: neighbours differ, and no row goes on in the next */
+  assert_true(ebb_noise_statistics_of(rows, 1, 1, 3, 2, &s, NULL, &err));
+  assert_true(fabs(s.columns_lag + 1) < 1e-12 && fabs(s.rows_lag + 1) < 1e-12 && isnan(s.frames_lag));
   static float x[VIDEO];
   for (int i = 0; i < VIDEO; i++)
     x[i] =

@@ -412,6 +412,33 @@ static void defect_25_both_schedules_have_names(void **state) {
   }
 }
 
+/* The number in field `field` of the line that begins with `start`, where `middle` comes later. */
+static double number_of(const char *text, const char *start, const char *middle, int field) {
+  for (const char *line = text; line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
+    const char *at = line, *end = strchr(line, '\n'), *found = strstr(line, middle);
+    if (strncmp(line, start, strlen(start)) != 0 || !found || !end || found > end)
+      continue;
+    for (int i = 0; i < field; i++)
+      at = strchr(at, ',') + 1;
+    return strtod(at, NULL);
+  }
+  fail_msg("no line %s ... %s", start, middle);
+  return NAN;
+}
+
+/* An effect is the second side minus the first: with one repeat, of the two cells' accuracies. */
+static void check_effects(const char *table, const char *effects) {
+  const int accuracy = 16, difference = 11;
+  double noisy4 = number_of(table, "euler,noisy,4,", "O1,block_out", accuracy),
+         noisy2 = number_of(table, "euler,noisy,2,", "O1,block_out", accuracy),
+         matched2 = number_of(table, "euler,matched,2,", "O1,block_out", accuracy);
+  double steps = number_of(effects, "steps,4,2,euler,noisy", "O1,block_out", difference),
+         labels = number_of(effects, "labels,noisy,matched,euler,matched,2", "O1,block_out", difference);
+  print_message("  accuracies %g, %g, %g; effects %g, %g\n", noisy4, noisy2, matched2, steps, labels);
+  assert_true(fabs(noisy2 - noisy4 - steps) < 1e-5 && fabs(matched2 - noisy2 - labels) < 1e-5);
+  assert_true(steps != 0 || labels != 0); /* else there is nothing to tell apart */
+}
+
 static void test_comparison_goes_on_where_it_was(void **state) {
   (void)state;
   char line[512], first[1024];
@@ -424,6 +451,7 @@ static void test_comparison_goes_on_where_it_was(void **state) {
   assert_int_equal(lines_in(at("sc/solver_compare.csv")), 1 + 4);
   assert_int_equal(lines_in(at("sc/solver_compare_effects.csv")), 1 + 2 + 2);
   char *table = text_of(at("sc/solver_compare.csv")), *effects = text_of(at("sc/solver_compare_effects.csv"));
+  check_effects(table, effects);
   snprintf(first, sizeof first,
            "rm -r %s/sc/cells/euler-noisy-2-both %s/sc/cells/euler-matched-4-both/probe "
            "%s/sc/errors/euler-noisy-4.json %s/sc/reference.safetensors %s/sc/*.csv",
