@@ -314,13 +314,13 @@ static char experiment[96];
 static void write_experiment(void) {
   char text[1024];
   snprintf(experiment, sizeof experiment, "%s/e.yaml", folder);
-  snprintf(
-      text, sizeof text,
-      "name: fidelity\nmodel: {path: " MODEL "}\ndata: {path: %s, size: 16x16, frames: 5}\n"
-      "prompt: {max_tokens: 2}\ninversion: {steps: 4}\ncapture: {steps: [0, 1, 2, 3], points: [block_out]}\n"
-      "probe: {folds: 2, inner_folds: 2, repeats: 1, bootstrap: 50}\nrun: {device: cpu, batch: 8, out: "
-      "%s/run}\n",
-      data, folder);
+  snprintf(text, sizeof text,
+           "name: fidelity\nmodel: {path: " MODEL "}\ndata: {path: %s, size: 32x32, frames: 9}\n"
+           "prompt: {max_tokens: 2}\ninversion: {steps: 4}\ncapture: {steps: [0, 1, 2, 3], points: "
+           "[block_out], pool: [motion]}\n"
+           "probe: {folds: 2, inner_folds: 2, repeats: 1, bootstrap: 50}\nrun: {device: cpu, batch: 8, out: "
+           "%s/run}\n",
+           data, folder);
   put_text(experiment, text);
 }
 
@@ -374,7 +374,8 @@ static void defect_18_fidelity_is_always_a_file(void **state) {
   assert_true(json_number_value(json_object_get(end, "low")) < value &&
               value < json_number_value(json_object_get(end, "high")));
   const json_t *rows = json_object_get(json_object_get(o, "margins"), "rows"), *row = json_array_get(rows, 0);
-  assert_int_equal(json_array_size(rows), 1); /* block_out.mean of O1; the VAE's rows are not of this model */
+  assert_int_equal(json_array_size(rows),
+                   1); /* block_out.motion of O1; the VAE's rows are not of this model */
   assert_int_equal(json_integer_value(json_object_get(row, "videos")), 16);
   double rank = json_number_value(
       json_object_get(json_object_get(json_object_get(row, "spearman"), "end_rel"), "value"));
@@ -446,7 +447,7 @@ static void test_comparison_goes_on_where_it_was(void **state) {
   snprintf(line, sizeof line,
            "solver-compare %s --solvers euler --steps 2,4 --reference-steps 8 --videos 4 --out %s/sc",
            experiment, folder);
-  expect(0, "what one change makes of the accuracy of block_out.mean", line);
+  expect(0, "what one change makes of the accuracy of block_out.motion", line);
   /* 2 labels; 4 steps: indices and sigmas are one list; 2 steps: [0, 1] either way */
   assert_int_equal(lines_in(at("sc/solver_compare.csv")), 1 + 4);
   assert_int_equal(lines_in(at("sc/solver_compare_effects.csv")), 1 + 2 + 2);
