@@ -6,6 +6,7 @@
 #include "ebb_version.h"
 #include "engine/job.h"
 #include "loaders/file.h"
+#include "loaders/json.h"
 #include "probe/probe.h"
 
 #include <math.h>
@@ -168,12 +169,24 @@ static bool check_cell(const ebb_compare_cell *cell, const ebb_config *k, ebb_er
   return ok;
 }
 
-static bool invert_cell(ebb_compare_cell *cell, const ebb_config *k, ebb_error *err) {
+/* Videos of a finished run that failed, or never made it into its list. */
+static bool count_failed(ebb_compare_cell *cell, const char *index, ebb_error *err) {
+  size_t i;
+  const json_t *video;
+  json_t *o = ebb_json_read(index, err);
+  cell->failed = (int64_t)json_array_size(json_object_get(json_object_get(o, "provenance"), "skipped"));
+  json_array_foreach(json_object_get(o, "videos"), i, video) {
+    const char *status = json_string_value(json_object_get(video, "status"));
+    cell->failed += status && strcmp(status, "failed") == 0;
+  }
+  json_decref(o);
+  return o != NULL;
+}
+
+static bool invert_cell(const ebb_config *k, ebb_error *err) {
   const ebb_job_options options = {.version = EBB_VERSION " " EBB_COMMIT, .log = stderr};
-  ebb_job_result result = {0};
-  bool ok = ebb_job_invert(k, &options, &result, err);
-  cell->failed = result.failed;
-  return ok;
+  ebb_job_result result;
+  return ebb_job_invert(k, &options, &result, err);
 }
 
 static bool run_cell(ebb_solver_grid *g, ebb_compare_cell *cell, ebb_error *err) {
@@ -191,8 +204,9 @@ static bool run_cell(ebb_solver_grid *g, ebb_compare_cell *cell, ebb_error *err)
   bool ok = check_cell(cell, &k, err);
   if (ok && !ebb_is_there(index)) {
     fprintf(stderr, "---- %s\n", cell->dir);
-    ok = invert_cell(cell, &k, err);
+    ok = invert_cell(&k, err);
   }
+  ok = ok && count_failed(cell, index, err);
   if (ok && !ebb_is_there(results)) {
     ebb_context context = {0};
     ok = ebb_context_open(&context, k.run.device, err) &&

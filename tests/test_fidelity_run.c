@@ -13,6 +13,8 @@
 #include <math.h>
 #include <sys/wait.h>
 
+#include "tests/test_cuda.h"
+
 #define MODEL "tests/fixtures/models/wan-a"
 
 static char data[96];
@@ -196,6 +198,31 @@ static void test_a_broken_video_is_recorded(void **state) {
   assert_int_equal(failed, 1);
   ebb_fidelity_free(&f);
   ebb_fidelity_free(&whole);
+}
+
+/* On a GPU the same numbers, as far as a float32 path of four steps keeps them. */
+static void test_on_a_gpu(void **state) {
+  (void)state;
+  skip_without_cuda();
+  static const char *const forward[] = {NULL, "unipc"};
+  for (int i = 0; i < 2; i++) {
+    ebb_config k = config_for("heun", "matched", 4);
+    ebb_fidelity here = measured(&k, "all", forward[i]);
+    strcpy(k.run.device, "cuda");
+    ebb_fidelity there = measured(&k, "all", forward[i]);
+    assert_int_equal(here.count, there.count);
+    for (int64_t n = 0; n < here.count; n++)
+      for (int m = 0; m < EBB_MEASURES; m++)
+        for (int step = 0; step <= 4; step++) {
+          const double a = here.samples[n].value[m][step], b = there.samples[n].value[m][step];
+          assert_int_equal(isfinite(a), isfinite(b));
+          if (isfinite(a) && !(fabs(a - b) < 2e-3 * (1 + fabs(a))))
+            fail_msg("sample %d: %s at state %d: %g on the CPU, %g on the GPU", (int)n, ebb_measure_names[m],
+                     step, a, b);
+        }
+    ebb_fidelity_free(&here);
+    ebb_fidelity_free(&there);
+  }
 }
 
 /* ---- solvers against a reference ------------------------------------------------------------------------ */
@@ -476,6 +503,27 @@ static void test_comparison_goes_on_where_it_was(void **state) {
   expect(1, "a run of other settings", line);
 }
 
+/* A video that fails makes exit code 3, also when the comparison only reads back what is finished. */
+static void test_failed_videos_are_told_again(void **state) {
+  (void)state;
+  char line[512], frame[160], aside[160];
+  write_experiment();
+  snprintf(frame, sizeof frame, "%s/O1/01/2/scene/scene_004.png", data);
+  snprintf(aside, sizeof aside, "%s/aside.png", folder);
+  assert_int_equal(rename(frame, aside), 0);
+  put_text(frame, "no image");
+  snprintf(line, sizeof line,
+           "solver-compare %s --solvers euler --labels matched --steps 2 --reference-steps 4 --out %s/some",
+           experiment, folder);
+  expect(3, "failed O1/01/2", line);
+  assert_int_equal(rename(aside, frame), 0);
+  expect(3, "accuracy of block_out.motion", line);
+  /* its error is not in the mean: 15 videos, all of the first 16 but one */
+  char *text = text_of(at("some/errors/euler-matched-2.json"));
+  assert_non_null(strstr(text, "\"videos\": 15"));
+  free(text);
+}
+
 static void test_commands_say_what_is_wrong(void **state) {
   (void)state;
   char line[512];
@@ -514,12 +562,14 @@ int main(void) {
                                      cmocka_unit_test(test_batches_do_not_matter),
                                      cmocka_unit_test(test_another_way_forward),
                                      cmocka_unit_test(test_a_broken_video_is_recorded),
+                                     cmocka_unit_test(test_on_a_gpu),
                                      cmocka_unit_test(test_reference_grid),
                                      cmocka_unit_test(test_errors_to_the_reference),
                                      cmocka_unit_test(test_the_reference_is_kept),
                                      cmocka_unit_test(defect_18_fidelity_is_always_a_file),
                                      cmocka_unit_test(defect_25_both_schedules_have_names),
                                      cmocka_unit_test(test_comparison_goes_on_where_it_was),
+                                     cmocka_unit_test(test_failed_videos_are_told_again),
                                      cmocka_unit_test(test_commands_say_what_is_wrong)};
   return cmocka_run_group_tests_name("fidelity-run", tests, make_data, remove_data);
 }
