@@ -17,8 +17,9 @@ typedef struct ebb_fidelity_report {
 
 /* Writes OUT/fidelity.csv (a line a video, loop and state), fidelity_videos.csv (a line a video and loop),
  * fidelity_noise.csv (also by channel), fidelity_attention.csv (means by step, block and head) and last
- * fidelity_summary.json (what was measured, with intervals, and correlations with the probe's margins). The summary's
- * numbers go to `table` too. Errors: files, memory, margins that are not as `ebb probe` writes them. */
+ * fidelity_summary.json (what was measured, with intervals, and correlations with the probe's margins). The
+ * summary's numbers go to `table` too. Errors: files, memory, margins that are not as `ebb probe` writes
+ * them. */
 bool ebb_fidelity_write(const ebb_fidelity_report *r, FILE *table, ebb_error *err);
 
 #endif

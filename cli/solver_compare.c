@@ -57,7 +57,8 @@ static bool check_lists(const ebb_config *k, const asked *a, const char *referen
   return ebb_solver_takes("--reference", reference, "model.dtype", k->model.dtype, err);
 }
 
-/* The fixed point inverts a forward step that was told its own label, whatever the labels: one case for all. */
+/* The fixed point inverts a forward step that was told its own label, whatever the labels: one case for all.
+ */
 static void list_cases(ebb_solver_grid *g, const asked *a) {
   g->cases =
       ebb_must(calloc((size_t)(a->solvers.count * a->labels.count * a->steps.count), sizeof *g->cases));

@@ -1,5 +1,6 @@
 /* What the files of `ebb solver-compare` share: solver_compare.c (the grid, its runs),
- * solver_compare_errors.c (errors to the reference), solver_compare_report.c (what is read off them). Theirs alone. */
+ * solver_compare_errors.c (errors to the reference), solver_compare_report.c (what is read off them). Theirs
+ * alone. */
 #ifndef EBB_CLI_SOLVER_COMPARE_H
 #define EBB_CLI_SOLVER_COMPARE_H
 
@@ -40,11 +41,12 @@ static inline const char *ebb_cell_captures(const ebb_compare_cell *c) {
   return c->by_sigma && c->by_index ? "both" : c->by_sigma ? "sigma" : "index";
 }
 
-/* Errors of every case against the reference: read from OUT/errors, or measured and written there, a file a case. */
+/* Errors of every case against the reference: read from OUT/errors, or measured and written there, a file a
+ * case. */
 bool ebb_solver_grid_errors(ebb_solver_grid *g, ebb_error *err);
 
-/* OUT/solver_compare.csv (a line a cell, category and feature), solver_compare_effects.csv (pairs of cells that differ in
- * one thing, videos paired) and solver_compare.json, from finished cells; and the table. */
+/* OUT/solver_compare.csv (a line a cell, category and feature), solver_compare_effects.csv (pairs of cells
+ * that differ in one thing, videos paired) and solver_compare.json, from finished cells; and the table. */
 bool ebb_solver_grid_report(const ebb_solver_grid *g, const char *version, FILE *table, ebb_error *err);
 
 #endif

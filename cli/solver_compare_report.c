@@ -51,7 +51,8 @@ static bool read_cells(report *r, ebb_error *err) {
   return ok;
 }
 
-/* ---- cells ---------------------------------------------------------------------------------------------- */
+/* ---- cells ----------------------------------------------------------------------------------------------
+ */
 
 static void csv_interval(FILE *to, const ebb_interval *i) {
   ebb_csv_number(to, DIGITS, i->value);
@@ -143,7 +144,8 @@ static void print_cells(const report *r) {
   }
 }
 
-/* ---- effects: two cells that differ in one thing -------------------------------------------------------- */
+/* ---- effects: two cells that differ in one thing --------------------------------------------------------
+ */
 
 static int most_steps(const ebb_solver_grid *g) {
   int most = 0;
@@ -152,8 +154,8 @@ static int most_steps(const ebb_solver_grid *g) {
   return most;
 }
 
-/* What tells `b` from `a`, when it is one thing and a is the side it is held against; else NULL. Labels: noisy. Steps: the
- * most, both captured by sigma. Captures: by sigma. Solver: the first of the list. */
+/* What tells `b` from `a`, when it is one thing and a is the side it is held against; else NULL. Labels:
+ * noisy. Steps: the most, both captured by sigma. Captures: by sigma. Solver: the first of the list. */
 static const char *factor_between(const ebb_solver_grid *g, const ebb_compare_cell *a,
                                   const ebb_compare_cell *b) {
   const ebb_solver_case *x = &g->cases[a->number], *y = &g->cases[b->number];
@@ -288,7 +290,8 @@ static bool write_effects(const report *r, FILE *to, ebb_error *err) {
   return true;
 }
 
-/* ---- files ---------------------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------------------
+ */
 
 static bool write_csv(const report *r, const char *name, bool effects, ebb_error *err) {
   char *path = ebb_path_join(r->g->out, name);

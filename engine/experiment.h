@@ -1,5 +1,5 @@
-/* What a measurement of an experiment runs with, apart from a job: the context, the data set, the VAE and the first
- * transformer. */
+/* What a measurement of an experiment runs with, apart from a job: the context, the data set, the VAE and the
+ * first transformer. */
 #ifndef EBB_ENGINE_EXPERIMENT_H
 #define EBB_ENGINE_EXPERIMENT_H
 

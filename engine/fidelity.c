@@ -145,8 +145,8 @@ bool ebb_schedule_halve(const ebb_schedule *s, ebb_schedule *fine, ebb_error *er
   return true;
 }
 
-/* A step that a way takes from one state of a path, and the state where it should end: rms distance in units of its
- * std, times `factor`. */
+/* A step that a way takes from one state of a path, and the state where it should end: rms distance in units
+ * of its std, times `factor`. */
 typedef struct probe_step {
   int from, to;     /* states of the path */
   int first, count; /* steps of the way */

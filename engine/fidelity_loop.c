@@ -123,7 +123,8 @@ static const float *map_of(const ebb_tap *tap, int slot, int64_t sample, int at,
   return tap->data[slot] + sample * all + at * of_step + block * of_block + head * *width;
 }
 
-/* Both taps have the same slots and blocks; the forward one meets the states in the other order, and never the clean one. */
+/* Both taps have the same slots and blocks; the forward one meets the states in the other order, and never
+ * the clean one. */
 static void measure_maps(ebb_session *s, int64_t count, const ebb_tap *back, const ebb_tap *forward,
                          ebb_fidelity_sample *samples) {
   const ebb_fidelity *f = s->result;

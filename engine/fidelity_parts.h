@@ -1,5 +1,5 @@
-/* What the files of a fidelity measurement share: fidelity_run.c (what it runs with, all batches), fidelity_loop.c (one
- * batch there and back). Theirs alone. */
+/* What the files of a fidelity measurement share: fidelity_run.c (what it runs with, all batches),
+ * fidelity_loop.c (one batch there and back). Theirs alone. */
 #ifndef EBB_ENGINE_FIDELITY_PARTS_H
 #define EBB_ENGINE_FIDELITY_PARTS_H
 
@@ -26,9 +26,10 @@ typedef struct ebb_session {
   float *inverted, *forward, *start; /* host [steps+1, batch, ...], clean first; [batch, ...] */
 } ebb_session;
 
-/* A batch through a loop: samples[0..count) of the result begin empty and are filled in. EBB_LOOP_DATA: session->start
- * holds latents. EBB_LOOP_GENERATED and, when `with_vae`, EBB_LOOP_VAE after it: session->start holds noises, and
- * the samples of the second loop are again[0..count). When counting samples are not looked at. */
+/* A batch through a loop: samples[0..count) of the result begin empty and are filled in. EBB_LOOP_DATA:
+ * session->start holds latents. EBB_LOOP_GENERATED and, when `with_vae`, EBB_LOOP_VAE after it:
+ * session->start holds noises, and the samples of the second loop are again[0..count). When counting samples
+ * are not looked at. */
 bool ebb_session_loop_data(ebb_session *s, int64_t count, ebb_fidelity_sample *samples, ebb_error *err);
 bool ebb_session_loop_generated(ebb_session *s, int64_t count, ebb_fidelity_sample *samples,
                                 ebb_fidelity_sample *again, ebb_error *err);

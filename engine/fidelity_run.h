@@ -1,5 +1,5 @@
-/* `ebb fidelity`: how exact an experiment's inversions are, measured on its videos and on videos that the model makes
- * itself, where the true path is known. */
+/* `ebb fidelity`: how exact an experiment's inversions are, measured on its videos and on videos that the
+ * model makes itself, where the true path is known. */
 #ifndef EBB_ENGINE_FIDELITY_RUN_H
 #define EBB_ENGINE_FIDELITY_RUN_H
 
@@ -22,11 +22,13 @@ typedef enum ebb_measure {
   EBB_COS,          /* cosine of the two */
   EBB_IMPLICIT_RES, /* of the inversion's step from k to k+1: ebb_implicit_residuals */
   EBB_LOCAL_ERR,    /* of that step: ebb_local_errors */
-  EBB_VEL_COS, /* of that step: cosine of the two paths' displacements, which for euler are their velocities */
-  EBB_ATTN_COS,    /* attention at state k, mean over blocks and heads: cosine of the frame-to-frame mass */
-  EBB_ROWS_COS,    /* of the mass by rows away */
+  EBB_VEL_COS,  /* of that step: cosine of the two paths' displacements, which for euler are their velocities
+                 */
+  EBB_ATTN_COS, /* attention at state k, mean over blocks and heads: cosine of the frame-to-frame mass */
+  EBB_ROWS_COS, /* of the mass by rows away */
   EBB_COLUMNS_COS, /* of the mass by columns away */
-  EBB_OTHER_COS, /* of the frame-to-frame mass with that of the next video of the batch: what is alike anyway */
+  EBB_OTHER_COS, /* of the frame-to-frame mass with that of the next video of the batch: what is alike anyway
+                  */
   EBB_MEASURES
 } ebb_measure;
 extern const char *const ebb_measure_names[EBB_MEASURES]; /* columns of fidelity.csv */
@@ -69,8 +71,9 @@ typedef struct ebb_fidelity_options {
   void *progress_user;
 } ebb_fidelity_options;
 
-/* Measures config's inversion with the first transformer; attention at config->capture.steps and blocks. Errors: what
- * keeps all of it from going on; a video that fails is recorded and left out. Free in any case. */
+/* Measures config's inversion with the first transformer; attention at config->capture.steps and blocks.
+ * Errors: what keeps all of it from going on; a video that fails is recorded and left out. Free in any case.
+ */
 bool ebb_fidelity_run(const ebb_config *config, const ebb_fidelity_options *options, ebb_fidelity *f,
                       ebb_error *err);
 void ebb_fidelity_free(ebb_fidelity *f);

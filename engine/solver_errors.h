@@ -1,5 +1,5 @@
-/* How far solvers are from the flow itself: the same latents inverted by each of them and, in many small steps told the
- * label of where they are, by a reference. */
+/* How far solvers are from the flow itself: the same latents inverted by each of them and, in many small
+ * steps told the label of where they are, by a reference. */
 #ifndef EBB_ENGINE_SOLVER_ERRORS_H
 #define EBB_ENGINE_SOLVER_ERRORS_H
 
@@ -13,8 +13,8 @@ typedef struct ebb_solver_case {
   int steps;
 } ebb_solver_case;
 
-/* What a case came to. endpoint: |noise - reference| / |reference| (L2); path: the same, mean over the states after the
- * first. [videos]; NaN: the video failed. */
+/* What a case came to. endpoint: |noise - reference| / |reference| (L2); path: the same, mean over the states
+ * after the first. [videos]; NaN: the video failed. */
 typedef struct ebb_solver_error {
   double *endpoint, *path;
   int64_t evaluations; /* of the model, for one video */
@@ -37,14 +37,15 @@ typedef struct ebb_solver_errors {
   int count, reference_steps;
 } ebb_solver_errors;
 
-/* The grid of the reference: ascending, the sigmas of every case's schedule (within 1e-7 one and the same) and between
- * two of them as many steps of one length as make `steps` in all or more; labels 1000 sigma. stop [*stops] says which
- * entries are sigmas of the cases. For tests. Errors: memory, a schedule that cannot be made. */
+/* The grid of the reference: ascending, the sigmas of every case's schedule (within 1e-7 one and the same)
+ * and between two of them as many steps of one length as make `steps` in all or more; labels 1000 sigma. stop
+ * [*stops] says which entries are sigmas of the cases. For tests. Errors: memory, a schedule that cannot be
+ * made. */
 bool ebb_reference_grid(const ebb_schedule *const *schedules, int count, int steps, ebb_schedule *grid,
                         int **stop, int *stops, ebb_error *err);
 
-/* config gives everything but solver, labels and steps. `todo` [count]: cases that are wanted; the others stay empty.
- * Errors: what keeps all from going on. Free in any case. */
+/* config gives everything but solver, labels and steps. `todo` [count]: cases that are wanted; the others
+ * stay empty. Errors: what keeps all from going on. Free in any case. */
 bool ebb_solver_errors_run(const ebb_config *config, const ebb_solver_case *cases, const bool *todo,
                            int count, const ebb_solver_errors_options *options, ebb_solver_errors *errors,
                            ebb_error *err);

@@ -47,8 +47,9 @@ ebb_unipc_level ebb_unipc_level_at(double sigma) {
   return (ebb_unipc_level){s, 1 - s, s > 0 ? log(1 - s) - log(s) : INFINITY};
 }
 
-/* Both steps are x_t = sigma_t / sigma_s x - alpha_t B (m + sum of rho_k D_k), B = e^-h - 1, where m is the clean latent at
- * s and D_k the difference to it of another one, divided by that one's distance in lambda as a share of h. */
+/* Both steps are x_t = sigma_t / sigma_s x - alpha_t B (m + sum of rho_k D_k), B = e^-h - 1, where m is the
+ * clean latent at s and D_k the difference to it of another one, divided by that one's distance in lambda as
+ * a share of h. */
 ebb_unipc_weights ebb_unipc_predictor(int order, ebb_unipc_level p, ebb_unipc_level s, ebb_unipc_level t) {
   const double h = t.lambda - s.lambda, b = -t.alpha * expm1(-h);
   const double r = order == 2 ? (p.lambda - s.lambda) / h : 1, rho = order == 2 ? 0.5 : 0;

@@ -1,19 +1,20 @@
-/* UniPC, the multistep predictor-corrector of Zhao et al., "UniPC: A Unified Predictor-Corrector Framework for Fast
- * Sampling of Diffusion Models" (NeurIPS 2023), as diffusers' UniPCMultistepScheduler runs Wan: flow prediction with
- * flow sigmas, order 2, B(h) = e^h - 1 ("bh2"), prediction of the clean latent, lower orders in the first and the last
- * step. Generation alone: a step is made from what the model said at the states before it. */
+/* UniPC, the multistep predictor-corrector of Zhao et al., "UniPC: A Unified Predictor-Corrector Framework
+ * for Fast Sampling of Diffusion Models" (NeurIPS 2023), as diffusers' UniPCMultistepScheduler runs Wan: flow
+ * prediction with flow sigmas, order 2, B(h) = e^h - 1 ("bh2"), prediction of the clean latent, lower orders
+ * in the first and the last step. Generation alone: a step is made from what the model said at the states
+ * before it. */
 #ifndef EBB_ENGINE_UNIPC_H
 #define EBB_ENGINE_UNIPC_H
 
 #include "engine/integrate.h"
 
-/* Whether the sampler that model_folder/scheduler/ asks for is this one. A scheduler of another class, or none, has
- * nothing to say. Errors: a UniPC of other settings (order, bh1, correction off, thresholding, ...), each with what was
- * found. */
+/* Whether the sampler that model_folder/scheduler/ asks for is this one. A scheduler of another class, or
+ * none, has nothing to say. Errors: a UniPC of other settings (order, bh1, correction off, thresholding,
+ * ...), each with what was found. */
 bool ebb_unipc_check(const char *model_folder, ebb_error *err);
 
-/* A state of the grid as the sampler sees it: alpha = 1 - sigma, lambda = ln(alpha / sigma), of the sigma rounded to
- * float32 and at most 1 - 1e-6, as diffusers keeps it: near 1, lambda hangs on that rounding. */
+/* A state of the grid as the sampler sees it: alpha = 1 - sigma, lambda = ln(alpha / sigma), of the sigma
+ * rounded to float32 and at most 1 - 1e-6, as diffusers keeps it: near 1, lambda hangs on that rounding. */
 typedef struct ebb_unipc_level {
   double sigma, alpha, lambda; /* lambda is infinite at sigma 0 */
 } ebb_unipc_level;
@@ -36,9 +37,9 @@ typedef struct ebb_unipc {
 
 /* Takes memory for states like x from the activation arena; whoever marked it gives it back. */
 void ebb_unipc_open(ebb_unipc *u, ebb_context *c, ebb_tensor x);
-/* Step i of a generation by EBB_UNIPC_BH2, steps in order from 0: x f32 [B, ...] goes in place from sigma[i] to sigma[i+1].
- * It leaves the predicted state, as diffusers does: the correction is made when the next step has asked the model.
- * Returns the evaluations spent. */
+/* Step i of a generation by EBB_UNIPC_BH2, steps in order from 0: x f32 [B, ...] goes in place from sigma[i]
+ * to sigma[i+1]. It leaves the predicted state, as diffusers does: the correction is made when the next step
+ * has asked the model. Returns the evaluations spent. */
 int ebb_unipc_step(ebb_unipc *u, ebb_context *c, const ebb_integration *plan, int i, ebb_tensor x,
                    ebb_velocity_fn *velocity, void *user);
 

@@ -10,8 +10,8 @@
 #define BYTES_MAX ((size_t)1 << 30)
 enum { FIELDS = 8 };
 
-/* Takes the next line of CSV apart, in place: fields end in NUL. Returns where the next line begins, or NULL when this one
- * has not FIELDS fields. */
+/* Takes the next line of CSV apart, in place: fields end in NUL. Returns where the next line begins, or NULL
+ * when this one has not FIELDS fields. */
 static char *split_line(char *at, char *fields[FIELDS]) {
   for (int i = 0; i < FIELDS; i++) {
     char *to = at;

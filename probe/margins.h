@@ -1,4 +1,5 @@
-/* A probe's margins read back from RUN/probe/margins.csv (probe/report.c writes it): a line a video and row. */
+/* A probe's margins read back from RUN/probe/margins.csv (probe/report.c writes it): a line a video and row.
+ */
 #ifndef EBB_PROBE_MARGINS_H
 #define EBB_PROBE_MARGINS_H
 

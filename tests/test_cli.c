@@ -39,9 +39,9 @@ static const char *line(const char *format, const char *a, const char *b) {
 
 static void test_usage(void **state) {
   (void)state;
-  static const char *const commands[] = {"run",      "invert",         "probe", "report", "compare",
-                                         "fidelity", "solver-compare", "eval",  "info",   "synth",
-                                         "data",     "doctor"};
+  static const char *const commands[] = {"run",     "invert",   "probe",          "report",
+                                         "compare", "fidelity", "solver-compare", "eval",
+                                         "info",    "synth",    "data",           "doctor"};
   expect(2, "", "usage: ebb COMMAND");
   expect(0, "--help", "usage: ebb COMMAND");
   expect(0, "--version", "ebb ");

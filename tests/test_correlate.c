@@ -43,8 +43,8 @@ static void test_spearman_by_hand(void **state) {
   assert_true(fabs(spearman(5, gaps, up).value - 1) < 1e-12);
 }
 
-/* A group that comes twice in a sample counts twice: the interval of groups that are copies of one another is that of
- * fewer, not of more videos. */
+/* A group that comes twice in a sample counts twice: the interval of groups that are copies of one another is
+ * that of fewer, not of more videos. */
 static void test_groups_are_what_is_resampled(void **state) {
   (void)state;
   ebb_error err = {0};

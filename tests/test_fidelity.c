@@ -1,6 +1,7 @@
 /* tier: host
- * What fidelity measures, on fields whose flow is known: v = A z in closed form, so that orders, residuals and error
- * estimates have values of their own; distances and noise statistics against numbers worked out by hand. */
+ * What fidelity measures, on fields whose flow is known: v = A z in closed form, so that orders, residuals
+ * and error estimates have values of their own; distances and noise statistics against numbers worked out by
+ * hand. */
 #include "engine/fidelity.h"
 
 #include <math.h>
@@ -30,7 +31,8 @@ static int close_context(void **state) {
   return 0;
 }
 
-/* ---- the field: two planes, each turned and stretched --------------------------------------------------- */
+/* ---- the field: two planes, each turned and stretched ---------------------------------------------------
+ */
 
 static const double turn[2] = {4, 2.5}, stretch[2] = {0.3, -0.4};
 
@@ -108,7 +110,8 @@ static void path_of(const ebb_integration *plan, const float *from, float *state
 
 /* ---- orders ------------------------------------------------------------------------------------------- */
 
-/* Distance of the end of an inversion from the exact flow; and of a generation of its end from where it began. */
+/* Distance of the end of an inversion from the exact flow; and of a generation of its end from where it
+ * began. */
 static void errors_of(ebb_solver solver, int steps, double *end, double *loop) {
   ebb_schedule s = uniform(steps);
   ebb_integration there = plan_of(&s, solver, false), back = plan_of(&s, solver, true);
@@ -131,8 +134,8 @@ static void errors_of(ebb_solver solver, int steps, double *end, double *loop) {
   ebb_schedule_free(&s);
 }
 
-/* Orders 1, 2, 2 and 4. There and back again, the leading error of an even order meets itself with the other sign and is
- * gone: 3, 3 and 5. All within 5 %. */
+/* Orders 1, 2, 2 and 4. There and back again, the leading error of an even order meets itself with the other
+ * sign and is gone: 3, 3 and 5. All within 5 %. */
 static void test_orders_of_a_linear_field(void **state) {
   (void)state;
   static const struct {
@@ -183,8 +186,9 @@ static double labelled_error(ebb_solver solver, ebb_labels labels, int steps) {
   return ebb_distance_of(x, truth, N).rel;
 }
 
-/* Defect 5: the released inversion tells the model the label of the next state, and Heun's second stage that of the one
- * after, which leaves it no better than Euler's order. `matched` tells each stage its own; `noisy` is there by name. */
+/* Defect 5: the released inversion tells the model the label of the next state, and Heun's second stage that
+ * of the one after, which leaves it no better than Euler's order. `matched` tells each stage its own; `noisy`
+ * is there by name. */
 static void defect_05_labels_are_of_the_state(void **state) {
   (void)state;
   ebb_error err = {0};
@@ -270,8 +274,8 @@ static void measure(ebb_solver solver, int steps, const bool *wanted, measured *
   ebb_schedule_free(&fine);
 }
 
-/* (1 - hA)(1 + hA) z = z - h^2 A^2 z: the residual of an explicit reverse step. Two half steps less a whole one are
- * h^2 A^2 z / 4, twice that is the error of the whole step to leading order. */
+/* (1 - hA)(1 + hA) z = z - h^2 A^2 z: the residual of an explicit reverse step. Two half steps less a whole
+ * one are h^2 A^2 z / 4, twice that is the error of the whole step to leading order. */
 static void test_residuals_and_local_errors_of_euler(void **state) {
   (void)state;
   enum { STEPS = 100 };
@@ -288,7 +292,8 @@ static void test_residuals_and_local_errors_of_euler(void **state) {
     }
 }
 
-/* The estimate of every solver against the error that its step has: one step from a state on the exact flow. */
+/* The estimate of every solver against the error that its step has: one step from a state on the exact flow.
+ */
 static void test_local_errors_are_the_errors_of_steps(void **state) {
   (void)state;
   static const struct {
@@ -359,7 +364,8 @@ static void test_order_that_labels_leave(void **state) {
   assert_int_equal(ebb_solver_order(EBB_HEUN, EBB_NOISY), 1);
 }
 
-/* ---- distances ------------------------------------------------------------------------------------------ */
+/* ---- distances ------------------------------------------------------------------------------------------
+ */
 
 static void test_distances(void **state) {
   (void)state;
@@ -373,7 +379,8 @@ static void test_distances(void **state) {
   assert_true(isnan(ebb_cosine(a, zero, 4)));
 }
 
-/* What is compared with itself is exactly alike: attention maps of a trajectory held against the same trajectory. */
+/* What is compared with itself is exactly alike: attention maps of a trajectory held against the same
+ * trajectory. */
 static void test_a_map_and_itself_are_exactly_alike(void **state) {
   (void)state;
   float map[30 * 30];
@@ -387,7 +394,8 @@ static void test_a_map_and_itself_are_exactly_alike(void **state) {
   }
 }
 
-/* ---- noise ---------------------------------------------------------------------------------------------- */
+/* ---- noise ----------------------------------------------------------------------------------------------
+ */
 
 enum { C = 3, T = 5, H = 12, W = 10, VIDEO = T * H * W };
 

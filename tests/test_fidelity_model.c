@@ -1,6 +1,7 @@
 /* tier: weights
  * release only
- * The trained model that ships, there and back: a closed loop falls with the steps as the order of its solver says. */
+ * The trained model that ships, there and back: a closed loop falls with the steps as the order of its solver
+ * says. */
 #include "engine/eval.h"
 #include "engine/fidelity.h"
 #include "loaders/json.h"
@@ -26,7 +27,8 @@ static void write_state(const char *path, const char *name, const float *x) {
     fail_msg("%s", err.text);
 }
 
-/* The last state of a way: `invert` from a latent, `sample` from a noise. flow-match-euler does not truncate labels. */
+/* The last state of a way: `invert` from a latent, `sample` from a noise. flow-match-euler does not truncate
+ * labels. */
 static void end_of(const char *op, const char *solver, int steps, const float *from, float *to) {
   ebb_error err = {0};
   ebb_safetensors st;
@@ -72,8 +74,9 @@ static double loop_error(const char *solver, int steps) {
   return ebb_distance_of(back, generated, STATE).rel;
 }
 
-/* Order 1 for Euler; 3 for the solvers of order 2, whose leading error meets itself with the other sign on the way back.
- * RK4's 5 shows where steps are shorter than the time embedding's shortest wave, and float32 ends there. */
+/* Order 1 for Euler; 3 for the solvers of order 2, whose leading error meets itself with the other sign on
+ * the way back. RK4's 5 shows where steps are shorter than the time embedding's shortest wave, and float32
+ * ends there. */
 static void test_closed_loops_have_their_orders(void **state) {
   (void)state;
   static const struct {

@@ -1,6 +1,6 @@
 /* tier: host
- * Fidelity and solvers measured on whole videos, through the random fixture model: what is in every loop, that batches do
- * not matter, what a broken video leaves, the files, and that a killed comparison goes on. */
+ * Fidelity and solvers measured on whole videos, through the random fixture model: what is in every loop,
+ * that batches do not matter, what a broken video leaves, the files, and that a killed comparison goes on. */
 #include "engine/fidelity_run.h"
 #include "engine/job.h"
 #include "engine/solver_errors.h"
@@ -71,7 +71,8 @@ static const ebb_fidelity_sample *sample_of(const ebb_fidelity *f, ebb_loop loop
   return NULL;
 }
 
-/* ---- what is measured ----------------------------------------------------------------------------------- */
+/* ---- what is measured -----------------------------------------------------------------------------------
+ */
 
 static void test_every_loop_is_measured(void **state) {
   (void)state;
@@ -225,7 +226,8 @@ static void test_on_a_gpu(void **state) {
   }
 }
 
-/* ---- solvers against a reference ------------------------------------------------------------------------ */
+/* ---- solvers against a reference ------------------------------------------------------------------------
+ */
 
 static void test_reference_grid(void **state) {
   (void)state;
@@ -265,9 +267,9 @@ static ebb_solver_errors errors_of(const ebb_config *k, const ebb_solver_case *c
   return r;
 }
 
-/* The reference's own solver on its own grid is off by nothing but the rounding of labels; the others by more the lower
- * their order, and by noisy labels. How fast that falls is told where the field is smooth: test_fidelity.c, and
- * test_fidelity_model.c of the trained model. */
+/* The reference's own solver on its own grid is off by nothing but the rounding of labels; the others by more
+ * the lower their order, and by noisy labels. How fast that falls is told where the field is smooth:
+ * test_fidelity.c, and test_fidelity_model.c of the trained model. */
 static void test_errors_to_the_reference(void **state) {
   (void)state;
   ebb_config k = config_for("euler", "noisy", 4);
@@ -312,7 +314,8 @@ static void test_the_reference_is_kept(void **state) {
     ebb_solver_errors_free(all[i]);
 }
 
-/* ---- the commands ----------------------------------------------------------------------------------------- */
+/* ---- the commands -----------------------------------------------------------------------------------------
+ */
 
 static char output[1 << 20];
 
@@ -369,8 +372,9 @@ static int lines_in(const char *path) {
   return lines;
 }
 
-/* Defect 18: the released code's only number on fidelity is a line in its log, of random noise, of one model. Here it is
- * files, of the experiment's own videos, for any model, with the noise and attention too; and joined with the probe. */
+/* Defect 18: the released code's only number on fidelity is a line in its log, of random noise, of one model.
+ * Here it is files, of the experiment's own videos, for any model, with the noise and attention too; and
+ * joined with the probe. */
 static void defect_18_fidelity_is_always_a_file(void **state) {
   (void)state;
   ebb_error err = {0};
@@ -410,8 +414,8 @@ static void defect_18_fidelity_is_always_a_file(void **state) {
   json_decref(o);
 }
 
-/* Defect 25: which grid of sigmas a run takes hangs on the version of diffusers that is installed. Here both have names,
- * and a run says which it took, number by number. */
+/* Defect 25: which grid of sigmas a run takes hangs on the version of diffusers that is installed. Here both
+ * have names, and a run says which it took, number by number. */
 static void defect_25_both_schedules_have_names(void **state) {
   (void)state;
   static const char *const names[] = {"unipc", "unipc-old"};

@@ -1,6 +1,6 @@
 /* tier: host
- * UniPC's weights and its history, where they can be told without a reference; numbers against diffusers' scheduler are
- * in test_fixtures.c (sample-a-unipc-*). */
+ * UniPC's weights and its history, where they can be told without a reference; numbers against diffusers'
+ * scheduler are in test_fixtures.c (sample-a-unipc-*). */
 #include "engine/unipc.h"
 
 #include <math.h>
@@ -30,7 +30,8 @@ static int close_context(void **state) {
   return 0;
 }
 
-/* A step keeps x = alpha z + sigma e for every z and e: what it says of alpha z is alpha_t of z, of sigma e sigma_t of e. */
+/* A step keeps x = alpha z + sigma e for every z and e: what it says of alpha z is alpha_t of z, of sigma e
+ * sigma_t of e. */
 static void test_weights_keep_the_line(void **state) {
   (void)state;
   const double sigma[] = {1, 0.98, 0.7, 0.4, 0.05, 0};
