@@ -79,7 +79,7 @@ static ebb_int_list capture_by_sigma(const ebb_config *k, const ebb_schedule *ow
                                      const ebb_schedule *schedule) {
   ebb_int_list list = {0};
   const int all = k->capture.steps.count < 0 ? own->steps : k->capture.steps.count;
-  for (int i = 0; i < all && list.count < EBB_LIST; i++) {
+  for (int i = 0; i < all; i++) {
     const double sigma = own->sigma[k->capture.steps.count < 0 ? i : k->capture.steps.values[i]];
     int64_t best = 0;
     for (int64_t n = 1; n < schedule->steps; n++)
@@ -91,11 +91,11 @@ static ebb_int_list capture_by_sigma(const ebb_config *k, const ebb_schedule *ow
   return list;
 }
 
-/* The same step numbers, as far as they exist. */
+/* The same step numbers, as far as they exist; none when all would be more than a run can keep. */
 static ebb_int_list capture_by_index(const ebb_config *k, int steps) {
   ebb_int_list list = {0};
   const int all = k->capture.steps.count < 0 ? steps : k->capture.steps.count;
-  for (int i = 0; i < all && list.count < EBB_LIST; i++) {
+  for (int i = 0; i < all && all <= EBB_LIST; i++) {
     const int64_t n = k->capture.steps.count < 0 ? i : k->capture.steps.values[i];
     if (n < steps)
       list.values[list.count++] = n;
@@ -122,6 +122,10 @@ static bool list_cells(ebb_solver_grid *g, bool with_index, ebb_error *err) {
     if (k->capture.steps.values[i] >= own.steps)
       ok = ebb_fail(err, "%s: capture.steps: %lld does not exist: expected numbers from 0 to %d", k->path,
                     (long long)k->capture.steps.values[i], own.steps - 1);
+  if (ok && k->capture.steps.count < 0 && own.steps > EBB_LIST)
+    ok = ebb_fail(
+        err, "%s: capture.steps: all %d are more than the %d that one run can keep: list the ones you want",
+        k->path, own.steps, EBB_LIST);
   g->cells = ebb_must(calloc((size_t)(2 * g->case_count), sizeof *g->cells));
   for (int i = 0; ok && i < g->case_count; i++) {
     ebb_schedule schedule = {0};
@@ -223,7 +227,7 @@ static bool run_cell(ebb_solver_grid *g, ebb_compare_cell *cell, ebb_error *err)
 
 static bool run_all(ebb_solver_grid *g, const asked *a, bool with_index, ebb_error *err) {
   list_cases(g, a);
-  bool ok = ebb_make_folders(g->out, err) && list_cells(g, with_index, err) && ebb_solver_grid_errors(g, err);
+  bool ok = list_cells(g, with_index, err) && ebb_make_folders(g->out, err) && ebb_solver_grid_errors(g, err);
   for (int i = 0; ok && g->probed && i < g->cell_count; i++)
     ok = run_cell(g, &g->cells[i], err);
   return ok && ebb_solver_grid_report(g, EBB_VERSION " " EBB_COMMIT, stdout, err);

@@ -540,6 +540,10 @@ static void test_commands_say_what_is_wrong(void **state) {
   expect(2, "--solvers: found unipc", line);
   snprintf(line, sizeof line, "solver-compare %s --steps 20,x --out %s/u", experiment, folder);
   expect(2, "--steps: found 'x'", line);
+  snprintf(line, sizeof line,
+           "solver-compare %s --set capture.steps=all --set inversion.steps=200 --steps 2 --out %s/u",
+           experiment, folder);
+  expect(1, "capture.steps: all 200 are more than the 128", line);
   snprintf(line, sizeof line, "fidelity %s --set capture.steps=[9] --out %s/u", experiment, folder);
   expect(1, "capture.steps: 9 does not exist", line);
   expect(1, "no/such", "fidelity no/such");
