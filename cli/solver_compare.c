@@ -227,7 +227,8 @@ static bool run_cell(ebb_solver_grid *g, ebb_compare_cell *cell, ebb_error *err)
 
 static bool run_all(ebb_solver_grid *g, const asked *a, bool with_index, ebb_error *err) {
   list_cases(g, a);
-  bool ok = list_cells(g, with_index, err) && ebb_make_folders(g->out, err) && ebb_solver_grid_errors(g, err);
+  bool ok = list_cells(g, with_index, err) && (!g->probed || ebb_overrides_check_probe(g->config, err)) &&
+            ebb_make_folders(g->out, err) && ebb_solver_grid_errors(g, err);
   for (int i = 0; ok && g->probed && i < g->cell_count; i++)
     ok = run_cell(g, &g->cells[i], err);
   return ok && ebb_solver_grid_report(g, EBB_VERSION " " EBB_COMMIT, stdout, err);
