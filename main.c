@@ -19,6 +19,9 @@ static const struct {
     {"generate", "videos from noise", ebb_generate_command},
     {"reconstruct", "videos to noise and back, with PSNR and SSIM beside the VAE's own",
      ebb_reconstruct_command},
+    {"fidelity", "how exact an experiment's inversions are, step by step", ebb_fidelity_command},
+    {"solver-compare", "solvers, labels and steps: errors to a fine reference, and accuracies",
+     ebb_solver_compare_command},
     {"intervene", "scenes generated again with a block or a head tampered with, and what probes make of it",
      ebb_intervene_command},
     {"text", "prompts to embeddings that runs take from a file", ebb_text_command},
@@ -35,7 +38,7 @@ static void print_help(FILE *out) {
           "usage: ebb COMMAND [arguments]\n\n",
           EBB_VERSION);
   for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-    fprintf(out, "  %-11s %s\n", commands[i].name, commands[i].help);
+    fprintf(out, "  %-14s %s\n", commands[i].name, commands[i].help);
   fprintf(out,
           "\n`ebb COMMAND --help` tells more. Exit codes: 0 ok, 1 error, 2 usage, 3 some videos failed.\n");
 }

@@ -15,6 +15,8 @@ int ebb_probe_command(int argc, char **argv);
 int ebb_report_command(int argc, char **argv);
 int ebb_compare_command(int argc, char **argv);
 int ebb_intervene_command(int argc, char **argv);
+int ebb_fidelity_command(int argc, char **argv);
+int ebb_solver_compare_command(int argc, char **argv);
 int ebb_doctor_command(int argc, char **argv);
 
 #endif

@@ -1,6 +1,8 @@
 #include "cli/overrides.h"
 
+#include "loaders/dataset.h"
 #include "loaders/file.h"
+#include "probe/probe.h"
 
 #include <stdlib.h>
 
@@ -28,4 +30,19 @@ bool ebb_overrides_read(ebb_config *config, const char *path, const ebb_override
     return ebb_fail(err, "--out: longer than %d characters", (int)sizeof config->run.out - 1);
   *usage = false;
   return true;
+}
+
+static void nothing_to_say(void *user, const char *id, const char *reason) {
+  (void)user;
+  (void)id;
+  (void)reason; /* the inversion says it */
+}
+
+bool ebb_overrides_check_probe(const ebb_config *config, ebb_error *err) {
+  ebb_dataset set = {0};
+  if (!ebb_dataset_open_config(&set, config, nothing_to_say, NULL, err))
+    return false;
+  bool ok = ebb_probe_check(&set, config, err);
+  ebb_dataset_close(&set);
+  return ok;
 }

@@ -1,4 +1,4 @@
-/* An experiment file and what the command line says beside it. */
+/* An experiment file, what the command line says beside it, and whether it can end in a probe. */
 #ifndef EBB_CLI_OVERRIDES_H
 #define EBB_CLI_OVERRIDES_H
 
@@ -16,5 +16,7 @@ typedef struct ebb_overrides {
 /* *usage is set when it is the command line that is wrong, not the file. */
 bool ebb_overrides_read(ebb_config *config, const char *path, const ebb_overrides *o, bool *usage,
                         ebb_error *err);
+/* Before hours are spent on an inversion: can what it will leave be probed as the experiment asks? */
+bool ebb_overrides_check_probe(const ebb_config *config, ebb_error *err);
 
 #endif

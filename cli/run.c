@@ -5,7 +5,6 @@
 #include "cli/progress.h"
 #include "ebb_version.h"
 #include "engine/job.h"
-#include "loaders/dataset.h"
 #include "loaders/file.h"
 #include "probe/probe.h"
 
@@ -39,22 +38,6 @@ static bool invert(const ebb_config *config, bool dry_run, ebb_job_result *resul
   progress.total = result->videos;
   if (ok && !dry_run)
     ebb_progress_end(&progress);
-  return ok;
-}
-
-static void nothing_to_say(void *user, const char *id, const char *reason) {
-  (void)user;
-  (void)id;
-  (void)reason; /* the inversion says it */
-}
-
-/* Before hours are spent on an inversion: can what it will leave be probed as the experiment asks? */
-static bool check_probe(const ebb_config *config, ebb_error *err) {
-  ebb_dataset set = {0};
-  if (!ebb_dataset_open_config(&set, config, nothing_to_say, NULL, err))
-    return false;
-  bool ok = ebb_probe_check(&set, config, err);
-  ebb_dataset_close(&set);
   return ok;
 }
 
@@ -104,9 +87,9 @@ static int run_config(int argc, char **argv, bool with_probe) {
   bool usage = false;
   bool ok = ebb_overrides_read(&config, path, &o, &usage, &err) && ebb_job_check(&config, &err);
   if (ok && dry_run) /* the plan is printed even when the probe cannot follow */
-    ok = invert(&config, true, &result, &err) && (!with_probe || check_probe(&config, &err));
+    ok = invert(&config, true, &result, &err) && (!with_probe || ebb_overrides_check_probe(&config, &err));
   else if (ok)
-    ok = (!with_probe || check_probe(&config, &err)) && invert(&config, false, &result, &err) &&
+    ok = (!with_probe || ebb_overrides_check_probe(&config, &err)) && invert(&config, false, &result, &err) &&
          (!with_probe || probe(&config, config.run.out, &err));
   return !ok ? fail(&err, usage) : result.failed ? EBB_EXIT_SOME_FAILED : EBB_EXIT_OK;
 }

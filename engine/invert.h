@@ -25,5 +25,8 @@ typedef struct ebb_run {
  * [steps+1, B,C,T,H,W], every state. Returns the evaluations spent (each branch counts). Errors stay in the
  * context. */
 int64_t ebb_invert(const ebb_run *run, ebb_tensor x, float *trajectory);
+/* Steps [first, first + count) alone: x is at sigma[first]. unipc begins at step 0. Taps are told the steps'
+ * numbers. */
+int64_t ebb_invert_steps(const ebb_run *run, int first, int count, ebb_tensor x, float *trajectory);
 
 #endif

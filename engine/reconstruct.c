@@ -2,6 +2,7 @@
 
 #include "engine/films.h"
 #include "engine/job_parts.h"
+#include "engine/unipc.h"
 #include "kernels/normal.h"
 #include "loaders/file.h"
 #include "loaders/frames.h"
@@ -187,9 +188,7 @@ static int64_t draw_batch(const ebb_job *j, int64_t first, int64_t count, float 
     if (r->noise)
       memcpy(latents + v * n, r->noise + (first + v) * n, (size_t)n * sizeof *latents);
     else
-      for (int64_t i = 0; i < n; i++)
-        latents[v * n + i] =
-            ebb_normal((uint64_t)j->config->generate.seed, (uint64_t)(first + v), (uint64_t)i);
+      ebb_normals(latents + v * n, n, (uint64_t)j->config->generate.seed, (uint64_t)(first + v));
   }
   return count;
 }
@@ -495,7 +494,8 @@ static bool check_writing(const ebb_config *k, ebb_error *err) {
 }
 
 bool ebb_generate_check(const ebb_config *k, ebb_error *err) {
-  return check_writing(k, err);
+  return check_writing(k, err) &&
+         (strcmp(k->inversion.solver, "unipc") != 0 || ebb_unipc_check(k->model.path, err));
 }
 
 bool ebb_reconstruct_check(const ebb_config *k, ebb_error *err) {

@@ -72,4 +72,14 @@ EBB_RANDOM_FN float ebb_normal(uint64_t seed, uint64_t stream, uint64_t index) {
   return four[index % 4];
 }
 
+/* x[i] = number i of (seed, stream). */
+static inline void ebb_normals(float *x, int64_t n, uint64_t seed, uint64_t stream) {
+  float four[4];
+  for (int64_t i = 0; i < n; i++) {
+    if (i % 4 == 0)
+      ebb_normal4(seed, stream, (uint64_t)i / 4, four);
+    x[i] = four[i % 4];
+  }
+}
+
 #endif

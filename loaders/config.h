@@ -56,7 +56,7 @@ typedef struct ebb_config {
     char dtype[16];                    /* arithmetic of the text encoder */
   } prompt;
   struct {
-    char solver[16];   /* euler | heun | midpoint | rk4 | exact */
+    char solver[16];   /* euler | heun | midpoint | rk4 | exact; where videos are generated unipc too */
     char labels[16];   /* noisy (official) | matched */
     char schedule[24]; /* auto (scheduler_config.json) | unipc | unipc-old | flow-match-euler */
     int64_t steps;

@@ -36,7 +36,7 @@ const ebb_key ebb_keys[] = {
   {"prompt.negative_embedding", EBB_KEY_TEXT, AT(prompt.negative_embedding), "auto", 0, 0, NULL, false, "", "auto: from where prompt.embedding is; else as prompt.embedding"},
   {"prompt.dtype", EBB_KEY_TEXT, AT(prompt.dtype), "float32", 0, 0, "float32|bfloat16", false, "", "arithmetic of the text encoder"},
 
-  {"inversion.solver", EBB_KEY_TEXT, AT(inversion.solver), "euler", 0, 0, "euler|heun|midpoint|rk4|exact", false, "", "integrator; exact inverts the forward Euler step by fixed point, in float32 alone"},
+  {"inversion.solver", EBB_KEY_TEXT, AT(inversion.solver), "euler", 0, 0, "euler|heun|midpoint|rk4|exact|unipc", false, "", "integrator; exact inverts the forward Euler step by fixed point, in float32 alone; unipc only generates"},
   {"inversion.labels", EBB_KEY_TEXT, AT(inversion.labels), "noisy", 0, 0, "noisy|matched", false, "", "time label of a step: of its noisy end (official code) or of its state"},
   {"inversion.schedule", EBB_KEY_TEXT, AT(inversion.schedule), "auto", 0, 0, "auto|unipc|unipc-old|flow-match-euler", false, "", "sigmas; auto goes by scheduler_config.json"},
   {"inversion.steps", EBB_KEY_INT, AT(inversion.steps), "100", 1, 10000, NULL, false, "steps", "integration steps from clean to noise"},

@@ -271,12 +271,15 @@ static void alone_and_in_a_batch(void **state) {
   free(w);
 }
 
-/* Video n is made of the numbers of stream n, and of row n of a file. */
-static void noise_is_what_is_said(void **state) {
-  (void)state;
+/* Video n is made of the numbers of stream n, and of row n of a file; by any solver, unipc too. */
+static void made_of_noise_by(const char *solver) {
   ebb_config drawn = config_for("drawn"), filed = config_for("filed");
   ebb_job_result result;
-  const route way = {"euler", "noisy", prompt, 1, false};
+  const route way = {solver, "noisy", prompt, 1, false};
+  snprintf(drawn.run.out, sizeof drawn.run.out, "%s/drawn-%s", folder, solver);
+  snprintf(filed.run.out, sizeof filed.run.out, "%s/filed-%s", folder, solver);
+  strcpy(drawn.inversion.solver, solver);
+  strcpy(filed.inversion.solver, solver);
   float noise[5 * LATENT];
   drawn.generate.seed = 9;
   for (int v = 0; v < 5; v++)
@@ -296,6 +299,12 @@ static void noise_is_what_is_said(void **state) {
   free(want);
   free(a);
   free(b);
+}
+
+static void noise_is_what_is_said(void **state) {
+  (void)state;
+  made_of_noise_by("euler");
+  made_of_noise_by("unipc");
 }
 
 /* ---- there and back ---------------------------------------------------------------------------------- */
@@ -641,6 +650,9 @@ static void errors_say_what_is_wrong(void **state) {
   k.data.path[0] = '\0';
   expect_error(&k, false, "data.path");
   generate(&k, &result); /* which needs none */
+  k = config_for("error");
+  strcpy(k.inversion.solver, "unipc");
+  expect_error(&k, false, "inversion.solver: found unipc, expected euler");
   k = config_for("error-noise");
   float noise[3 * LATENT] = {0};
   write_one(at("few.safetensors"), "noise", 5, (int64_t[]){3, C, T, H, W}, noise);

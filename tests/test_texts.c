@@ -3,6 +3,7 @@
 #include "engine/texts.h"
 
 #include "engine/eval.h"
+#include "engine/fidelity_run.h"
 #include "engine/job.h"
 #include "engine/prompts.h"
 #include "engine/reconstruct.h"
@@ -449,7 +450,7 @@ static void try_all(const ebb_config *k, float *features) {
   ebb_trials_close(&t);
 }
 
-/* Trials tell a scene, and the scene its head comes from, each its own text. */
+/* Trials tell a scene, and the scene its head comes from, each its own text; what is measured on one says so. */
 static void trials_on_texts_of_videos(void **state) {
   (void)state;
   need_tokenizer();
@@ -461,6 +462,12 @@ static void trials_on_texts_of_videos(void **state) {
   strcpy(k.data.format, "manifest");
   strcpy(k.data.path, at("trials.csv"));
   try_all(&k, each);
+  ebb_error err = {0};
+  ebb_fidelity fidelity; /* a measurement of solvers, not of texts */
+  const ebb_fidelity_options measured = {.local = "none", .log = quiet};
+  assert_false(ebb_fidelity_run(&k, &measured, &fidelity, &err));
+  assert_says(&err, "(--set prompt.per_video=false)");
+  ebb_fidelity_free(&fidelity);
   k.prompt.per_video = false;
   strcpy(k.prompt.text, "the cube");
   try_all(&k, alone);
