@@ -73,7 +73,8 @@ static bool open_vae(ebb_job *j, ebb_error *err) {
   j->clip = (ebb_clip_size){.wanted = (int)k->data.frames,
                             .used = ebb_frames_usable((int)k->data.frames, j->vae.chunk),
                             .height = (int)k->data.height,
-                            .width = (int)k->data.width};
+                            .width = (int)k->data.width,
+                            .padded = strcmp(k->data.padding, "repeat") == 0};
   return ebb_vae_latent_shape(&j->vae, j->clip.used, k->data.height, k->data.width, &j->shape, err);
 }
 

@@ -49,7 +49,13 @@ static uint64_t read_clip(const ebb_reader *r, int64_t number, ebb_ready_clip *t
   to->failure.text[0] = '\0';
   const bool read = ebb_video_read(&r->data->videos[number], &clip, &to->failure);
   const size_t bytes = (size_t)clip.frames * (size_t)clip.height * (size_t)clip.width * 3;
-  if (read && ebb_frames_prepare(&clip, z.wanted, z.used, z.height, z.width, to->pixels, &to->failure))
+  const bool whole =
+      read && (z.padded || clip.frames >= z.wanted ||
+               ebb_fail(&to->failure,
+                        "%s has %d frames, %d are asked for, and the others would be copies of the "
+                        "last: lower data.frames, or set data.padding: repeat",
+                        r->data->videos[number].id, clip.frames, z.wanted));
+  if (whole && ebb_frames_prepare(&clip, z.wanted, z.used, z.height, z.width, to->pixels, &to->failure))
     ebb_sha256(clip.rgb, bytes, to->sha256);
   ebb_clip_free(&clip);
   return bytes;

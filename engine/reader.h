@@ -10,6 +10,7 @@
 typedef struct ebb_clip_size {
   int wanted, used; /* frames */
   int height, width;
+  bool padded; /* clips shorter than wanted repeat their last frame; else they fail */
 } ebb_clip_size;
 
 typedef struct ebb_ready_clip {
