@@ -19,6 +19,7 @@ static const struct {
     {"generate", "videos from noise", ebb_generate_command},
     {"reconstruct", "videos to noise and back, with PSNR and SSIM beside the VAE's own",
      ebb_reconstruct_command},
+    {"text", "prompts to embeddings that runs take from a file", ebb_text_command},
     {"eval", "one operation on tensors in files, to compare with other code", ebb_eval_command},
     {"info", "what is in a safetensors file or a model folder", ebb_info_command},
     {"synth", "make a labelled physics data set", ebb_synth_command},

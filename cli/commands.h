@@ -6,6 +6,7 @@ int ebb_synth_command(int argc, char **argv);
 int ebb_data_command(int argc, char **argv);
 int ebb_info_command(int argc, char **argv);
 int ebb_eval_command(int argc, char **argv);
+int ebb_text_command(int argc, char **argv);
 int ebb_run_command(int argc, char **argv);
 int ebb_invert_command(int argc, char **argv);
 int ebb_generate_command(int argc, char **argv);

@@ -182,7 +182,11 @@ ebb_optional(MPI MPI "many processes, not in this version" "not used in this ver
 ebb_optional(FFMPEG FFmpeg "mp4 and other video files" "reads video files, writes mp4"
              "libavformat-dev libavcodec-dev libavfilter-dev libswscale-dev libavutil-dev")
 ebb_optional(HDF5 HDF5 "PhyWorld data sets" "reads PhyWorld data sets" libhdf5-dev)
-ebb_optional(SENTENCEPIECE SentencePiece "prompts as text, not in this version" "not used in this version" libsentencepiece-dev)
+ebb_optional(SENTENCEPIECE SentencePiece "prompts as text" "prompts become tokens" libsentencepiece-dev)
+if(NOT EBB_SENTENCEPIECE STREQUAL OFF AND SENTENCEPIECE_FOUND)
+  enable_language(CXX) # its interface is C++: one file of ours
+  set(ebb_sentencepiece_sources ${PROJECT_SOURCE_DIR}/loaders/sentencepiece.cc)
+endif()
 
 if(ebb_cuda_sources AND cuda_found AND NOT EBB_CUDA STREQUAL OFF)
   set(CMAKE_CUDA_COMPILER ${CUDAToolkit_NVCC_EXECUTABLE})

@@ -1,5 +1,6 @@
-/* Decoded videos finished beside the computation: threads compare each with what it should be and write it as mp4 or PNG
- * frames. What they find out goes to the video's own place, so that the order in which they finish leaves no trace. */
+/* Decoded videos finished beside the computation: threads compare each with what it should be and write it as
+ * mp4 or PNG frames. What they find out goes to the video's own place, so that the order in which they finish
+ * leaves no trace. */
 #ifndef EBB_ENGINE_FILMS_H
 #define EBB_ENGINE_FILMS_H
 
@@ -20,12 +21,13 @@ typedef struct ebb_film_result {
 
 typedef struct ebb_films ebb_films;
 
-/* Writes folder/STEM-00012.mp4, or a folder STEM-00012 of PNG frames, for video 12, and beside it original-00012 where
- * there is one; what has these names is replaced. format "mp4" or "png"; results [videos]. Errors: no folder, no thread. */
+/* Writes folder/STEM-00012.mp4, or a folder STEM-00012 of PNG frames, for video 12, and beside it
+ * original-00012 where there is one; what has these names is replaced. format "mp4" or "png"; results
+ * [videos]. Errors: no folder, no thread. */
 bool ebb_films_open(ebb_films **f, const char *folder, const char *stem, const char *format, double fps,
                     int threads, ebb_film_result *results, ebb_error *err);
-/* Takes the film's clips in any case. Waits while as many films wait as there are threads. Errors: of a film handed over
- * earlier; nothing is written after it. */
+/* Takes the film's clips in any case. Waits while as many films wait as there are threads. Errors: of a film
+ * handed over earlier; nothing is written after it. */
 bool ebb_films_put(ebb_films *f, ebb_film *film, ebb_error *err);
 /* Waits until all are written. Frees f in any case. */
 bool ebb_films_finish(ebb_films **f, ebb_error *err);

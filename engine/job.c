@@ -21,6 +21,9 @@ static bool make_grid(ebb_job *j, ebb_error *err) {
 }
 
 bool ebb_job_rehearse(ebb_job *j, ebb_error *err) {
+  if (!ebb_prompts_open(&j->prompts, j->config, &j->data, &j->context, j->options->dry_run, j->options->log,
+                        err))
+    return false;
   ebb_context_count(&j->context);
   bool ok = ebb_job_open_models(j, err) && ebb_job_print_plan(j, err);
   ebb_job_close_models(j);
@@ -73,6 +76,7 @@ static bool run(ebb_job *j, ebb_error *err) {
 }
 
 void ebb_job_end(ebb_job *j) {
+  ebb_prompts_free(&j->prompts);
   ebb_integration_free(&j->plan);
   ebb_schedule_free(&j->schedule);
   ebb_dataset_close(&j->data);

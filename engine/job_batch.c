@@ -104,15 +104,18 @@ static bool run_through(ebb_job *j, int number, int64_t count, const int64_t *vi
   ebb_job_model *m = &j->models[number];
   const bool guided = ebb_job_guided(j);
   ebb_tap tap = {0}, negative = {0};
+  ebb_condition own = {0};
   ebb_error *failures = calloc((size_t)count, sizeof *failures);
+  const size_t constants = ebb_arena_mark(&c->weights);
+  bool ok = !j->prompts.per_video || ebb_job_condition_videos(j, m, count, videos, &own, err);
   size_t mark = ebb_arena_mark(&c->activations);
-  bool ok = (failures || ebb_fail(err, "no memory")) && ebb_tap_open(&tap, &m->plan, c, count, err) &&
-            (!guided || ebb_tap_open(&negative, &m->plan, c, count, err));
+  ok = ok && (failures || ebb_fail(err, "no memory")) && ebb_tap_open(&tap, &m->plan, c, count, err) &&
+       (!guided || ebb_tap_open(&negative, &m->plan, c, count, err));
   if (ok) {
     batch_progress progress = {j, number, count};
     ebb_run run = {.model = &m->model,
                    .plan = &j->plan,
-                   .text = &m->text,
+                   .text = j->prompts.per_video ? &own : &m->text,
                    .negative = &m->negative,
                    .guidance = j->config->inversion.guidance,
                    .tap = &tap,
@@ -130,6 +133,8 @@ static bool run_through(ebb_job *j, int number, int64_t count, const int64_t *vi
   ebb_tap_close(&negative);
   ebb_tap_close(&tap);
   ebb_arena_release(&c->activations, mark);
+  ebb_condition_free(&own);
+  ebb_arena_release(&c->weights, constants);
   return ok;
 }
 

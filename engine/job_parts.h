@@ -1,11 +1,12 @@
-/* What the files of a job share: job.c (the run), job_models.c (what it runs with), job_batch.c (videos through it),
- * job_plan.c (what it will take), job_store.c (what it leaves); and reconstruct.c, which takes the same models and videos
- * there and back. Theirs alone. */
+/* What the files of a job share: job.c (the run), job_models.c (what it runs with), job_batch.c (videos
+ * through it), job_plan.c (what it will take), job_store.c (what it leaves); and reconstruct.c, which takes
+ * the same models and videos there and back. Theirs alone. */
 #ifndef EBB_ENGINE_JOB_PARTS_H
 #define EBB_ENGINE_JOB_PARTS_H
 
 #include "engine/invert.h"
 #include "engine/job.h"
+#include "engine/prompts.h"
 #include "engine/reader.h"
 #include "engine/vae.h"
 #include "engine/writer.h"
@@ -16,7 +17,7 @@
 typedef struct ebb_job_model {
   char name[64];
   ebb_model model;
-  ebb_condition text, negative;
+  ebb_condition text, negative; /* text: of prompts that videos share; else made for each batch */
   ebb_tap_plan plan;
   int set, negative_set; /* in the store */
 } ebb_job_model;
@@ -45,13 +46,13 @@ struct ebb_job {
   int vae_set;
   ebb_job_model models[EBB_JOB_MODELS];
   int model_count;
-  char prompt_sha256[65], negative_sha256[65];
+  ebb_prompts prompts;
   ebb_store_writer *store;
   ebb_reader *reader;
   ebb_writer *writer;
   int64_t done; /* videos */
-  /* Videos [first, first+count) of the data set: one that fails is recorded and leaves the others their places. When
-   * counting, nothing is read or written. */
+  /* Videos [first, first+count) of the data set: one that fails is recorded and leaves the others their
+   * places. When counting, nothing is read or written. */
   bool (*run_batch)(ebb_job *j, int64_t first, int64_t count, ebb_error *err);
   void *user; /* run_batch's own */
 };
@@ -67,7 +68,8 @@ static inline int64_t ebb_job_batch_size(const ebb_job *j) {
   return j->config->run.batch < j->data.count ? j->config->run.batch : j->data.count;
 }
 
-/* Clips that lie ready while a batch integrates: the next batch's, and no fewer than there are threads to read them. */
+/* Clips that lie ready while a batch integrates: the next batch's, and no fewer than there are threads to
+ * read them. */
 static inline int64_t ebb_job_ahead(const ebb_job *j) {
   const int64_t batch = ebb_job_batch_size(j), threads = ebb_reader_threads();
   const int64_t ahead = batch > threads ? batch : threads;
@@ -77,10 +79,14 @@ static inline int64_t ebb_job_ahead(const ebb_job *j) {
 /* The VAE, the transformers, their conditions and tap plans. Close what a failed open left, too. */
 bool ebb_job_open_models(ebb_job *j, ebb_error *err);
 void ebb_job_close_models(ebb_job *j);
+/* On the texts of videos[0..count) (prompts.per_video); its constants stay in the weight arena until a mark is released. */
+bool ebb_job_condition_videos(ebb_job *j, ebb_job_model *m, int64_t count, const int64_t *videos,
+                              ebb_condition *cond, ebb_error *err);
 
 /* The data set of the config. */
 bool ebb_job_open_data(ebb_job *j, ebb_error *err);
-/* Everything but the computation: models are opened and a batch is taken through them, counting. Prints the plan. */
+/* Everything but the computation: prompts are opened (their encoder runs, unless it is a dry run), then
+ * models, and a batch is taken through them, counting. Prints the plan. */
 bool ebb_job_rehearse(ebb_job *j, ebb_error *err);
 /* After it, for real: memory as planned, models, the reader (unless j->draw). */
 bool ebb_job_begin(ebb_job *j, ebb_error *err);
@@ -88,9 +94,9 @@ bool ebb_job_open_reader(ebb_job *j, ebb_error *err);
 /* Frees what the functions above have opened; a zeroed job is fine. */
 void ebb_job_end(ebb_job *j);
 
-/* Reads and encodes one video, latent f32 host [C,T,h,w]; its prepared frames go to *frames and the hash of what was
- * decoded to input_sha256 unless they are NULL. False with err filled: this video fails, the run goes on. Errors of ops
- * stay in the context. While counting nothing is read. */
+/* Reads and encodes one video, latent f32 host [C,T,h,w]; its prepared frames go to *frames and the hash of
+ * what was decoded to input_sha256 unless they are NULL. False with err filled: this video fails, the run
+ * goes on. Errors of ops stay in the context. While counting nothing is read. */
 bool ebb_job_encode(ebb_job *j, int64_t number, float *latent, ebb_clip *frames, char input_sha256[65],
                     ebb_error *err);
 /* The run_batch of an inversion: features. */
@@ -114,8 +120,8 @@ void ebb_job_describe_set(const ebb_job *j, const char *name, const char *suffix
 bool ebb_job_open_store(ebb_job *j, ebb_error *err);
 /* The resolved experiment as folder/config.yaml. */
 bool ebb_job_write_config(const ebb_job *j, const char *folder, ebb_error *err);
-/* Where results come from: version, config, models with their hashes, schedule, solver, labels, device, inputs. NULL: a
- * weight file that cannot be read to its end. */
+/* Where results come from: version, config, models with their hashes, schedule, solver, labels, device,
+ * inputs. NULL: a weight file that cannot be read to its end. */
 json_t *ebb_job_provenance(ebb_job *j, ebb_error *err);
 json_t *ebb_job_reals(const double *values, int count); /* a list of numbers */
 bool ebb_job_finish_store(ebb_job *j, ebb_error *err);

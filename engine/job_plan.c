@@ -49,6 +49,7 @@ static void print_work(const ebb_job *j) {
             j->models[i].name, (double)j->models[i].model.parameters / 1e6,
             (long long)j->models[i].model.blocks, (long long)j->models[i].model.width,
             (long long)j->models[i].plan.sizes.tokens);
+  ebb_prompts_print(&j->prompts, log);
   fprintf(log, "integration  %s, %d steps, labels %s, schedule %s with shift %g\n",
           j->config->inversion.solver, j->plan.steps, j->config->inversion.labels,
           ebb_schedule_name(j->schedule.kind), j->schedule.shift);
@@ -162,7 +163,10 @@ bool ebb_job_print_plan(ebb_job *j, ebb_error *err) {
   ebb_context *c = &j->context;
   ebb_job_result *r = j->result;
   const size_t opening = c->activations.peak;
+  const int64_t rest = j->data.count % ebb_job_batch_size(j);
   size_t available, total, allowed = (size_t)(j->config->run.memory * 1024 * 1024 * 1024);
+  if (j->prompts.per_video && rest > 0 && !count_activations(j, rest, opening, &r->planned.activations, err))
+    return false; /* its texts' constants are in the weights' peak now, should they take another way */
   if (!count_activations(j, ebb_job_batch_size(j), opening, &r->planned.activations, err) ||
       (!j->decode && !shard_bytes(j, &r->disk, err)))
     return false;

@@ -104,11 +104,12 @@ json_t *ebb_job_provenance(ebb_job *j, ebb_error *err) {
       "threads", ebb_context_threads(), "dtype", k->model.dtype, "vae_dtype", k->model.vae_dtype,
       "vae_latent_error",
       isfinite(j->latent_error) && j->latent_measured ? json_real(j->latent_error) : json_null(),
-      "frames_asked", j->clip.wanted, "frames_used", j->clip.used, "prompt_sha256", j->prompt_sha256,
-      "negative_sha256", j->negative_sha256, "prompt_tokens", (json_int_t)k->prompt.max_tokens, "random_seed",
-      (json_int_t)k->model.seed, "skipped", j->skipped);
+      "frames_asked", j->clip.wanted, "frames_used", j->clip.used, "prompt_sha256", j->prompts.sha256,
+      "negative_sha256", j->prompts.negative_sha256, "prompt_tokens", (json_int_t)k->prompt.max_tokens,
+      "random_seed", (json_int_t)k->model.seed, "skipped", j->skipped);
   free(text);
-  return ebb_must(run);
+  json_object_set_new(ebb_must(run), "prompts", ebb_prompts_describe(&j->prompts));
+  return run;
 }
 
 bool ebb_job_finish_store(ebb_job *j, ebb_error *err) {

@@ -97,6 +97,10 @@ typedef struct ebb_text {
  * constants (see open). */
 bool ebb_model_condition(ebb_model *m, ebb_condition *cond, ebb_latent_shape shape, ebb_text text,
                          const double *labels, int64_t moments, int64_t labels_per_moment, ebb_error *err);
+/* The same for texts that have been shortened so already: the last token of each stands for `repeats` equal ones. */
+bool ebb_model_condition_repeated(ebb_model *m, ebb_condition *cond, ebb_latent_shape shape, ebb_text text,
+                                  int64_t repeats, const double *labels, int64_t moments,
+                                  int64_t labels_per_moment, ebb_error *err);
 void ebb_condition_free(ebb_condition *cond); /* a zeroed condition is fine */
 
 /* v = dx/dsigma at state x and moment `moment` of the condition. x, v f32 [B,C,T,H,W]; tap may be NULL. Ops

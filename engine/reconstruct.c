@@ -31,7 +31,7 @@ static void fail_video(ebb_job *j, int64_t number, const char *reason) {
   fprintf(j->options->log, "failed %s: %s\n", j->data.videos[number].id, reason);
 }
 
-/* ---- a batch ----------------------------------------------------------------------------------------------------- */
+/* ---- a batch ----------------------------------------------------------------------------------------- */
 
 typedef struct ways {
   const ebb_job *j;
@@ -47,19 +47,39 @@ static void step_done(void *user, int step, int steps) {
                             w->j->data.count);
 }
 
-/* Takes the latents, host [B,C,T,h,w], along the plans one after the other, in place. */
-static bool integrate(ebb_job *j, int64_t count, float *latents, const ebb_integration *const *plans,
-                      int plan_count, ebb_error *failures, ebb_error *err) {
+/* The condition on what the films' videos say, into `own` where they have texts of their own. NULL: failed. */
+static const ebb_condition *text_of(ebb_job *j, int64_t count, const ebb_film *films, ebb_condition *own,
+                                    ebb_error *err) {
+  if (!j->prompts.per_video)
+    return &j->models[0].text;
+  int64_t *videos = ebb_must(malloc((size_t)count * sizeof *videos));
+  for (int64_t i = 0; i < count; i++)
+    videos[i] = films[i].number;
+  const bool ok = ebb_job_condition_videos(j, &j->models[0], count, videos, own, err);
+  free(videos);
+  return ok ? own : NULL;
+}
+
+/* Takes the films' latents, host [B,C,T,h,w], along the plans one after the other, in place. */
+static bool integrate(ebb_job *j, int64_t count, const ebb_film *films, float *latents,
+                      const ebb_integration *const *plans, int plan_count, ebb_error *failures,
+                      ebb_error *err) {
   ebb_context *c = &j->context;
   ebb_job_model *m = &j->models[0];
   ways w = {j, count, 0, plan_count};
+  ebb_condition own = {0};
+  const size_t constants = ebb_arena_mark(&c->weights);
   ebb_run run = {.model = &m->model,
-                 .text = &m->text,
+                 .text = text_of(j, count, films, &own, err),
                  .negative = &m->negative,
                  .guidance = j->config->inversion.guidance,
                  .failures = failures,
                  .progress = c->counting ? NULL : step_done,
                  .progress_user = &w};
+  if (!run.text) {
+    ebb_condition_free(&own);
+    return false;
+  }
   const size_t mark = ebb_arena_mark(&c->activations);
   ebb_tensor x = EBB_ACTIVATION(c, "latents", count, j->shape.channels, j->shape.frames, j->shape.height,
                                 j->shape.width);
@@ -70,10 +90,13 @@ static bool integrate(ebb_job *j, int64_t count, float *latents, const ebb_integ
   }
   ebb_download(c, latents, x);
   ebb_arena_release(&c->activations, mark);
+  ebb_condition_free(&own);
+  ebb_arena_release(&c->weights, constants);
   return ebb_context_ok(c, err);
 }
 
-/* The frames of a latent, host [C,T,h,w]. False with *failure filled: this video fails; with err: the run does. */
+/* The frames of a latent, host [C,T,h,w]. False with *failure filled: this video fails; with err: the
+ * run does. */
 static bool decode(ebb_job *j, const float *latent, ebb_clip *clip, ebb_error *failure, ebb_error *err) {
   ebb_context *c = &j->context;
   const ebb_clip_size s = j->clip;
@@ -129,7 +152,8 @@ static bool hand_on(ebb_job *j, int64_t count, const float *latents, ebb_film *f
   return ok;
 }
 
-/* Reads and encodes [first, first+count); what fails is left out. Returns how many are there, -1: the run fails. */
+/* Reads and encodes [first, first+count); what fails is left out. Returns how many are there, -1: the run
+ * fails. */
 static int64_t read_batch(ebb_job *j, int64_t first, int64_t count, float *latents, ebb_film *films,
                           ebb_error *err) {
   reel *r = j->user;
@@ -155,7 +179,7 @@ static int64_t read_batch(ebb_job *j, int64_t first, int64_t count, float *laten
   return read;
 }
 
-/* Noise of [first, first+count): number i of a video is number i of the stream that has the video's number. */
+/* Noise of [first, first+count): number i of a video is number i of the stream with the video's number. */
 static int64_t draw_batch(const ebb_job *j, int64_t first, int64_t count, float *latents, ebb_film *films) {
   const reel *r = j->user;
   const int64_t n = ebb_job_latent_count(j);
@@ -190,7 +214,7 @@ static bool run_batch(ebb_job *j, int64_t first, int64_t count, ebb_error *err) 
     ok = read >= 0;
   }
   if (ok && read > 0)
-    ok = integrate(j, read, latents, j->draw ? plans + 1 : plans, j->draw ? 1 : 2, failures, err) &&
+    ok = integrate(j, read, films, latents, j->draw ? plans + 1 : plans, j->draw ? 1 : 2, failures, err) &&
          hand_on(j, read, latents, films, failures, err);
   for (int64_t i = 0; films && i < count; i++)
     ebb_film_free(&films[i]);
@@ -200,7 +224,7 @@ static bool run_batch(ebb_job *j, int64_t first, int64_t count, ebb_error *err) 
   return ok;
 }
 
-/* ---- what is left ------------------------------------------------------------------------------------------------ */
+/* ---- what is left ------------------------------------------------------------------------------------ */
 
 static void put_text(FILE *out, const char *text) {
   fputc('"', out);
@@ -313,9 +337,9 @@ static bool write_summary(ebb_job *j, const ebb_reconstruction *s, ebb_error *er
   return ok;
 }
 
-/* ---- the run ----------------------------------------------------------------------------------------------------- */
+/* ---- the run ----------------------------------------------------------------------------------------- */
 
-/* `other` is told `plan`'s labels, which are completed for it: one condition, of one text, serves both ways. */
+/* `other` is told `plan`'s labels, which are completed for it: one condition, of one text, both ways. */
 static void share_labels(ebb_integration *plan, ebb_integration *other) {
   plan->labels =
       ebb_must(realloc(plan->labels, (size_t)(plan->moments + other->moments) * sizeof *plan->labels));
@@ -334,7 +358,7 @@ static void share_labels(ebb_integration *plan, ebb_integration *other) {
   free(place);
 }
 
-/* Both ways of a reconstruction; of a generation j->plan is the way back as well, for what is said of a plan. */
+/* Both ways of a reconstruction. A generation's j->plan is the way back as well: it is what plans show. */
 static bool make_grids(ebb_job *j, ebb_error *err) {
   const ebb_config *k = j->config;
   reel *r = j->user;

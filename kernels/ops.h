@@ -20,7 +20,7 @@
 
 #define EBB_DATA_ALIGN 16
 
-typedef enum ebb_activation { EBB_IDENTITY, EBB_SILU, EBB_GELU_TANH } ebb_activation;
+typedef enum ebb_activation { EBB_IDENTITY, EBB_SILU, EBB_GELU_TANH, EBB_RELU } ebb_activation;
 
 /* ---- products: linear.c ------------------------------------------------------------------------------ */
 
@@ -28,7 +28,8 @@ typedef enum ebb_activation { EBB_IDENTITY, EBB_SILU, EBB_GELU_TANH } ebb_activa
  * w [n_out, n_in], b [n_out] or absent. Samples are the outermost dimension; with rank 1 or 2 every row is
  * one (embeddings [B, n_in]), so S rows of one sample are given as [1, S, n_in], which is also faster. Half:
  * x and w together; y as x or float32; b as y.
- * gelu_tanh(a) = a/2 (1 + tanh(sqrt(2/pi) (a + 0.044715 a^3))), silu(a) = a / (1 + e^-a). */
+ * gelu_tanh(a) = a/2 (1 + tanh(sqrt(2/pi) (a + 0.044715 a^3))), silu(a) = a / (1 + e^-a), relu(a) =
+ * max(a, 0). */
 void ebb_linear(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, ebb_activation act);
 
 /* ---- norms: norm.c ----------------------------------------------------------------------------------- */
@@ -64,6 +65,11 @@ void ebb_qk_norm_rope(ebb_context *c, ebb_tensor q, ebb_tensor k, ebb_tensor wq,
 /* The VAE's RMS norm over channels: y = act( x / max(||x||_2, 1e-12) * sqrt(C) * w ) over the last dimension.
  * x, y [..., C], w [C]. Half: x and y together. In place allowed. Aligned. */
 void ebb_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act);
+
+/* The RMS norm of text encoders, without mean and offset: y = x / sqrt(mean(x^2) + eps) * w over the last
+ * dimension. x, y [..., D], w [D]. Half: x, y, each for itself. In place allowed where x and y are of one
+ * dtype. */
+void ebb_rms_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, float eps);
 
 /* ---- position: rope.c -------------------------------------------------------------------------------- */
 
@@ -113,6 +119,12 @@ void ebb_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tenso
  * together. */
 void ebb_projected_values(ebb_context *c, ebb_tensor u, ebb_tensor v, ebb_tensor w, int heads);
 
+/* Self-attention of a text encoder (T5; relative.c): no scale, a bias by how far the key is from the query.
+ * Per head, out = softmax(q k' + bias) v with bias[n, m - s + S-1] for query s and key m. q, k, v, out
+ * [B,S,D], D = heads*P, bias [N,2S-1]. Half: q, k, v, out together. */
+void ebb_attention_relative(ebb_context *c, ebb_tensor out, ebb_tensor q, ebb_tensor k, ebb_tensor v,
+                            ebb_tensor bias, int heads);
+
 /* ---- between blocks: pointwise.c --------------------------------------------------------------------- */
 
 /* x <- x + gate * y. x, y [B,S,D]; gate [B,D] or [1,D], the same for all samples; absent: 1. Half: x,
@@ -124,6 +136,9 @@ void ebb_axpby(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb
 void ebb_convert(ebb_context *c, ebb_tensor y, ebb_tensor x);
 /* y = act(x). Same shapes. In place allowed. */
 void ebb_activate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_activation act);
+/* A gated linear unit: y = act(a) * b. Same shapes. Half: y, a, b together. In place allowed (y may be a or
+ * b). */
+void ebb_gated(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor b, ebb_activation act);
 /* y[j, b, :] = table[j, :] + x[b, j, :] (x [B,J,D]) or x[b, :] (x [B,D], the same for every j). y [J,B,D]:
  * the vectors of one j are an outer slice. table [J,D]. */
 void ebb_add_table(ebb_context *c, ebb_tensor y, ebb_tensor table, ebb_tensor x);

@@ -11,6 +11,7 @@
 
 #define EBB_TEXT 512
 #define EBB_LIST 128
+#define EBB_PROMPT_TEXT 4096
 
 typedef struct ebb_int_list { /* "all" is count -1 */
   int count;
@@ -46,9 +47,13 @@ typedef struct ebb_config {
     char padding[16]; /* none | repeat */
   } data;
   struct {
-    char embedding[EBB_TEXT]; /* safetensors with `text` [1,M,text_dim], or "zeros" */
-    int64_t max_tokens;       /* M, also of a file: 512 for Wan as trained, 226 for the official inversion */
-    char negative[EBB_TEXT];  /* the same for the unconditional branch when guidance > 1 */
+    char text[EBB_PROMPT_TEXT]; /* of every video that the data set gives no prompt */
+    bool per_video;             /* prompts of the data set's own count */
+    char embedding[EBB_TEXT];   /* auto | zeros | file: `text` [1,M,text_dim], or of `ebb text embed` */
+    int64_t max_tokens; /* M, also of a file: 512 for Wan as trained, 226 for the official inversion */
+    char negative[EBB_PROMPT_TEXT];    /* text of the unconditional branch, used when guidance > 1 */
+    char negative_embedding[EBB_TEXT]; /* auto: as embedding */
+    char dtype[16];                    /* arithmetic of the text encoder */
   } prompt;
   struct {
     char solver[16];   /* euler | heun | midpoint | rk4 | exact */

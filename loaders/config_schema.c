@@ -28,9 +28,13 @@ const ebb_key ebb_keys[] = {
   {"data.prompt", EBB_KEY_TEXT, AT(data.prompt), "neutral", 0, 0, "neutral|official", false, "", "official: PhyWorld's prompt that holds the targets in figures"},
   {"data.views", EBB_KEY_TEXT, AT(data.views), "across", 0, 0, "across|within", false, "", "groups hold all camera views of an event, or one (then it is in training and test)"},
 
-  {"prompt.embedding", EBB_KEY_TEXT, AT(prompt.embedding), "zeros", 0, 0, NULL, false, "", "safetensors file with `text` [1, tokens, width], or zeros"},
-  {"prompt.max_tokens", EBB_KEY_INT, AT(prompt.max_tokens), "512", 1, 4096, NULL, false, "tokens", "text tokens; an embedding file must have as many"},
-  {"prompt.negative", EBB_KEY_TEXT, AT(prompt.negative), "zeros", 0, 0, NULL, false, "", "embedding of the unconditional branch, used when guidance > 1"},
+  {"prompt.text", EBB_KEY_TEXT, AT(prompt.text), "\"\"", 0, 0, NULL, false, "", "prompt of every video that the data set gives none; empty: the empty prompt"},
+  {"prompt.per_video", EBB_KEY_BOOL, AT(prompt.per_video), "true", 0, 0, NULL, false, "", "use the prompts that the data set gives; false: prompt.text for all"},
+  {"prompt.embedding", EBB_KEY_TEXT, AT(prompt.embedding), "auto", 0, 0, NULL, false, "", "auto: the model's text encoder, zeros where it has none; zeros; a file of `ebb text embed`, or with `text` [1, tokens, width]"},
+  {"prompt.max_tokens", EBB_KEY_INT, AT(prompt.max_tokens), "512", 1, 4096, NULL, false, "tokens", "length of a text with its padding, of a file too: 512 as Wan was trained, 226 as the official inversion has it"},
+  {"prompt.negative", EBB_KEY_TEXT, AT(prompt.negative), "\"\"", 0, 0, NULL, false, "", "text of the unconditional branch, used when guidance > 1"},
+  {"prompt.negative_embedding", EBB_KEY_TEXT, AT(prompt.negative_embedding), "auto", 0, 0, NULL, false, "", "auto: from where prompt.embedding is; else as prompt.embedding"},
+  {"prompt.dtype", EBB_KEY_TEXT, AT(prompt.dtype), "float32", 0, 0, "float32|bfloat16", false, "", "arithmetic of the text encoder"},
 
   {"inversion.solver", EBB_KEY_TEXT, AT(inversion.solver), "euler", 0, 0, "euler|heun|midpoint|rk4|exact", false, "", "integrator; exact inverts the forward Euler step by fixed point, in float32 alone"},
   {"inversion.labels", EBB_KEY_TEXT, AT(inversion.labels), "noisy", 0, 0, "noisy|matched", false, "", "time label of a step: of its noisy end (official code) or of its state"},

@@ -1,4 +1,5 @@
-/* What video_read.c and video_write.c share of FFmpeg: its log, kept from the terminal and heard for messages. */
+/* What video_read.c and video_write.c share of FFmpeg: its log, kept from the terminal and heard for
+ * messages. */
 #ifndef EBB_LOADERS_VIDEO_FFMPEG_H
 #define EBB_LOADERS_VIDEO_FFMPEG_H
 

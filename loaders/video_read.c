@@ -37,8 +37,8 @@ bool ebb_video_memory_read(const char *name, const void *bytes, size_t count, eb
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Containers that hold their video themselves. FFmpeg knows more: lists of other files and addresses, terminal
- * recordings, subtitles; none of them is looked at. */
+/* Containers that hold their video themselves. FFmpeg knows more: lists of other files and addresses,
+ * terminal recordings, subtitles; none of them is looked at. */
 static const char containers[] = "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,flv,ogg,asf,gif,apng,h264,hevc,"
                                  "av1,obu,ivf,yuv4mpegpipe,nut,mxf,dv,rm";
 
@@ -67,7 +67,7 @@ typedef struct reading {
   size_t room; /* bytes of clip->rgb */
 } reading;
 
-/* ---- bytes ------------------------------------------------------------------------------------------------------- */
+/* ---- bytes ------------------------------------------------------------------------------------------- */
 
 static int source_read(void *user, uint8_t *to, int size) {
   source *s = user;
@@ -117,10 +117,11 @@ static int refuse_to_open(AVFormatContext *format, AVIOContext **io, const char 
   return AVERROR(EPERM);
 }
 
-/* ---- what is expected -------------------------------------------------------------------------------------------- */
+/* ---- what is expected -------------------------------------------------------------------------------- */
 
-/* Packets that the container says it holds of the stream, -1: it does not say. The index of mov and mp4 is complete
- * when the file is open, or, of fragmented files, when it was read. *shown: without those that an edit list hides. */
+/* Packets that the container says it holds of the stream, -1: it does not say. The index of mov and mp4 is
+ * complete when the file is open, or, of fragmented files, when it was read. *shown: without those that an
+ * edit list hides. */
 static int64_t packets_expected(const reading *r, int64_t *shown) {
   int64_t n = -1;
   *shown = -1;
@@ -136,7 +137,8 @@ static int64_t packets_expected(const reading *r, int64_t *shown) {
   return n;
 }
 
-/* An EBML number of up to 8 bytes at s->at, which moves on; with `id` its length marker stays part of it. -1: none. */
+/* An EBML number of up to 8 bytes at s->at, which moves on; with `id` its length marker stays part of it. -1:
+ * none. */
 static int64_t ebml_number(source *s, bool id) {
   uint8_t b[8];
   if (source_read(s, b, 1) != 1 || b[0] == 0)
@@ -181,7 +183,7 @@ static bool broken(reading *r, const char *what, int code) {
   return ebb_ffmpeg_fail(r->err, r->name, text, code);
 }
 
-/* ---- to RGB ------------------------------------------------------------------------------------------------------ */
+/* ---- to RGB ------------------------------------------------------------------------------------------ */
 
 static const int32_t *display_matrix(const reading *r) {
   const AVFrameSideData *own = av_frame_get_side_data(r->frame, AV_FRAME_DATA_DISPLAYMATRIX);
@@ -199,8 +201,8 @@ static const int32_t *display_matrix(const reading *r) {
 #endif
 }
 
-/* The filters by which ffmpeg (fftools) turns frames upright: before the conversion to RGB, since the order decides
- * roundings. */
+/* The filters by which ffmpeg (fftools) turns frames upright: before the conversion to RGB, since the order
+ * decides roundings. */
 static void upright(const int32_t *m, char *filters, size_t size) {
   filters[0] = '\0';
   if (!m)
@@ -221,7 +223,8 @@ static void upright(const int32_t *m, char *filters, size_t size) {
     snprintf(filters, size, "vflip,");
 }
 
-/* The graph for frames like r->frame, as fftools makes it: the conversion is the scaler that negotiation puts in. */
+/* The graph for frames like r->frame, as fftools makes it: the conversion is the scaler that negotiation puts
+ * in. */
 static bool make_graph(reading *r) {
   const AVFrame *f = r->frame;
   const AVRational base = r->stream->time_base;
@@ -335,7 +338,7 @@ static bool take_frame(reading *r) {
   return ok;
 }
 
-/* ---- decoding ---------------------------------------------------------------------------------------------------- */
+/* ---- decoding ---------------------------------------------------------------------------------------- */
 
 /* Feeds a packet (NULL: the end) and takes what comes out. */
 static bool decode(reading *r, const AVPacket *packet) {

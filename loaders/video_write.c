@@ -127,7 +127,8 @@ static bool open_encoder(writing *w, const ebb_clip *clip, AVRational rate) {
   if (x264) {
     av_opt_set(c->priv_data, "crf", "10", 0);
     av_opt_set(c->priv_data, "preset", "medium", 0);
-    /* x264's macroblock tree reads memory that nothing was written to (build 164, with assembly, small frames) */
+    /* x264's macroblock tree reads memory that nothing was written to (build 164, with assembly, small
+     * frames) */
     av_opt_set(c->priv_data, "x264-params", "mbtree=0", 0);
   } else {
     c->flags |= AV_CODEC_FLAG_QSCALE;

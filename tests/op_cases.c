@@ -45,17 +45,20 @@ int op_case_halves(const op_case *k, unsigned halves[OP_HALVES]) {
       {"norm_modulate", {3, 1, 2}},    /* y and x; each */
       {"gate_add_norm", {7, 5, 1, 2}}, /* h, x and y; h and y, as a forward has them; h; x */
       {"gate_add_layer_norm", {7, 5, 1, 2}},
-      {"qk_norm_rope", {3}},      /* q, k */
-      {"attention", {15}},        /* out, q, k, v */
-      {"gate_add", {3, 1, 2}},    /* x and y; each */
-      {"convert", {1, 2, 3}},     /* into bfloat16; from it; both */
-      {"patchify", {1}},          /* y */
-      {"unpatchify", {2}},        /* y */
-      {"attention_weights", {7}}, /* p, q, k */
-      {"projected_values", {7}},  /* u, v, w */
-      {"channel_norm", {3}},      /* y and x */
-      {"conv3d_causal", {59}},    /* all but norm */
-      {"downsample_space", {15}}, /* all, and below */
+      {"qk_norm_rope", {3}},        /* q, k */
+      {"attention", {15}},          /* out, q, k, v */
+      {"gate_add", {3, 1, 2}},      /* x and y; each */
+      {"convert", {1, 2, 3}},       /* into bfloat16; from it; both */
+      {"patchify", {1}},            /* y */
+      {"unpatchify", {2}},          /* y */
+      {"attention_weights", {7}},   /* p, q, k */
+      {"projected_values", {7}},    /* u, v, w */
+      {"rms_norm", {3, 1, 2}},      /* y and x; each */
+      {"attention_relative", {15}}, /* out, q, k, v */
+      {"gated", {7}},               /* y, a, b */
+      {"channel_norm", {3}},        /* y and x */
+      {"conv3d_causal", {59}},      /* all but norm */
+      {"downsample_space", {15}},   /* all, and below */
       {"downsample_time", {15}},
       {"upsample_space", {3}},
       {"upsample_time", {15}},
@@ -238,12 +241,15 @@ RUN(gate_add_norm, ebb_gate_add_norm(c, t[0], t[1], t[2], t[3], t[4], t[5], (flo
 RUN(gate_add_layer_norm, ebb_gate_add_layer_norm(c, t[0], t[1], t[2], t[3], t[4], t[5], (float)k->f[0]))
 RUN(qk_norm_rope, ebb_qk_norm_rope(c, t[0], t[1], t[2], t[3], t[4], t[5], k->i[0], (float)k->f[0]))
 RUN(channel_norm, ebb_channel_norm(c, t[0], t[1], t[2], (ebb_activation)k->i[0]))
+RUN(rms_norm, ebb_rms_norm(c, t[0], t[1], t[2], (float)k->f[0]))
 RUN(timestep_embedding, ebb_timestep_embedding(c, t[0], t[1]))
 RUN(attention, ebb_attention(c, t[0], &((ebb_attention_stats){t[4], t[5], t[6], t[7], t[8], t[9]}), t[1],
                              t[2], t[3], k->i[0], k->i[1] ? k->i[1] : 1))
 RUN(attention_weights,
     ebb_attention_weights(c, t[0], t[1], t[2], t[3], k->i[0], k->i[1] ? k->i[1] : 1, (float)k->f[0]))
 RUN(projected_values, ebb_projected_values(c, t[0], t[1], t[2], k->i[0]))
+RUN(attention_relative, ebb_attention_relative(c, t[0], t[1], t[2], t[3], t[4], k->i[0]))
+RUN(gated, ebb_gated(c, t[0], t[1], t[2], (ebb_activation)k->i[0]))
 RUN(gate_add, ebb_gate_add(c, t[0], t[1], t[2]))
 RUN(axpby, ebb_axpby(c, t[0], (float)k->f[0], t[1], (float)k->f[1], t[2]))
 RUN(convert, ebb_convert(c, t[0], t[1]))

@@ -14,6 +14,8 @@ static double activation(double a, int act) {
     return a / (1 + exp(-a));
   case EBB_GELU_TANH:
     return a / 2 * (1 + tanh(sqrt(2 / acos(-1.0)) * (a + 0.044715 * a * a * a)));
+  case EBB_RELU:
+    return a > 0 ? a : 0;
   default:
     return a;
   }
@@ -122,6 +124,13 @@ void truth_channel_norm(const op_case *k, double *const *t) { /* y, x, w; i: act
     channel_norm(t[0] + at, t[1] + at, t[2], C, k->i[0]);
 }
 
+void truth_rms_norm(const op_case *k, double *const *t) { /* y, x, w; f: eps */
+  int64_t D = N(2, 0);
+  memcpy(t[0], t[1], (size_t)op_tensor_count(&k->t[1]) * sizeof(double));
+  for (int64_t at = 0; at < op_tensor_count(&k->t[1]); at += D)
+    rms_normalize(t[0] + at, t[2], D, k->f[0]);
+}
+
 void truth_timestep_embedding(const op_case *k, double *const *t) { /* y, t */
   int64_t B = N(0, 0), F = N(0, 1);
   for (int64_t b = 0; b < B; b++)
@@ -213,6 +222,34 @@ void truth_projected_values(const op_case *k, double *const *t) { /* u, v, w; i:
           sum += t[2][d * D + j] * t[1][m * D + j];
         t[0][(d * heads + n) * M + m] = sum;
       }
+}
+
+void truth_attention_relative(const op_case *k, double *const *t) { /* out, q, k, v, bias; i: heads */
+  int64_t B = N(1, 0), S = N(1, 1), D = N(1, 2), heads = k->i[0], P = D / heads;
+  double *p = malloc((size_t)S * sizeof *p);
+  for (int64_t row = 0; row < B * heads * S; row++) {
+    int64_t b = row / (heads * S), n = row / S % heads, s = row % S;
+    double max = -INFINITY, total = 0;
+    for (int64_t m = 0; m < S; m++) {
+      p[m] = t[4][n * (2 * S - 1) + m - s + S - 1];
+      for (int64_t d = n * P; d < (n + 1) * P; d++)
+        p[m] += t[1][(b * S + s) * D + d] * t[2][(b * S + m) * D + d];
+      max = fmax(max, p[m]);
+    }
+    for (int64_t m = 0; m < S; m++)
+      total += p[m] = exp(p[m] - max);
+    for (int64_t d = n * P; d < (n + 1) * P; d++) {
+      t[0][(b * S + s) * D + d] = 0;
+      for (int64_t m = 0; m < S; m++)
+        t[0][(b * S + s) * D + d] += p[m] / total * t[3][(b * S + m) * D + d];
+    }
+  }
+  free(p);
+}
+
+void truth_gated(const op_case *k, double *const *t) { /* y, a, b; i: activation */
+  for (int64_t i = 0; i < op_tensor_count(&k->t[0]); i++)
+    t[0][i] = activation(t[1][i], k->i[0]) * t[2][i];
 }
 
 void truth_gate_add(const op_case *k, double *const *t) { /* x, y, gate */

@@ -39,8 +39,9 @@ static const char *line(const char *format, const char *a, const char *b) {
 
 static void test_usage(void **state) {
   (void)state;
-  static const char *const commands[] = {"run",         "invert", "probe", "report", "compare", "generate",
-                                         "reconstruct", "eval",   "info",  "synth",  "data",    "doctor"};
+  static const char *const commands[] = {"run",      "invert",      "probe", "report", "compare",
+                                         "generate", "reconstruct", "eval",  "info",   "synth",
+                                         "data",     "doctor",      "text"};
   expect(2, "", "usage: ebb COMMAND");
   expect(0, "--help", "usage: ebb COMMAND");
   expect(0, "--version", "ebb ");
@@ -60,6 +61,13 @@ static void test_usage(void **state) {
   expect(2, "compare a b --out c --sigma inf", "--sigma");
   expect(2, "compare a b --out c --sigma nan", "--sigma");
   expect(2, "eval velocity", "--model");
+  expect(2, "eval text --model m --out o", "eval text needs --model, --prompt and --out");
+  expect(2, "eval text --model m --out o --prompt a --in i", "and no --in");
+  expect(2, "eval velocity --model m --in i --out o --prompt a", "eval needs --model, --in and --out");
+  expect(2, "text embed --model m --out o", "--prompt or --prompts");
+  expect(2, "text imbed --model m --out o --prompt a", "expected embed");
+  expect(1, "text embed --model no/such --out o --prompt a", "no/such/model_index.json");
+  expect(0, "info tests/fixtures/models/text-b", "UMT5EncoderModel; 2 layers, width 24, 3 heads, 408 words");
   expect(2, "eval velocty --model m --in i --out o", "velocty");
   expect(2, "eval velocity --dtype int7", "float32|bfloat16");
   expect(0, "eval --help", "velocity-only");

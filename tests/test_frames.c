@@ -174,7 +174,8 @@ static void test_prepare_same_size(void **state) {
         assert_true(video[(c * 2 + t) * 24 + i] == (float)rgb[(t * 24 + i) * 3 + c] / 255.0f * 2.0f - 1.0f);
 }
 
-/* Every level comes back; between levels the nearest one, beyond them the last; what is no number is refused. */
+/* Every level comes back; between levels the nearest one, beyond them the last; what is no number is refused.
+ * */
 static void test_quantise(void **state) {
   (void)state;
   enum { FRAMES = 2, HEIGHT = 8, WIDTH = 16, VOLUME = FRAMES * HEIGHT * WIDTH };

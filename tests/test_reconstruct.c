@@ -1,7 +1,7 @@
 /* tier: host
- * Videos out of the model, from noise and there and back, through the random fixture model: frames equal to what the single
- * operations give one after the other, alone and in a batch; what is written, and what is refused. On the CPU, and on a
- * GPU where there is one. */
+ * Videos out of the model, from noise and there and back, through the random fixture model: frames equal to
+ * what the single operations give one after the other, alone and in a batch; what is written, and what is
+ * refused. On the CPU, and on a GPU where there is one. */
 #include "engine/reconstruct.h"
 
 #include "engine/eval.h"
@@ -81,6 +81,7 @@ static ebb_config config_for(const char *out) {
   k.data.height = k.data.width = SIDE;
   k.data.frames = FRAMES;
   snprintf(k.prompt.embedding, sizeof k.prompt.embedding, "%s", prompt);
+  strcpy(k.prompt.negative_embedding, "zeros");
   k.prompt.max_tokens = TOKENS;
   k.inversion.steps = 3;
   k.run.batch = 3;
@@ -141,7 +142,7 @@ static json_t *summary_of(const ebb_config *k, const char *name) {
   return json;
 }
 
-/* ---- the single operations --------------------------------------------------------------------------------------- */
+/* ---- the single operations --------------------------------------------------------------------------- */
 
 typedef struct route {
   const char *solver, *labels, *back_prompt; /* back_prompt: of the way from noise */
@@ -149,8 +150,8 @@ typedef struct route {
   bool round; /* the noise goes through bfloat16 */
 } route;
 
-/* ebb_eval of `op` on one tensor, with a text and (for guidance) zeros for the unconditional one; the last `count` values of
- * the result, malloc'ed. */
+/* ebb_eval of `op` on one tensor, with a text and (for guidance) zeros for the unconditional one; the last
+ * `count` values of the result, malloc'ed. */
 static float *evaluate(const char *op, const char *name, const int64_t *shape, const float *values,
                        const char *text, const route *r, const char *result, int64_t count) {
   ebb_error err = {{0}};
@@ -233,7 +234,7 @@ static uint8_t *by_hand(int number, const route *r) {
   return rgb;
 }
 
-/* ---- generation -------------------------------------------------------------------------------------------------- */
+/* ---- generation -------------------------------------------------------------------------------------- */
 
 static void alone_and_in_a_batch(void **state) {
   (void)state;
@@ -297,7 +298,7 @@ static void noise_is_what_is_said(void **state) {
   free(b);
 }
 
-/* ---- there and back ---------------------------------------------------------------------------------------------- */
+/* ---- there and back ---------------------------------------------------------------------------------- */
 
 typedef struct row {
   int frames;
@@ -355,8 +356,21 @@ static void defect_07_reconstruction_has_its_numbers(void **state) {
   json_decref(all);
 }
 
-/* Runs config by `way` and compares videos 0 and 3 with the single operations on the way they should have gone
- * (equal) and on another one (not equal). */
+/* Sum of |a - b| over a clip's levels, and the largest of them. */
+static int difference(const uint8_t *a, const uint8_t *b, int *largest) {
+  int sum = 0;
+  *largest = 0;
+  for (int i = 0; i < PIXELS; i++) {
+    const int d = abs((int)a[i] - (int)b[i]);
+    sum += d;
+    *largest = d > *largest ? d : *largest;
+  }
+  return sum;
+}
+
+/* Runs config by `way` and compares videos 0 and 3 with the single operations on the way they should have gone (equal)
+ * and on another one (not equal). On a GPU a level more or less is equal: time embeddings of more labels at once,
+ * those of both ways, may come from another kernel. */
 static void compare_routes(ebb_config *k, const route *way, const route *other) {
   ebb_job_result result;
   ebb_reconstruction s;
@@ -367,9 +381,12 @@ static void compare_routes(ebb_config *k, const route *way, const route *other) 
   uint8_t *first = frames_of(k, "reconstruct/reconstructed-00000"),
           *last = frames_of(k, "reconstruct/reconstructed-00003"), *by_first = by_hand(0, way),
           *by_last = by_hand(3, way), *wrong = by_hand(0, other);
-  assert_memory_equal(first, by_first, PIXELS);
-  assert_memory_equal(last, by_last, PIXELS);
-  assert_memory_not_equal(first, wrong, PIXELS);
+  int most, most_last, most_wrong;
+  const int right = difference(first, by_first, &most) + difference(last, by_last, &most_last);
+  const int far = difference(first, wrong, &most_wrong);
+  const bool exact = strcmp(device, "cpu") == 0;
+  if ((exact && right > 0) || most > 1 || most_last > 1 || 8 * right > far || far == 0)
+    fail_msg("%d levels off in all, %d at most; the wrong way is %d off", right, most, far);
   free(first);
   free(last);
   free(by_first);
@@ -408,8 +425,8 @@ static void defect_22_the_same_solver_both_ways_in_float32(void **state) {
   }
 }
 
-/* Wan's cross-attention has no mask: a text padded to another length is another velocity field, and the official code
- * inverts with 226 tokens and generates with 512. */
+/* Wan's cross-attention has no mask: a text padded to another length is another velocity field, and the
+ * official code inverts with 226 tokens and generates with 512. */
 static void defect_29_one_text_length_both_ways(void **state) {
   (void)state;
   ebb_config k = config_for("length");
@@ -436,8 +453,8 @@ static void defect_29_one_text_length_both_ways(void **state) {
   free(longer);
 }
 
-/* 100 frames fit none of the VAEs, and what they make of the rest is silent: here it is said, and nothing is compared
- * with frames that never went in. */
+/* 100 frames fit none of the VAEs, and what they make of the rest is silent: here it is said, and nothing is
+ * compared with frames that never went in. */
 static void defect_23_frames_that_the_vae_cannot_use_are_said(void **state) {
   (void)state;
   ebb_config k = config_for("frames");

@@ -95,8 +95,10 @@ static ebb_store store_of(int groups, int per_group) {
   for (int v = 0; v < groups * per_group; v++) {
     snprintf(ids[v], sizeof ids[v], "O1/%d/%d", v / per_group, v % per_group);
     snprintf(names[v], sizeof names[v], "O1/%d", v / per_group);
-    videos[v] = (ebb_store_video){ids[v], names[v], v < 20 ? "O1" : "O2",
-                                  v % 2 ? EBB_POSSIBLE : EBB_IMPOSSIBLE, NULL};
+    videos[v] = (ebb_store_video){.id = ids[v],
+                                  .group = names[v],
+                                  .category = v < 20 ? "O1" : "O2",
+                                  .label = v % 2 ? EBB_POSSIBLE : EBB_IMPOSSIBLE};
   }
   return (ebb_store){.dir = "run", .video_count = groups * per_group, .videos = videos};
 }

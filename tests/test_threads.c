@@ -39,7 +39,8 @@ static void expect_clip(const ebb_video *video, const ebb_ready_clip *got) {
   assert_string_equal(got->sha256, sha256);
 }
 
-/* Every video once, in order, whatever the number of places and threads; a broken one says why and stops nobody. */
+/* Every video once, in order, whatever the number of places and threads; a broken one says why and stops
+ * nobody. */
 static void test_clips_come_in_order(void **state) {
   (void)state;
   ebb_dataset data;

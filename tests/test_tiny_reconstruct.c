@@ -1,7 +1,7 @@
 /* tier: weights
  * release only
- * Reconstruction by the trained model that ships: how far it stays below the VAE's ceiling, and that the solver and the
- * labels decide it. */
+ * Reconstruction by the trained model that ships: how far it stays below the VAE's ceiling, and that the
+ * solver and the labels decide it. */
 #include "engine/reconstruct.h"
 
 #include "loaders/file.h"

@@ -1,5 +1,6 @@
-/* Video files: frames equal to what the ffmpeg program decodes, byte for byte, for clips that it makes here; files that
- * are cut, damaged or no video; mp4 and PNG frames out. Without the program or the libraries those tests are skipped. */
+/* Video files: frames equal to what the ffmpeg program decodes, byte for byte, for clips that it makes here;
+ * files that are cut, damaged or no video; mp4 and PNG frames out. Without the program or the libraries those
+ * tests are skipped. */
 #include "loaders/file.h"
 #include "loaders/image.h"
 #include "loaders/video.h"
@@ -93,7 +94,7 @@ static void cut(const char *name, double part, const char *to) {
   "-f lavfi -i testsrc2=s=" size ":r=25,format=yuv444p,noise=alls=12:all_seed=5 -frames:v " #frames " "
 #define X264 "-c:v libx264 -bf 3 -g 12 "
 
-/* ---- reading ------------------------------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------------- */
 
 static void equals_ffmpeg(void **state) {
   (void)state;
@@ -183,7 +184,7 @@ static void rotation_is_applied(void **state) {
   }
 }
 
-/* ---- what is broken ------------------------------------------------------------------------------------------------ */
+/* ---- what is broken ---------------------------------------------------------------------------------- */
 
 static void truncated_says_how_far(void **state) {
   (void)state;
@@ -364,7 +365,7 @@ static void hostile_bytes_do_no_harm(void **state) {
   }
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------------------------- */
 
 /* Smooth in space and time, as decoded latents are. */
 static ebb_clip make_clip(int frames, int height, int width) {

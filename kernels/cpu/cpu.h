@@ -100,16 +100,20 @@ void cpu_gate_add_layer_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_ten
 void cpu_qk_norm_rope(ebb_context *c, ebb_tensor q, ebb_tensor k, ebb_tensor wq, ebb_tensor wk,
                       ebb_tensor cos, ebb_tensor sin, int heads, float eps);
 void cpu_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act);
+void cpu_rms_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, float eps);
 void cpu_timestep_embedding(ebb_context *c, ebb_tensor y, ebb_tensor t);
 void cpu_attention(ebb_context *c, ebb_tensor out, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
                    ebb_tensor v, int heads, int64_t repeats, void *scratch);
 void cpu_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, ebb_tensor w, int heads,
                            int64_t repeats, float eps);
 void cpu_projected_values(ebb_context *c, ebb_tensor u, ebb_tensor v, ebb_tensor w, int heads);
+void cpu_attention_relative(ebb_context *c, ebb_tensor out, ebb_tensor q, ebb_tensor k, ebb_tensor v,
+                            ebb_tensor bias, int heads);
 void cpu_gate_add(ebb_context *c, ebb_tensor x, ebb_tensor y, ebb_tensor gate);
 void cpu_axpby(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor z);
 void cpu_convert(ebb_context *c, ebb_tensor y, ebb_tensor x);
 void cpu_activate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_activation act);
+void cpu_gated(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor b, ebb_activation act);
 void cpu_add_table(ebb_context *c, ebb_tensor y, ebb_tensor table, ebb_tensor x);
 void cpu_channel_affine(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor scale, ebb_tensor shift);
 void cpu_clamp(ebb_context *c, ebb_tensor y, ebb_tensor x, float low, float high);
