@@ -1,7 +1,6 @@
 #include "engine/experiment.h"
 
 #include "loaders/file.h"
-#include "loaders/frames.h"
 
 #include <stdlib.h>
 
@@ -58,10 +57,7 @@ static bool open_vae(ebb_experiment *e, bool with_decoder, ebb_error *err) {
   free(folder);
   if (!ok)
     return false;
-  e->clip = (ebb_clip_size){.wanted = (int)k->data.frames,
-                            .used = ebb_frames_usable((int)k->data.frames, e->vae.chunk),
-                            .height = (int)k->data.height,
-                            .width = (int)k->data.width};
+  e->clip = ebb_clip_size_of(k, e->vae.chunk);
   return ebb_vae_latent_shape(&e->vae, e->clip.used, k->data.height, k->data.width, &e->shape, err);
 }
 

@@ -1,7 +1,6 @@
 #include "engine/job_parts.h"
 
 #include "loaders/file.h"
-#include "loaders/frames.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -80,10 +79,7 @@ static bool open_vae(ebb_job *j, ebb_error *err) {
   free(folder);
   if (!ok)
     return false;
-  j->clip = (ebb_clip_size){.wanted = (int)k->data.frames,
-                            .used = ebb_frames_usable((int)k->data.frames, j->vae.chunk),
-                            .height = (int)k->data.height,
-                            .width = (int)k->data.width};
+  j->clip = ebb_clip_size_of(k, j->vae.chunk);
   return ebb_vae_latent_shape(&j->vae, j->clip.used, k->data.height, k->data.width, &j->shape, err);
 }
 

@@ -1,5 +1,6 @@
 #include "engine/reader.h"
 
+#include "loaders/config.h"
 #include "loaders/file.h"
 #include "loaders/frames.h"
 
@@ -37,6 +38,14 @@ size_t ebb_reader_bytes(ebb_clip_size size, int64_t ahead) {
   return (size_t)ahead * clip_floats(size) * sizeof(float);
 }
 
+ebb_clip_size ebb_clip_size_of(const ebb_config *k, int chunk) {
+  return (ebb_clip_size){.wanted = (int)k->data.frames,
+                         .used = ebb_frames_usable((int)k->data.frames, chunk),
+                         .height = (int)k->data.height,
+                         .width = (int)k->data.width,
+                         .padded = strcmp(k->data.padding, "repeat") == 0};
+}
+
 int ebb_reader_threads(void) {
   const int threads = ebb_context_threads();
   return threads < THREADS ? threads : THREADS;
@@ -49,7 +58,13 @@ static uint64_t read_clip(const ebb_reader *r, int64_t number, ebb_ready_clip *t
   to->failure.text[0] = '\0';
   const bool read = ebb_video_read(&r->data->videos[number], &clip, &to->failure);
   const size_t bytes = (size_t)clip.frames * (size_t)clip.height * (size_t)clip.width * 3;
-  if (read && ebb_frames_prepare(&clip, z.wanted, z.used, z.height, z.width, to->pixels, &to->failure))
+  const bool whole =
+      read && (z.padded || clip.frames >= z.wanted ||
+               ebb_fail(&to->failure,
+                        "%s has %d frames, %d are asked for, and the others would be copies of the "
+                        "last: lower data.frames, or set data.padding: repeat",
+                        r->data->videos[number].id, clip.frames, z.wanted));
+  if (whole && ebb_frames_prepare(&clip, z.wanted, z.used, z.height, z.width, to->pixels, &to->failure))
     ebb_sha256(clip.rgb, bytes, to->sha256);
   ebb_clip_free(&clip);
   return bytes;

@@ -10,7 +10,11 @@
 typedef struct ebb_clip_size {
   int wanted, used; /* frames */
   int height, width;
+  bool padded; /* clips shorter than wanted repeat their last frame; else they fail */
 } ebb_clip_size;
+/* What section `data` of an experiment gives a VAE that takes chunk k + 1 frames. */
+struct ebb_config;
+ebb_clip_size ebb_clip_size_of(const struct ebb_config *config, int chunk);
 
 typedef struct ebb_ready_clip {
   float *pixels;     /* f32 [3,used,H,W] in [-1,1], memory of ebb_host_new */

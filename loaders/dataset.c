@@ -141,22 +141,23 @@ void ebb_video_free(ebb_video *v) {
 }
 
 void ebb_dataset_keep(ebb_dataset *set, int64_t groups) {
-  char category[256] = "", group[256] = "";
   int64_t kept = 0, seen = 0;
+  bool *keep = ebb_must(malloc((size_t)set->count + 1));
   for (int64_t i = 0; i < set->count; i++) {
-    ebb_video *v = &set->videos[i];
-    if (strcmp(v->category, category) != 0)
-      seen = 0;
-    if (strcmp(v->group, group) != 0)
-      seen++;
-    snprintf(category, sizeof category, "%s", v->category);
-    snprintf(group, sizeof group, "%s", v->group);
-    if (seen <= groups)
-      set->videos[kept++] = *v;
+    const ebb_video *v = &set->videos[i], *last = i > 0 ? v - 1 : NULL;
+    if (last == NULL || strcmp(v->category, last->category) != 0)
+      seen = 1;
     else
-      ebb_video_free(v);
+      seen += strcmp(v->group, last->group) != 0;
+    keep[i] = seen <= groups;
   }
+  for (int64_t i = 0; i < set->count; i++)
+    if (keep[i])
+      set->videos[kept++] = set->videos[i];
+    else
+      ebb_video_free(&set->videos[i]);
   set->count = kept;
+  free(keep);
 }
 
 void ebb_dataset_close(ebb_dataset *set) {

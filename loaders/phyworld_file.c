@@ -19,11 +19,18 @@ void ebb_phyworld_file_free(ebb_phyworld_file *file) {
 #if defined(EBB_HAVE_HDF5)
 
 #define H5_USE_110_API /* the same names from 1.10 on */
+#include <errno.h>
 #include <hdf5.h>
+#include <poll.h>
 #include <pthread.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #define PIECES_MAX 1000
 #define FRAMES_MAX 4096
+#define TRY_SECONDS 600
 #define VIDEO_BYTES_MAX ((hsize_t)1 << 30)
 
 /* libhdf5 as distributions build it may be used by one thread at a time. */
@@ -161,19 +168,6 @@ static bool read_pieces(hid_t file, const char *path, ebb_phyworld_file *f, ebb_
   return true;
 }
 
-bool ebb_phyworld_file_read(ebb_phyworld_file *f, const char *path, ebb_error *err) {
-  *f = (ebb_phyworld_file){0};
-  pthread_mutex_lock(&hdf5);
-  hid_t file = open_file(path, err);
-  bool ok = file >= 0 && read_pieces(file, path, f, err);
-  if (file >= 0)
-    H5Fclose(file);
-  pthread_mutex_unlock(&hdf5);
-  if (!ok)
-    ebb_phyworld_file_free(f);
-  return ok;
-}
-
 /* The one element `row` of an open dataset of lists of bytes. */
 static bool read_list(hid_t data, const char *path, const char *name, hsize_t row, void **bytes,
                       size_t *count, ebb_error *err) {
@@ -207,6 +201,85 @@ static bool read_list(hid_t data, const char *path, const char *name, hsize_t ro
   H5Tclose(type);
   H5Tclose(of);
   H5Tclose(kind);
+  return ok;
+}
+
+/* Everything that is ever read of a file, for the sake of reading it. */
+static void read_all(const char *path) {
+  ebb_phyworld_file f = {0};
+  hid_t file = open_file(path, NULL);
+  if (file < 0 || !read_pieces(file, path, &f, NULL))
+    return;
+  for (int64_t i = 0; i < f.count; i++) {
+    char name[64];
+    hsize_t rows[1];
+    snprintf(name, sizeof name, "video_streams/%05lld", (long long)f.pieces[i].number);
+    hid_t data = open_dataset(file, path, name, 1, H5T_VLEN, rows, NULL);
+    for (int64_t row = 0; row < f.pieces[i].rows; row++) {
+      void *bytes = NULL;
+      size_t count;
+      read_list(data, path, name, (hsize_t)row, &bytes, &count, NULL);
+      free(bytes);
+    }
+    H5Dclose(data);
+  }
+  H5Fclose(file);
+  ebb_phyworld_file_free(&f);
+}
+
+/* libhdf5 1.10 writes past its buffers on some damaged files. So a process of its own reads the file first:
+ * what it does not survive is an error here. Called with the lock held: no other thread is inside libhdf5. */
+static bool is_survived(const char *path, ebb_error *err) {
+  int ends[2];
+  if (pipe(ends) != 0)
+    return ebb_fail(err, "%s: no pipe for a process that tries it: %s", path, strerror(errno));
+  const pid_t child = fork();
+  if (child == 0) {
+    static const int deaths[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+    for (int i = 0; i < 5; i++) /* whatever handles them in the parent */
+      signal(deaths[i], SIG_DFL);
+    setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+    close(ends[0]);
+    read_all(path);
+    const ssize_t told = write(ends[1], "", 1);
+    for (;;) /* the parent ends it: nothing of this process is to be cleaned up twice */
+      if (told != 1)
+        raise(SIGKILL);
+      else
+        pause();
+  }
+  close(ends[1]);
+  bool ok = child > 0 || ebb_fail(err, "%s: no process that tries it: %s", path, strerror(errno));
+  struct pollfd answer = {.fd = ends[0], .events = POLLIN};
+  char byte;
+  int ready = 0;
+  while (ok && (ready = poll(&answer, 1, TRY_SECONDS * 1000)) < 0 && errno == EINTR)
+    ;
+  if (ok && (ready <= 0 || read(ends[0], &byte, 1) != 1))
+    ok = ebb_fail(err, "%s: libhdf5 %s: the file is damaged or made to do harm; get it again", path,
+                  ready == 0 ? "does not come to an end with it" : "crashes when it reads it");
+  close(ends[0]);
+  if (child > 0) {
+    kill(child, SIGKILL);
+    while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
+      ;
+  }
+  return ok;
+}
+
+bool ebb_phyworld_file_read(ebb_phyworld_file *f, const char *path, ebb_error *err) {
+  *f = (ebb_phyworld_file){0};
+  uint64_t size;
+  if (!ebb_file_size(path, &size, err)) /* what is no file at all needs no trial */
+    return false;
+  pthread_mutex_lock(&hdf5);
+  hid_t file = is_survived(path, err) ? open_file(path, err) : H5I_INVALID_HID;
+  bool ok = file >= 0 && read_pieces(file, path, f, err);
+  if (file >= 0)
+    H5Fclose(file);
+  pthread_mutex_unlock(&hdf5);
+  if (!ok)
+    ebb_phyworld_file_free(f);
   return ok;
 }
 

@@ -187,6 +187,26 @@ static void defect_06_a_missing_video_is_recorded_never_replaced(void **state) {
   assert_says(&err, "none of the 1 videos can be used; the first: ");
 }
 
+/* Groups of any name's length, each category its first. */
+static void test_the_first_groups_are_kept(void **state) {
+  (void)state;
+  char text[4096];
+  ebb_dataset set;
+  int n = snprintf(text, sizeof text, "id,path,label,group,category\n");
+  for (int i = 0; i < 8; i++) /* two videos in each of two groups of two categories */
+    n += snprintf(text + n, sizeof text - (size_t)n, "v%d,clips/a,%d,%0300d,c%d\n", i, i % 2, i / 2 % 2,
+                  i / 4);
+  put_whole(text);
+  open_set(&set, at("set"));
+  assert_int_equal(set.count, 8);
+  ebb_dataset_keep(&set, 1);
+  const char *const ids[] = {"v0", "v1", "v4", "v5"};
+  assert_int_equal(set.count, 4);
+  for (int i = 0; i < 4; i++)
+    assert_string_equal(set.videos[i].id, ids[i]);
+  ebb_dataset_close(&set);
+}
+
 static void refuse(const char *text, const char *words) {
   ebb_error err = {""};
   ebb_dataset set;
@@ -269,6 +289,7 @@ int main(void) {
                                      cmocka_unit_test(test_everything_a_manifest_says),
                                      cmocka_unit_test(defect_10_an_empty_prompt_is_empty),
                                      cmocka_unit_test(defect_06_a_missing_video_is_recorded_never_replaced),
+                                     cmocka_unit_test(test_the_first_groups_are_kept),
                                      cmocka_unit_test(test_manifest_refuses),
                                      cmocka_unit_test(defect_11_targets_reach_every_feature_set)};
   return cmocka_run_group_tests(tests, folder_make, folder_remove);
