@@ -10,6 +10,9 @@ int ebb_run_command(int argc, char **argv);
 int ebb_invert_command(int argc, char **argv);
 int ebb_probe_command(int argc, char **argv);
 int ebb_report_command(int argc, char **argv);
+int ebb_regress_command(int argc, char **argv);
+int ebb_export_command(int argc, char **argv);
+int ebb_import_command(int argc, char **argv);
 int ebb_compare_command(int argc, char **argv);
 int ebb_doctor_command(int argc, char **argv);
 

@@ -7,6 +7,7 @@
 #include "loaders/dataset.h"
 #include "loaders/file.h"
 #include "probe/probe.h"
+#include "probe/regress.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +31,14 @@ static void show_fraction(void *user, double fraction) {
 typedef struct overrides {
   ebb_text_list sets;
   const char *out, *device;
+  int allow_leak;
 } overrides;
+
+#define LEAK_OPTION(to)                                                                                      \
+  {                                                                                                          \
+    "allow-leak", EBB_OPTION_FLAG, (to), NULL,                                                               \
+        "split by video where a preset's own protocol does, groups or not (probe.allow_leak)", 0, 0, NULL    \
+  }
 
 #define DEVICE_OPTION(to)                                                                                    \
   { "device", EBB_OPTION_TEXT, (to), "NAME", "auto, cpu, cuda or cuda:N (run.device)", 0, 0, NULL }
@@ -55,6 +63,8 @@ static bool read_config(ebb_config *config, const char *path, const overrides *o
       return false;
   if (o->device && !set_device(config, o->device, err))
     return false;
+  if (o->allow_leak)
+    config->probe.allow_leak = true;
   if (o->out &&
       snprintf(config->run.out, sizeof config->run.out, "%s", o->out) >= (int)sizeof config->run.out)
     return ebb_fail(err, "--out: longer than %d characters", (int)sizeof config->run.out - 1);
@@ -97,8 +107,10 @@ static bool probe(const ebb_config *config, const char *run, ebb_error *err) {
   ebb_context c = {0};
   ebb_progress_bar progress;
   ebb_progress_start(&progress, "probing", NULL, 1);
-  bool ok = ebb_context_open(&c, config->run.device, err) &&
-            ebb_probe_run(run, config, &c, show_fraction, &progress, stdout, err);
+  bool ok =
+      ebb_context_open(&c, config->run.device, err) &&
+      (ebb_regress_wanted(config) ? ebb_regress_run(run, config, &c, show_fraction, &progress, stdout, err)
+                                  : ebb_probe_run(run, config, &c, show_fraction, &progress, stdout, err));
   ebb_context_close(&c);
   fflush(stdout); /* the table first, where both streams go to one place */
   if (ok)
@@ -160,12 +172,13 @@ int ebb_probe_command(int argc, char **argv) {
   const ebb_option options[] = {{"set", EBB_OPTION_LIST, &o.sets, "KEY=VALUE",
                                  "overrides a key of the run's config, e.g. probe.preset=referee", 0, 0,
                                  NULL},
-                                DEVICE_OPTION(&o.device)};
+                                DEVICE_OPTION(&o.device),
+                                LEAK_OPTION(&o.allow_leak)};
   const ebb_command command = {
       "probe RUN [--set probe.KEY=VALUE] [--device NAME]",
       "Fits the probes on a finished run's features; writes RUN/probe and prints the table.",
       options,
-      2,
+      3,
       &run,
       1,
       1,
@@ -179,6 +192,50 @@ int ebb_probe_command(int argc, char **argv) {
   bool usage = false;
   bool ok = read_config(&config, path, &o, &usage, &err) && probe(&config, run, &err);
   free(path);
+  return ok ? EBB_EXIT_OK : fail(&err, usage);
+}
+
+int ebb_regress_command(int argc, char **argv) {
+  const char *run = NULL, *targets = NULL;
+  overrides o = {0};
+  const ebb_option options[] = {{"targets", EBB_OPTION_TEXT, &targets, "LIST",
+                                 "r,v,x0,y0,...: targets of the data set (probe.target)", 0, 0, NULL},
+                                {"set", EBB_OPTION_LIST, &o.sets, "KEY=VALUE",
+                                 "overrides a key of the run's config, e.g. probe.preset=released", 0, 0,
+                                 NULL},
+                                DEVICE_OPTION(&o.device),
+                                LEAK_OPTION(&o.allow_leak)};
+  const ebb_command command = {
+      "regress RUN [--targets r,v,x0,...] [--set probe.KEY=VALUE] [--device NAME] [--allow-leak]",
+      "Fits the data set's numbers - speed, size, positions - to a finished run's features; writes "
+      "RUN/regress and\n"
+      "prints R2, MAE and MSE, and with two targets or more what features tell of each beyond the others.",
+      options,
+      4,
+      &run,
+      1,
+      1,
+      NULL};
+  int code = ebb_command_parse(&command, argc, argv);
+  if (code >= 0)
+    return code;
+  ebb_error err = {0};
+  char *path = ebb_path_join(run, "config.yaml"),
+       *set = targets ? ebb_format("probe.target=[%s]", targets) : NULL;
+  ebb_config config;
+  bool usage = false;
+  bool ok = read_config(&config, path, &o, &usage, &err);
+  if (ok && set && !ebb_config_set(&config, set, &err)) {
+    usage = true;
+    ok = false;
+  }
+  if (ok && !ebb_regress_wanted(&config)) {
+    usage = true;
+    ok = ebb_fail(&err, "regress needs targets: --targets r,v or probe.target in the run's config");
+  }
+  ok = ok && probe(&config, run, &err);
+  free(path);
+  free(set);
   return ok ? EBB_EXIT_OK : fail(&err, usage);
 }
 

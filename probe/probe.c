@@ -2,6 +2,7 @@
 
 #include "loaders/file.h"
 #include "probe/maps.h"
+#include "probe/official.h"
 #include "probe/plot.h"
 #include "probe/presets.h"
 #include "probe/report.h"
@@ -44,7 +45,8 @@ bool ebb_probe_run(const char *run_dir, const ebb_config *config, ebb_context *c
   if (ok) {
     results.provenance = provenance(&store, config);
     ok = ebb_make_folders(dir, err) && ebb_results_write(&results, &store, dir, err) &&
-         ebb_plot_all(&results, dir, err) && ebb_plot_all_frame_mass(&store, &results, -1, dir, stderr, err);
+         ebb_official_pairwise(&results, &store, config, dir, err) && ebb_plot_all(&results, dir, err) &&
+         ebb_plot_all_frame_mass(&store, &results, -1, dir, stderr, err);
   }
   if (ok && table)
     ebb_results_print(&results, table);

@@ -34,7 +34,8 @@ static uint32_t next_word(twister *t) {
 
 bool ebb_torch_order(int64_t n, uint64_t seed, int64_t *order, ebb_error *err) {
   if (n < 0 || n > EBB_TORCH_ORDER_MAX)
-    return ebb_fail(err, "an order of %lld: expected 0 to %lld", (long long)n, (long long)EBB_TORCH_ORDER_MAX);
+    return ebb_fail(err, "an order of %lld: expected 0 to %lld", (long long)n,
+                    (long long)EBB_TORCH_ORDER_MAX);
   twister t;
   seed_twister(&t, (uint32_t)seed);
   for (int64_t i = 0; i < n; i++)

@@ -50,7 +50,7 @@ static void tallies_agree(void **state) {
   (void)state;
   const int fold[2] = {0, 0};
   ebb_tally t;
-  assert_true(ebb_tally_make(&t, 2, 8, 1, margin, label, group, fold, NULL));
+  assert_true(ebb_tally_make(&t, 2, 8, 1, margin, label, group, NULL, fold, NULL));
   near(ebb_tally_metric(&t, EBB_ACCURACY, NULL), ebb_accuracy(8, margin, label));
   near(ebb_tally_metric(&t, EBB_AUC, NULL), ebb_auc(8, margin, label));
   near(ebb_tally_metric(&t, EBB_PAIRWISE, NULL), ebb_pairwise(8, margin, label, group));
@@ -80,7 +80,7 @@ static void tallies_keep_folds_apart(void **state) {
     twice[8 + i] = margin[i];
   }
   ebb_tally t;
-  assert_true(ebb_tally_make(&t, 2, 8, 2, twice, label, group, fold, NULL));
+  assert_true(ebb_tally_make(&t, 2, 8, 2, twice, label, group, NULL, fold, NULL));
   near(ebb_tally_metric(&t, EBB_AUC, NULL), (3 + 3 + 3) / 12.0);
   near(ebb_tally_metric(&t, EBB_PAIRWISE, NULL), (3 + 3 + 3) / 12.0);
   near(ebb_tally_metric(&t, EBB_ACCURACY, NULL), (2 + 2 + 2) / 12.0);

@@ -41,6 +41,7 @@ static void too_many_are_refused(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(orders_are_torchs), cmocka_unit_test(too_many_are_refused)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(orders_are_torchs),
+                                     cmocka_unit_test(too_many_are_refused)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -22,7 +22,8 @@ static uint32_t checksum(const uint8_t *p, size_t n) {
   return ~crc;
 }
 
-static size_t header(uint8_t *to, int central, const char *name, const uint8_t *data, size_t bytes, size_t at) {
+static size_t header(uint8_t *to, int central, const char *name, const uint8_t *data, size_t bytes,
+                     size_t at) {
   size_t n = strlen(name), fixed = central ? 46 : 30;
   memset(to, 0, fixed);
   put(to, 4, central ? 0x02014b50u : 0x04034b50u);
@@ -77,7 +78,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   memcpy(file + first, data, pickle);
   size_t second = first + pickle, at = second + header(file + second, 0, "f/data/0", storage, stored, 0);
   memcpy(file + at, storage, stored);
-  size_t directory = at + stored, end = directory + header(file + directory, 1, "f/data.pkl", data, pickle, 0);
+  size_t directory = at + stored,
+         end = directory + header(file + directory, 1, "f/data.pkl", data, pickle, 0);
   end += header(file + end, 1, "f/data/0", storage, stored, second);
   memset(file + end, 0, 22);
   put(file + end, 4, 0x06054b50u);
