@@ -81,12 +81,36 @@ static double validation_loss(const page *p) {
 
 /* ---- the files -------------------------------------------------------------------------------------------- */
 
+typedef struct named {
+  const char *name;
+  int64_t at;
+} named;
+
+static int by_bytes(const void *a, const void *b) {
+  int order = strcmp(((const named *)a)->name, ((const named *)b)->name);
+  int64_t x = ((const named *)a)->at, y = ((const named *)b)->at;
+  return order ? order : (x > y) - (x < y);
+}
+
+/* All labelled scenes of the run: the file is the same for every category. */
 static void write_scenes(const page *p, FILE *f) {
+  const ebb_store *store = p->store;
+  int set = ebb_store_find(store, p->row->model);
+  named *scenes = ebb_must(calloc((size_t)store->video_count + 1, sizeof *scenes));
+  size_t count = 0;
+  for (int64_t v = 0; v < store->video_count; v++)
+    if (store->videos[v].label != EBB_UNLABELLED && ebb_store_has(store, set, v))
+      scenes[count++] = (named){ebb_official_stem(store->videos[v].id), v};
+  qsort(scenes, count, sizeof *scenes, by_bytes);
   fputs("scene_dir,label\n", f);
-  for (int64_t i = 0; i < p->row->videos; i++) {
-    scene_dir(p, p->order[i], f);
-    fprintf(f, ",%d\n", possible(p, p->order[i]));
+  for (size_t i = 0; i < count; i++) {
+    char *name = ebb_format("%s/step_%04d", scenes[i].name, p->row->steps[p->step]);
+    ebb_csv_text(f, name);
+    fprintf(f, ",%d\n", store->videos[scenes[i].at].label == EBB_POSSIBLE);
+    free(name);
+    free((char *)scenes[i].name);
   }
+  free(scenes);
 }
 
 static void write_curve(const page *p, FILE *f) {
@@ -240,17 +264,6 @@ static bool write_file(const page *p, const char *dir, const char *name, const c
   free(file);
   free(path);
   return ok;
-}
-
-typedef struct named {
-  const char *name;
-  int64_t at;
-} named;
-
-static int by_bytes(const void *a, const void *b) {
-  int order = strcmp(((const named *)a)->name, ((const named *)b)->name);
-  int64_t x = ((const named *)a)->at, y = ((const named *)b)->at;
-  return order ? order : (x > y) - (x < y);
 }
 
 /* Stems, scenarios and their orders, which all pages of a row share. */
