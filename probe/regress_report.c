@@ -260,7 +260,7 @@ bool ebb_regressions_write(const ebb_regressions *r, const ebb_store *store, con
 static void print_row(const ebb_regressions *r, const ebb_regression *row, FILE *out) {
   char name[64], r2[64], cell[32], p[16] = "-", block[16] = "";
   const ebb_interval *i = &row->metric[EBB_R2];
-  snprintf(name, sizeof name, "%s%s", row->target, row->partial ? " given others" : "");
+  snprintf(name, sizeof name, "%s", row->partial ? " beyond others" : row->target);
   if (isfinite(i->low))
     snprintf(r2, sizeof r2, "%.3f [%.3f,%.3f]", i->value, i->low, i->high);
   else
@@ -270,27 +270,28 @@ static void print_row(const ebb_regressions *r, const ebb_regression *row, FILE 
   snprintf(cell, sizeof cell, "%ss%d", block, row->steps[row->chosen / row->block_count]);
   if (isfinite(row->nested_p))
     snprintf(p, sizeof p, "%.3f", row->nested_p);
-  fprintf(out, "%-14.14s %-18.18s %-16.16s %-22s %8.4g %8.4g %5s %-8s\n", row->model, row->feature, name, r2,
+  fprintf(out, "%-14.14s %-16.16s %-14.14s %-22s %7.3g %7.3g %5s %s\n", row->model, row->feature, name, r2,
           row->metric[EBB_MAE].value, row->metric[EBB_MSE].value, released(r) ? "-" : p, cell);
 }
 
 static void print_strict(const ebb_regressions *r, FILE *out) {
-  fprintf(
-      out,
-      "\nR2, MAE, MSE: ridge regression on groups that chose nothing, %d x %d-fold nested cross-validation\n"
-      "by group; R2 is against the mean of the training videos, below 0: worse than it. ",
-      r->repeats, r->folds);
+  fprintf(out,
+          "\nR2, MAE, MSE: ridge regression on groups that chose nothing, %d x %d-fold nested "
+          "cross-validation by\n"
+          "group; R2 is against the mean of the training videos: below 0, worse than it.\n",
+          r->repeats, r->folds);
   if (r->bootstrap > 0)
-    fprintf(out, "[95 %% bootstrap over\ngroups, widened by %.2f for what folds share]; ",
+    fprintf(out, "[95 %% bootstrap over groups, widened by %.2f for what folds share].\n",
             sqrt(1 + r->folds / (r->folds - 1.0)));
   fprintf(
       out,
-      "p: targets permuted\namong groups, all refitted. chosen: block and step that training groups picked "
-      "most often.\n");
+      "chosen: block and step that training groups picked most often; p: targets permuted among groups, all\n"
+      "refitted.\n");
   if (r->target_count > 1)
     fprintf(
         out,
-        "given others: what features tell beyond the other targets, both residualised inside the fold.\n");
+        "beyond others: what features tell of the target above beyond the other targets (partial R2); both\n"
+        "are residualised inside the fold.\n");
 }
 
 static void print_released(const ebb_regressions *r, FILE *out) {
@@ -319,7 +320,7 @@ void ebb_regressions_print(const ebb_regressions *r, FILE *out) {
         fprintf(out, "  left out: %lld videos that failed in the run\n", (long long)row->failed);
       if (row->missing)
         fprintf(out, "  left out: %lld videos of which a target is not known\n", (long long)row->missing);
-      fprintf(out, "%-14s %-18s %-16s %-22s %8s %8s %5s %-8s\n", "model", "feature", "target", "R2", "MAE",
+      fprintf(out, "%-14s %-16s %-14s %-22s %7s %7s %5s %s\n", "model", "feature", "target", "R2", "MAE",
               "MSE", "p", "chosen");
     }
     print_row(r, row, out);

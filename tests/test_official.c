@@ -9,6 +9,8 @@
 #include "tests/fixtures/probe/planted_targets.h"
 #include "tests/test_files.h"
 
+#include <sys/wait.h>
+
 static ebb_context c;
 static const planted world = {.categories = 2,
                               .groups = 12,
@@ -451,6 +453,33 @@ static void paper_tells_the_best_block_of_each_seed(void **state) {
   ebb_results_free(&r);
 }
 
+/* With nothing to find, the best block looked up on the test videos finds something; groups that chose nothing do
+ * not. */
+static void defect_14_what_chooses_is_not_judged(void **state) {
+  (void)state;
+  double chosen_on_test = 0, nested = 0;
+  int rows = 0;
+  planted w = world;
+  w.signal = 0;
+  w.blocks = 8;
+  assert_true(planted_write(&w, at("chosen"), NULL));
+  for (int strict = 0; strict < 2; strict++) {
+    ebb_config k = released(1);
+    strcpy(k.probe.preset, strict ? "strict" : "paper");
+    k.probe.repeats = 3;
+    probed(at("chosen"), &k);
+    ebb_results r;
+    assert_true(ebb_results_read(&r, at("chosen/probe"), NULL));
+    for (int i = 0; i < r.row_count; i++) {
+      *(strict ? &nested : &chosen_on_test) += r.rows[i].metric[EBB_ACCURACY].value;
+      rows += strict;
+    }
+    ebb_results_free(&r);
+  }
+  assert_true(rows == 6 && fabs(nested / rows - 0.5) < 0.05);
+  assert_true(chosen_on_test / rows > 0.6);
+}
+
 /* Groups of one possible and one impossible video, one block of many columns that each say a little: there the
  * official training arrives. */
 static void centred_write(const char *dir, int groups, int width, double signal, uint64_t seed) {
@@ -561,6 +590,65 @@ static void defect_26_scale_is_taken_out_inside_the_fold(void **state) {
   assert_true(accuracy[0][1] < accuracy[0][0] - 0.1);
 }
 
+/* ---- the commands ---- */
+
+static int run_ebb(const char *arguments) {
+  char command[2048];
+  const char *bin = getenv("EBB_BIN");
+  snprintf(command, sizeof command, "%s/ebb %s > %s 2>&1", bin ? bin : "build/h/bin", arguments, at("said"));
+  int status = system(command);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* What a command is told, with the folder in place of each '@'. */
+static int told(const char *arguments) {
+  char line[1500];
+  size_t n = 0;
+  for (const char *p = arguments; *p && n + sizeof folder < sizeof line; p++)
+    n += (size_t)snprintf(line + n, sizeof line - n, "%s%.*s", *p == '@' ? folder : "", *p != '@', p);
+  return run_ebb(line);
+}
+
+static void said(const char *words) {
+  char *text = whole(at("said"));
+  if (!strstr(text, words))
+    fail_msg("expected \"%s\" in \"%s\"", words, text);
+  free(text);
+}
+
+static void commands_go_all_the_way(void **state) {
+  (void)state;
+  planted_targets w = numbers;
+  w.groups = 40;
+  w.missing = false;
+  assert_true(planted_targets_write(&w, at("c"), NULL));
+  assert_int_equal(told("export @/c --layout official --out @/c-official"), 0);
+  said("40 scenes written");
+  assert_int_equal(told("import @/c-official --out @/c-run --scenario-mode scene"), 0);
+  said("40 scenes, 2 steps, 4 blocks of 5 numbers");
+  assert_int_equal(told("regress @/c-run --targets speed,size --device cpu --set probe.repeats=1"), 0);
+  said("beyond others");
+  assert_int_equal(access(at("c-run/regress/results.json"), R_OK), 0);
+  assert_int_equal(told("probe @/c-run --device cpu --set probe.target=[speed] --set probe.preset=released"),
+                   0);
+  said("preset released");
+  assert_int_equal(told("regress @/c-run --device cpu"), 2);
+  said("--targets r,v");
+  assert_int_equal(told("regress @/c-run --targets heat --device cpu"), 1);
+  said("targets of this run: speed, size, twice, both");
+  assert_int_equal(told("import @/c-official --out @/c-run"), 1);
+  said("never overwritten");
+  assert_int_equal(told("export @/c"), 2);
+  assert_true(planted_write(&world, at("l"), NULL));
+  assert_int_equal(told("export @/l --out @/l-official"), 0);
+  assert_int_equal(told("import @/l-official --out @/l-run"), 0);
+  assert_int_equal(
+      told("probe @/l-run --device cpu --allow-leak --set probe.preset=referee --set probe.repeats=2"), 0);
+  said("LEAK");
+  assert_int_equal(told("probe @/l-run --device cpu --allow-leak --set probe.preset=paper"), 1);
+  said("paper splits by group");
+}
+
 /* ---- numbers as Python writes them ---- */
 
 static void numbers_are_pythons(void **state) {
@@ -633,8 +721,10 @@ int main(void) {
       cmocka_unit_test(released_writes_the_official_files),
       cmocka_unit_test(defect_12_results_are_of_these_features),
       cmocka_unit_test(paper_tells_the_best_block_of_each_seed),
+      cmocka_unit_test(defect_14_what_chooses_is_not_judged),
       cmocka_unit_test(defect_15_seeds_do_not_replace_an_interval),
       cmocka_unit_test(defect_26_scale_is_taken_out_inside_the_fold),
+      cmocka_unit_test(commands_go_all_the_way),
       cmocka_unit_test(numbers_are_pythons),
       cmocka_unit_test(stems_are_the_last_three_parts),
   };

@@ -186,7 +186,7 @@ static void clear_errors(void **state) {
 
 /* The official sets: names in order of their bytes ("O1_10" before "O1_2"), torch.randperm of the seed, the first
  * round(n * share) tested; torch.randperm(10) of seeds 3 and 4 begins as written in torch_order.inc. */
-static void defect_14_the_official_sets_are_made_again(void **state) {
+static void the_official_sets_are_made_again(void **state) {
   (void)state;
   ebb_store store = store_of(10, 4);
   for (int v = 0; v < 40; v++)
@@ -273,7 +273,7 @@ int main(void) {
       cmocka_unit_test(failed_and_one_sided_are_left_out),
       cmocka_unit_test(plans_never_split_a_group),
       cmocka_unit_test(clear_errors),
-      cmocka_unit_test(defect_14_the_official_sets_are_made_again),
+      cmocka_unit_test(the_official_sets_are_made_again),
       cmocka_unit_test(names_are_in_order_of_their_bytes),
       cmocka_unit_test(pairs_are_of_their_group),
   };
