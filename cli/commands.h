@@ -8,6 +8,8 @@ int ebb_info_command(int argc, char **argv);
 int ebb_eval_command(int argc, char **argv);
 int ebb_run_command(int argc, char **argv);
 int ebb_invert_command(int argc, char **argv);
+int ebb_generate_command(int argc, char **argv);
+int ebb_reconstruct_command(int argc, char **argv);
 int ebb_probe_command(int argc, char **argv);
 int ebb_report_command(int argc, char **argv);
 int ebb_regress_command(int argc, char **argv);

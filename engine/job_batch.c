@@ -1,9 +1,11 @@
 #include "engine/job_parts.h"
 
 #include "loaders/file.h"
+#include "loaders/frames.h"
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* What a VAE in bfloat16 costs: the first video is encoded in float32 as well. Told, and kept with the run. Errors of
  * ops stay in the context. */
@@ -32,8 +34,8 @@ static void measure_latent_error(ebb_job *j, int64_t number, const float *latent
   free(exact);
 }
 
-/* Reads and encodes one video; false with err filled: this video fails, the run goes on. */
-static bool encode_video(ebb_job *j, int64_t number, float *latent, ebb_error *err) {
+bool ebb_job_encode(ebb_job *j, int64_t number, float *latent, ebb_clip *frames, char input_sha256[65],
+                    ebb_error *err) {
   ebb_context *c = &j->context;
   const ebb_ready_clip *clip = NULL;
   if (!c->counting) {
@@ -43,7 +45,13 @@ static bool encode_video(ebb_job *j, int64_t number, float *latent, ebb_error *e
       ebb_reader_done(j->reader);
       return false;
     }
-    ebb_store_input(j->store, number, clip->sha256);
+    if (input_sha256)
+      memcpy(input_sha256, clip->sha256, sizeof clip->sha256);
+    if (frames &&
+        !ebb_frames_quantise(clip->pixels, j->clip.used, j->clip.height, j->clip.width, frames, err)) {
+      ebb_reader_done(j->reader);
+      return false;
+    }
   }
   size_t mark = ebb_arena_mark(&c->activations);
   ebb_tensor video = EBB_ACTIVATION(c, "video", 1, 3, j->clip.used, j->clip.height, j->clip.width);
@@ -55,7 +63,7 @@ static bool encode_video(ebb_job *j, int64_t number, float *latent, ebb_error *e
   }
   ebb_vae_encode(&j->vae, z, video);
   ebb_download(c, latent, z);
-  if (j->vae.dtype != EBB_F32 && !j->latent_measured)
+  if (j->vae.dtype != EBB_F32 && !j->decode && !j->latent_measured)
     measure_latent_error(j, number, latent, video);
   ebb_arena_release(&c->activations, mark);
   return true;
@@ -154,9 +162,12 @@ bool ebb_job_run_batch(ebb_job *j, int64_t first, int64_t count, ebb_error *err)
       (latents && videos) || ebb_fail(err, "no memory for the latents of %lld videos", (long long)count);
   for (int64_t i = first; ok && i < first + count; i++) {
     ebb_error failure = {0};
-    if (encode_video(j, i, latents + read * n, &failure))
+    char sha256[65] = "";
+    if (ebb_job_encode(j, i, latents + read * n, NULL, sha256, &failure))
       videos[read++] = i;
-    else
+    if (sha256[0])
+      ebb_store_input(j->store, i, sha256);
+    if (failure.text[0])
       ebb_job_fail_video(j, i, failure.text);
     ok = ebb_context_ok(&j->context, err);
   }

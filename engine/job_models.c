@@ -63,9 +63,9 @@ static bool open_vae(ebb_job *j, ebb_error *err) {
   if (!ebb_model_dtype(&j->context, "model.vae_dtype", k->model.vae_dtype, &dtype, err))
     return false;
   char *folder = ebb_path_join(k->model.path, "vae");
-  bool ok =
-      ebb_vae_open(&j->vae, &j->context, folder, dtype, NULL, true, false, err) &&
-      (dtype == EBB_F32 || ebb_vae_open(&j->exact, &j->context, folder, EBB_F32, NULL, true, false, err));
+  bool ok = ebb_vae_open(&j->vae, &j->context, folder, dtype, NULL, !j->draw, j->decode, err) &&
+            (dtype == EBB_F32 || j->decode ||
+             ebb_vae_open(&j->exact, &j->context, folder, EBB_F32, NULL, true, false, err));
   ebb_digest_abandon(&j->exact.digest); /* the same files as vae's */
   free(folder);
   if (!ok)

@@ -1,5 +1,6 @@
 /* What the files of a job share: job.c (the run), job_models.c (what it runs with), job_batch.c (videos through it),
- * job_plan.c (what it will take), job_store.c (what it leaves). Theirs alone. */
+ * job_plan.c (what it will take), job_store.c (what it leaves); and reconstruct.c, which takes the same models and videos
+ * there and back. Theirs alone. */
 #ifndef EBB_ENGINE_JOB_PARTS_H
 #define EBB_ENGINE_JOB_PARTS_H
 
@@ -20,7 +21,9 @@ typedef struct ebb_job_model {
   int set, negative_set; /* in the store */
 } ebb_job_model;
 
-typedef struct ebb_job {
+typedef struct ebb_job ebb_job;
+
+struct ebb_job {
   const ebb_config *config;
   const ebb_job_options *options;
   ebb_job_result *result;
@@ -30,6 +33,8 @@ typedef struct ebb_job {
   ebb_schedule schedule;
   ebb_integration plan;
   ebb_clip_size clip;
+  bool decode; /* the VAE's other half is wanted too */
+  bool draw;   /* the videos begin as noise: none is read or encoded */
   ebb_vae vae;
   ebb_vae
       exact; /* the same in float32 when vae computes in bfloat16, kept for one measurement of what that costs */
@@ -45,7 +50,11 @@ typedef struct ebb_job {
   ebb_reader *reader;
   ebb_writer *writer;
   int64_t done; /* videos */
-} ebb_job;
+  /* Videos [first, first+count) of the data set: one that fails is recorded and leaves the others their places. When
+   * counting, nothing is read or written. */
+  bool (*run_batch)(ebb_job *j, int64_t first, int64_t count, ebb_error *err);
+  void *user; /* run_batch's own */
+};
 
 static inline int64_t ebb_job_latent_count(const ebb_job *j) {
   return j->shape.channels * j->shape.frames * j->shape.height * j->shape.width;
@@ -58,12 +67,33 @@ static inline int64_t ebb_job_batch_size(const ebb_job *j) {
   return j->config->run.batch < j->data.count ? j->config->run.batch : j->data.count;
 }
 
+/* Clips that lie ready while a batch integrates: the next batch's, and no fewer than there are threads to read them. */
+static inline int64_t ebb_job_ahead(const ebb_job *j) {
+  const int64_t batch = ebb_job_batch_size(j), threads = ebb_reader_threads();
+  const int64_t ahead = batch > threads ? batch : threads;
+  return ahead < j->data.count ? ahead : j->data.count;
+}
+
 /* The VAE, the transformers, their conditions and tap plans. Close what a failed open left, too. */
 bool ebb_job_open_models(ebb_job *j, ebb_error *err);
 void ebb_job_close_models(ebb_job *j);
 
-/* Videos [first, first+count) of the data set: one that fails is recorded and leaves the others their places. When
- * counting, nothing is read or written. */
+/* The data set of the config. */
+bool ebb_job_open_data(ebb_job *j, ebb_error *err);
+/* Everything but the computation: models are opened and a batch is taken through them, counting. Prints the plan. */
+bool ebb_job_rehearse(ebb_job *j, ebb_error *err);
+/* After it, for real: memory as planned, models, the reader (unless j->draw). */
+bool ebb_job_begin(ebb_job *j, ebb_error *err);
+bool ebb_job_open_reader(ebb_job *j, ebb_error *err);
+/* Frees what the functions above have opened; a zeroed job is fine. */
+void ebb_job_end(ebb_job *j);
+
+/* Reads and encodes one video, latent f32 host [C,T,h,w]; its prepared frames go to *frames and the hash of what was
+ * decoded to input_sha256 unless they are NULL. False with err filled: this video fails, the run goes on. Errors of ops
+ * stay in the context. While counting nothing is read. */
+bool ebb_job_encode(ebb_job *j, int64_t number, float *latent, ebb_clip *frames, char input_sha256[65],
+                    ebb_error *err);
+/* The run_batch of an inversion: features. */
 bool ebb_job_run_batch(ebb_job *j, int64_t first, int64_t count, ebb_error *err);
 /* An ebb_writer_report: records the failure and says it. */
 void ebb_job_fail_video(void *user, int64_t video, const char *reason);
@@ -82,6 +112,12 @@ typedef struct ebb_job_set {
 void ebb_job_describe_set(const ebb_job *j, const char *name, const char *suffix, const ebb_tap_plan *plan,
                           ebb_job_set *set);
 bool ebb_job_open_store(ebb_job *j, ebb_error *err);
+/* The resolved experiment as folder/config.yaml. */
+bool ebb_job_write_config(const ebb_job *j, const char *folder, ebb_error *err);
+/* Where results come from: version, config, models with their hashes, schedule, solver, labels, device, inputs. NULL: a
+ * weight file that cannot be read to its end. */
+json_t *ebb_job_provenance(ebb_job *j, ebb_error *err);
+json_t *ebb_job_reals(const double *values, int count); /* a list of numbers */
 bool ebb_job_finish_store(ebb_job *j, ebb_error *err);
 
 #endif

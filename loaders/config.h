@@ -41,8 +41,9 @@ typedef struct ebb_config {
     int64_t frames;        /* asked for; the VAE uses 4k+1 of them */
     int64_t groups;        /* first n groups of each category; 0: all */
     bool unlabelled;
-    char prompt[16]; /* neutral | official */
-    char views[16];  /* across | within */
+    char prompt[16];  /* neutral | official */
+    char views[16];   /* across | within */
+    char padding[16]; /* none | repeat */
   } data;
   struct {
     char embedding[EBB_TEXT]; /* safetensors with `text` [1,M,text_dim], or "zeros" */
@@ -77,6 +78,13 @@ typedef struct ebb_config {
     int64_t bootstrap, permutations;
     int64_t seed;
   } probe;
+  struct {
+    int64_t videos;       /* how many `ebb generate` makes */
+    int64_t seed;         /* of their noise */
+    char noise[EBB_TEXT]; /* safetensors with `noise` [videos or more,C,T,h,w] in place of a seed; "": none */
+    char write[8];        /* mp4 | png; of `ebb reconstruct` too, like fps */
+    double fps;
+  } generate;
   struct {
     char device[16]; /* auto | cpu | cuda | cuda:N */
     int64_t batch;

@@ -24,6 +24,7 @@ const ebb_key ebb_keys[] = {
   {"data.frames", EBB_KEY_INT, AT(data.frames), "100", 1, 4096, NULL, false, "frames", "frames taken of each video; the VAE uses 4k+1 of them"},
   {"data.groups", EBB_KEY_INT, AT(data.groups), "0", 0, 1e9, NULL, false, "groups", "only the first n groups of each category; 0: all"},
   {"data.unlabelled", EBB_KEY_BOOL, AT(data.unlabelled), "false", 0, 0, NULL, false, "", "accept videos without a label"},
+  {"data.padding", EBB_KEY_TEXT, AT(data.padding), "none", 0, 0, "none|repeat", false, "", "videos shorter than data.frames: refused, or their last frame repeated (official code)"},
   {"data.prompt", EBB_KEY_TEXT, AT(data.prompt), "neutral", 0, 0, "neutral|official", false, "", "official: PhyWorld's prompt that holds the targets in figures"},
   {"data.views", EBB_KEY_TEXT, AT(data.views), "across", 0, 0, "across|within", false, "", "groups hold all camera views of an event, or one (then it is in training and test)"},
 
@@ -55,6 +56,12 @@ const ebb_key ebb_keys[] = {
   {"probe.bootstrap", EBB_KEY_INT, AT(probe.bootstrap), "2000", 0, 1000000, NULL, false, "draws", "cluster bootstrap over groups; 0: none"},
   {"probe.permutations", EBB_KEY_INT, AT(probe.permutations), "0", 0, 1000000, NULL, false, "draws", "permutation test; 0: none"},
   {"probe.seed", EBB_KEY_INT, AT(probe.seed), "0", 0, HUGE_SEED, NULL, false, "", "seed of folds, bootstrap and permutations"},
+
+  {"generate.videos", EBB_KEY_INT, AT(generate.videos), "1", 1, 1000000, NULL, false, "videos", "how many `ebb generate` makes"},
+  {"generate.seed", EBB_KEY_INT, AT(generate.seed), "0", 0, HUGE_SEED, NULL, false, "", "seed of their noise: video n is drawn by (seed, n)"},
+  {"generate.noise", EBB_KEY_TEXT, AT(generate.noise), "\"\"", 0, 0, NULL, false, "", "safetensors file with `noise` [videos, C, T, h, w] in place of a seed"},
+  {"generate.write", EBB_KEY_TEXT, AT(generate.write), "mp4", 0, 0, "mp4|png", false, "", "what generate and reconstruct write: mp4, or folders of PNG frames"},
+  {"generate.fps", EBB_KEY_REAL, AT(generate.fps), "16.0", 0.001, 1000, NULL, false, "frames/s", "frame rate of an mp4"},
 
   {"run.device", EBB_KEY_TEXT, AT(run.device), "auto", 0, 0, "auto|cpu|cuda|cuda:N", false, "", "where to compute, probes too"},
   {"run.batch", EBB_KEY_INT, AT(run.batch), "1", 1, 4096, NULL, false, "videos", "videos in one forward; stored bytes do not depend on the device count"},
@@ -94,7 +101,7 @@ static int distance(const char *a, size_t m, const char *b, size_t n) {
 }
 
 const char *ebb_key_nearest(const char *name) {
-  static const char *const sections[] = {"model", "data", "prompt", "inversion", "capture", "probe", "run"};
+  static const char *const sections[] = {"model", "data", "prompt", "inversion", "capture", "probe", "generate", "run"};
   size_t n = strlen(name);
   if (n > NAME_MAX_LEN)
     return NULL;

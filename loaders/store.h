@@ -1,10 +1,11 @@
 /* The feature store: what `ebb invert` leaves and `ebb probe` reads. A run folder holds
  *   index.json    videos (id, label, group, category, status, hash; pair, view, split, prompt, targets where
  *                 the data set knows them), models, features with shapes, shards with
- *                 hashes, provenance; written last, through a temporary name: a run without it is not finished
+ *                 hashes, provenance; written last, through a temporary name: without it a run is not
+ *                 finished
  *   features/<model>/shard-00000.safetensors ...    one per batch of videos
- * A shard holds for each feature one F32 tensor [V, steps, ...] and "video" I64 [V], the numbers of its videos
- * in the index. Python:
+ * A shard holds for each feature one F32 tensor [V, steps, ...] and "video" I64 [V], the numbers of its
+ * videos in the index. Python:
  *   index = json.load(open(run + "/index.json"))
  *   x = load_file(run + "/" + index["shards"][0]["file"])["block_out.mean"] */
 #ifndef EBB_LOADERS_STORE_H

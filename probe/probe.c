@@ -4,7 +4,7 @@
 #include "probe/maps.h"
 #include "probe/official.h"
 #include "probe/plot.h"
-#include "probe/presets.h"
+#include "probe/protocol.h"
 #include "probe/report.h"
 
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 
 /* What the run says of itself, and the settings it was probed with: those that a preset has no use for are left
  * at their defaults. */
-static json_t *provenance(const ebb_store *store, const ebb_config *config) {
+json_t *ebb_probe_provenance(const ebb_store *store, const ebb_config *config) {
   json_t *run = json_object_get(store->index, "provenance"), *o = json_object();
   char *text = NULL, *path = ebb_path_join(store->dir, "index.json"), hash[65] = "";
   size_t bytes = 0;
@@ -27,6 +27,8 @@ static json_t *provenance(const ebb_store *store, const ebb_config *config) {
   }
   if (run)
     json_object_set(o, "run", run);
+  if (store->notice) /* of the makers of the data: it goes where the numbers go */
+    json_object_set_new(o, "notice", json_string(store->notice));
   if (ebb_file_sha256(path, hash, NULL))
     json_object_set_new(o, "index_sha256", json_string(hash));
   free(text);
@@ -43,7 +45,7 @@ bool ebb_probe_run(const char *run_dir, const ebb_config *config, ebb_context *c
   char *dir = ebb_path_join(run_dir, "probe");
   bool ok = ebb_study_run(&store, config, c, progress, user, &results, err);
   if (ok) {
-    results.provenance = provenance(&store, config);
+    results.provenance = ebb_probe_provenance(&store, config);
     ok = ebb_make_folders(dir, err) && ebb_results_write(&results, &store, dir, err) &&
          ebb_official_pairwise(&results, &store, config, dir, err) && ebb_plot_all(&results, dir, err) &&
          ebb_plot_all_frame_mass(&store, &results, -1, dir, stderr, err);

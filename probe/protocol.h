@@ -56,6 +56,10 @@ void ebb_study_progress(study *s, int cells);
 /* The heat map from s->margins: means over repeats. */
 bool ebb_study_map(study *s, ebb_error *err);
 
+/* What results say of where they are from: the run's own provenance, the settings probed with, the hash of the
+ * index (which has those of the shards), the notice of the data. Owned by the caller. */
+json_t *ebb_probe_provenance(const ebb_store *store, const ebb_config *config);
+
 /* Fill s->row: cells, the best cell, selected, margin. */
 bool ebb_strict_row(study *s, ebb_error *err);
 bool ebb_preset_row(study *s, ebb_error *err);

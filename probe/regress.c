@@ -265,6 +265,7 @@ void ebb_regressions_free(ebb_regressions *results) {
       free(row->cell[e]);
   }
   free(results->rows);
+  json_decref(results->provenance);
   *results = (ebb_regressions){0};
 }
 
@@ -275,8 +276,11 @@ bool ebb_regress_run(const char *run_dir, const ebb_config *config, ebb_context 
   if (!ebb_regress_settings(config, err) || !ebb_store_open(&store, run_dir, err))
     return false;
   char *dir = ebb_path_join(run_dir, "regress");
-  bool ok = ebb_regress_study(&store, config, c, dir, progress, user, &results, err) &&
-            ebb_make_folders(dir, err) && ebb_regressions_write(&results, &store, dir, err);
+  bool ok = ebb_regress_study(&store, config, c, dir, progress, user, &results, err);
+  if (ok) {
+    results.provenance = ebb_probe_provenance(&store, config);
+    ok = ebb_make_folders(dir, err) && ebb_regressions_write(&results, &store, dir, err);
+  }
   if (ok && table)
     ebb_regressions_print(&results, table);
   ebb_regressions_free(&results);

@@ -62,6 +62,7 @@ typedef struct ebb_regressions {
   char targets[EBB_TARGETS_MAX][EBB_TARGET_NAME];
   int row_count;
   ebb_regression *rows;
+  json_t *provenance; /* owned; as of ebb_results */
 } ebb_regressions;
 
 /* Whether probe.target names targets and not plausibility. */

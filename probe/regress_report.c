@@ -98,7 +98,8 @@ static json_t *row_json(const ebb_regression *row) {
 }
 
 static bool write_json(const ebb_regressions *r, const ebb_store *store, FILE *f) {
-  json_t *rows = json_array(), *run = json_object_get(store->index, "provenance");
+  json_t *rows = json_array();
+  (void)store;
   bool ok = true;
   for (int i = 0; i < r->row_count; i++)
     ok = json_array_append_new(rows, row_json(&r->rows[i])) == 0 && ok;
@@ -108,7 +109,7 @@ static bool write_json(const ebb_regressions *r, const ebb_store *store, FILE *f
       strict ? STRICT : RELEASED, "folds", strict ? json_integer(r->folds) : json_null(), "repeats",
       r->repeats, "inner_folds", strict ? json_integer(r->inner_folds) : json_null(), "bootstrap",
       (json_int_t)r->bootstrap, "permutations", strict ? json_integer(r->permutations) : json_null(), "seed",
-      (json_int_t)r->seed, "groups_on_both_sides", r->by_video, "rows", rows, "run", run);
+      (json_int_t)r->seed, "groups_on_both_sides", r->by_video, "rows", rows, "provenance", r->provenance);
   ok = ok && o && json_dumpf(o, f, JSON_INDENT(1) | JSON_REAL_PRECISION(10)) == 0;
   fputc('\n', f);
   json_decref(o);
@@ -326,4 +327,7 @@ void ebb_regressions_print(const ebb_regressions *r, FILE *out) {
     print_row(r, row, out);
   }
   (released(r) ? print_released : print_strict)(r, out);
+  const char *notice = json_string_value(json_object_get(r->provenance, "notice"));
+  if (notice)
+    fprintf(out, "\n%s\n", notice);
 }

@@ -304,6 +304,7 @@ bool ebb_results_read(ebb_results *results, const char *dir, ebb_error *err) {
     text_in(&r, o, "name", results->name, sizeof results->name);
     protocol_in(&r, o, results);
     results->seed = json_integer_value(json_object_get(o, "seed"));
+    results->provenance = json_incref(json_object_get(o, "provenance"));
     results->rows = ebb_must(calloc(json_array_size(rows) + 1, sizeof *results->rows));
     results->differences = ebb_must(calloc(json_array_size(differences) + 1, sizeof *results->differences));
     for (size_t i = 0; i < json_array_size(rows) && !r.wrong && !r.large; i++)

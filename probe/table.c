@@ -216,4 +216,7 @@ void ebb_results_print(const ebb_results *results, FILE *out) {
     }
   }
   print_footer(results, out);
+  const char *notice = json_string_value(json_object_get(results->provenance, "notice"));
+  if (notice)
+    fprintf(out, "\n%s\n", notice);
 }

@@ -145,7 +145,7 @@ static void test_empty_sets(void **state) {
   (void)state;
   ebb_error err = {""};
   refuse_set(at("nowhere"), "intphys", "cannot open the folder");
-  refuse_set(at("whole"), "phyworld", "expected intphys");
+  refuse_set(at("whole"), "physion", "expected intphys, inflevel, phyworld or manifest");
   assert_true(ebb_make_folders(at("empty"), &err));
   refuse_set(at("empty"), "intphys", "expected the IntPhys layout");
   put_movie("lone/O1/01/1", (const int[]){1}, 1, NULL);
@@ -209,7 +209,7 @@ static void test_frames_are_complete(void **state) {
   refuse_video("v1", "two files are frame 2: scene_002.png and scene_2.png");
   put_frame("v2", "scene_002.png", 1, SIDE);
   refuse_video("v2", "frame 1 is missing");
-  refuse_video("v3", "cannot open the folder");
+  refuse_video("v3", "v3/scene: cannot open");
   for (int i = 1; i <= 11; i++) { /* by number, not by letter: 2 before 10 */
     char name[32];
     snprintf(name, sizeof name, "scene_%d.png", i);

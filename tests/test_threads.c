@@ -39,7 +39,7 @@ static void expect_clip(const ebb_video *video, const ebb_ready_clip *got) {
   assert_string_equal(got->sha256, sha256);
 }
 
-/* Every video once, in order, whatever the number of places; a broken one says why and stops nobody. */
+/* Every video once, in order, whatever the number of places and threads; a broken one says why and stops nobody. */
 static void test_clips_come_in_order(void **state) {
   (void)state;
   ebb_dataset data;
@@ -47,10 +47,12 @@ static void test_clips_come_in_order(void **state) {
   ebb_error err = {""};
   open_data(&data, &c);
   char *path = data.videos[3].path;
-  for (int64_t ahead = 1; ahead <= 9; ahead += 4) {
+  for (int round = 0; round < 9; round++) {
+    const int64_t ahead = 1 + 4 * (round % 3);
+    const int threads = (int[]){1, 3, 20}[round / 3];
     ebb_reader *r;
     data.videos[3].path = (char *)"/nowhere";
-    assert_true(ebb_reader_open(&r, &c, &data, size, ahead, &err));
+    assert_true(ebb_reader_open(&r, &c, &data, size, ahead, threads, &err));
     for (int64_t i = 0; i < data.count; i++) {
       const ebb_ready_clip *clip = ebb_reader_next(r);
       if (i == 3)
@@ -75,7 +77,7 @@ static void test_a_reader_ends_at_any_time(void **state) {
   open_data(&data, &c);
   for (int taken = 0; taken < 4; taken++) {
     ebb_reader *r;
-    assert_true(ebb_reader_open(&r, &c, &data, size, 2, &err));
+    assert_true(ebb_reader_open(&r, &c, &data, size, 2, 2, &err));
     for (int i = 0; i < taken; i++) {
       expect_clip(&data.videos[i], ebb_reader_next(r));
       ebb_reader_done(r);
