@@ -8,7 +8,8 @@
 
 #include "loaders/store.h"
 
-/* malloc'ed stem of a video's id: its last three parts, without a video file's suffix. Always a plain name. */
+/* malloc'ed stem of a video's id: its last three parts, without a video file's suffix. Always a plain
+ * name. */
 char *ebb_official_stem(const char *id);
 
 typedef struct ebb_official_export {
@@ -16,18 +17,22 @@ typedef struct ebb_official_export {
   const char *feature; /* NULL: block_out.mean */
 } ebb_official_export;
 
-/* Writes dir/<stem>/... for every video that the model has, at every captured step; with noise_latent.pt where
- * some set has a feature noise_latent, and init_conditions in meta.json where targets r and v are known. meta.json
- * also holds "ebb": id, group, category, pair, view, split, targets, blocks and sigma, which the official code does not look at
- * and ebb_official_import takes back. dir may exist, a stem in it may not. Errors: no such model or feature, two
- * videos of one stem, a file that is there. */
+/* Writes dir/<stem>/... for every video that the model has, at every captured step; with noise_latent.pt
+ * where some set has a feature noise_latent, and init_conditions in meta.json where targets r and v are
+ * known. meta.json also holds "ebb": id, group, category, pair, view, split, targets, blocks and sigma,
+ * which the official code does not look at and ebb_official_import takes back. dir may exist, a stem in it
+ * may not. Errors: no such model or feature, two videos of one stem, a file that is there. */
 bool ebb_official_write(const ebb_store *store, const ebb_official_export *what, const char *dir,
                         int64_t *videos, ebb_error *err);
 
-typedef enum ebb_scenarios {                        /* --scenario-mode of the official code */
-                             EBB_SCENARIOS_INTPHYS, /* O1_01_1: group O1_01, category O1 */
-                             EBB_SCENARIOS_INFLEVEL, /* view__principle__a__b__code[__direction]: all but the code; category principle */
-                             EBB_SCENARIOS_SCENE /* each scene alone, in the category "all" */
+/* --scenario-mode of the official code:
+ *   intphys     O1_01_1: group O1_01, category O1
+ *   inflevel    view__principle__a__b__code[__direction]: group all but the code, category principle
+ *   scene       each scene alone, in the category "all" */
+typedef enum ebb_scenarios {
+  EBB_SCENARIOS_INTPHYS,
+  EBB_SCENARIOS_INFLEVEL,
+  EBB_SCENARIOS_SCENE
 } ebb_scenarios;
 
 typedef struct ebb_official_import {
@@ -39,11 +44,12 @@ typedef struct ebb_official_found {
   int64_t videos, steps, blocks, width;
 } ebb_official_found;
 
-/* Reads such a folder into a run folder `out` that `ebb probe` takes (index.json, features, config.yaml): model
- * transformer, feature block_out.mean, averaged over tokens where a file has more than one. Every scene must have
- * every step that the first has. Scenes with init_conditions have targets r and v (what the official code calls x0
- * is the radius) and no label. Where meta.json has no sigma it is step / num_inference_steps, and the provenance says
- * so. Errors name the file: missing meta.json, a tensor of another shape, two scenes of one name, nothing there. */
+/* Reads such a folder into a run folder `out` that `ebb probe` takes (index.json, features, config.yaml):
+ * model transformer, feature block_out.mean, averaged over tokens where a file has more than one. Every
+ * scene must have every step that the first has. Scenes with init_conditions have targets r and v (what
+ * the official code calls x0 is the radius) and no label. Where meta.json has no sigma it is step /
+ * num_inference_steps, and the provenance says so. Errors name the file: missing meta.json, a tensor of
+ * another shape, two scenes of one name, nothing there. */
 bool ebb_official_read(const char *dir, const ebb_official_import *how, const char *out,
                        ebb_official_found *found, ebb_error *err);
 

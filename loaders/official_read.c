@@ -29,7 +29,7 @@ static char *copy(const char *text) {
   return ebb_format("%s", text);
 }
 
-/* ---- scenes ------------------------------------------------------------------------------------------------ */
+/* ---- scenes -------------------------------------------------------------------------------------------- */
 
 /* Group and category of a stem as --scenario-mode says. */
 static void scenario_of(const char *stem, ebb_scenarios mode, ebb_video *v) {
@@ -151,7 +151,7 @@ static bool list_scenes(import *m, ebb_error *err) {
   return ok;
 }
 
-/* ---- shapes ------------------------------------------------------------------------------------------------ */
+/* ---- shapes -------------------------------------------------------------------------------------------- */
 
 /* The number of step_0050; -1: another name. */
 static int step_of(const char *name) {
@@ -237,7 +237,7 @@ static bool measure(import *m, ebb_error *err) {
   return true;
 }
 
-/* ---- features ------------------------------------------------------------------------------------------------ */
+/* ---- features ------------------------------------------------------------------------------------------ */
 
 /* x [steps, blocks, width] of a scene: means over tokens. */
 static bool read_scene(const import *m, int64_t scene, float *x, ebb_error *err) {
@@ -343,7 +343,7 @@ static bool write_features(import *m, ebb_store_writer *w, ebb_error *err) {
   return write_set(m, w, &noise, true, err);
 }
 
-/* ---- the run folder ------------------------------------------------------------------------------------------ */
+/* ---- the run folder ------------------------------------------------------------------------------------ */
 
 static void text_setting(ebb_config *k, const char *key, const json_t *value) {
   ebb_error unlike = {""}; /* what is not one of ours stays at its default; meta.json keeps it */

@@ -40,7 +40,7 @@ typedef struct export {
 }
 export;
 
-/* ---- meta.json ---------------------------------------------------------------------------------------------- */
+/* ---- meta.json ----------------------------------------------------------------------------------------- */
 
 static json_t *text_or_null(const char *text) {
   return text ? json_string(text) : json_null();
@@ -99,7 +99,7 @@ static bool write_meta(const export *e, const ebb_store_video *v, const char *pa
   return ok;
 }
 
-/* ---- tensors ------------------------------------------------------------------------------------------------ */
+/* ---- tensors ------------------------------------------------------------------------------------------- */
 
 /* (blocks, 1, D) of one video at one step; (1, 1, D) of a feature without blocks. */
 static bool write_step(const export *e, int64_t video, int step, const char *scene, ebb_error *err) {
@@ -157,7 +157,7 @@ static bool write_scene(const export *e, int64_t video, ebb_error *err) {
   return ok;
 }
 
-/* ---- what to write ------------------------------------------------------------------------------------------- */
+/* ---- what to write ------------------------------------------------------------------------------------- */
 
 static bool choose(export *e, const ebb_official_export *what, ebb_error *err) {
   const ebb_store *store = e->store;

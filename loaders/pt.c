@@ -128,7 +128,7 @@ const ebb_pt_entry *ebb_pt_find(const ebb_pt_archive *a, const char *name, size_
   return NULL;
 }
 
-/* ---- reading --------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------------------------- */
 
 bool ebb_pt_parse(ebb_pt *pt, const char *path, const void *bytes, size_t count, ebb_error *err) {
   *pt = (ebb_pt){0};
@@ -224,7 +224,7 @@ void ebb_pt_floats(const ebb_pt_tensor *t, float *to) {
   }
 }
 
-/* ---- writing --------------------------------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------------------------------------- */
 
 /* What torch.save pickles for one tensor (protocol 2), without the memo that nothing refers to. */
 static size_t pickle_of(int rank, const int64_t *shape, int64_t count, uint8_t *to, size_t room) {

@@ -1,5 +1,6 @@
-/* The pickle of a torch.save file as data. Python's pickletools.py describes the opcodes; those that appear in
- * files of tensors, protocols 1 to 5, are here, and they build values of this file's own and nothing else. */
+/* The pickle of a torch.save file as data. Python's pickletools.py describes the opcodes; those that
+ * appear in files of tensors, protocols 1 to 5, are here, and they build values of this file's own and
+ * nothing else. */
 #include "loaders/file.h"
 #include "loaders/pt_parts.h"
 
@@ -51,7 +52,7 @@ typedef struct machine {
   (ebb_fail((m)->err, "%s: data.pkl, byte %lld: ", (m)->archive->path, (long long)((m)->at - (m)->start)),   \
    ebb_fail_also((m)->err, __VA_ARGS__), false)
 
-/* ---- values ---------------------------------------------------------------------------------------------- */
+/* ---- values -------------------------------------------------------------------------------------------- */
 
 static bool push(machine *m, list *l, int32_t item) {
   if (l->count == VALUES)
@@ -142,7 +143,7 @@ static bool set_items(machine *m, int32_t count, int32_t also) {
   return true;
 }
 
-/* ---- globals, storages, tensors ---------------------------------------------------------------------------- */
+/* ---- globals, storages, tensors ------------------------------------------------------------------------ */
 
 static bool is_text(const char *text, int64_t length, const char *word) {
   return length == (int64_t)strlen(word) && memcmp(text, word, (size_t)length) == 0;
@@ -263,7 +264,7 @@ static bool reduce(machine *m) {
   return push_value(m, (value){.is = DICT, .first = -1});
 }
 
-/* ---- opcodes --------------------------------------------------------------------------------------------- */
+/* ---- opcodes ------------------------------------------------------------------------------------------- */
 
 /* The next `bytes` bytes; NULL: the pickle ends before. */
 static const uint8_t *take(machine *m, uint64_t bytes) {
@@ -468,7 +469,7 @@ static bool step(machine *m, uint8_t op) {
   }
 }
 
-/* ---- names ----------------------------------------------------------------------------------------------- */
+/* ---- names --------------------------------------------------------------------------------------------- */
 
 /* Names the tensors below a value by the way to them. What is reached twice keeps its first name. */
 static bool name_tensors(machine *m, int32_t number, const char *name, int depth) {

@@ -67,7 +67,7 @@ typedef struct reading {
   size_t room; /* bytes of clip->rgb */
 } reading;
 
-/* ---- bytes ------------------------------------------------------------------------------------------------------- */
+/* ---- bytes --------------------------------------------------------------------------------------------- */
 
 static int source_read(void *user, uint8_t *to, int size) {
   source *s = user;
@@ -117,7 +117,7 @@ static int refuse_to_open(AVFormatContext *format, AVIOContext **io, const char 
   return AVERROR(EPERM);
 }
 
-/* ---- what is expected -------------------------------------------------------------------------------------------- */
+/* ---- what is expected ---------------------------------------------------------------------------------- */
 
 /* Packets that the container says it holds of the stream, -1: it does not say. The index of mov and mp4 is complete
  * when the file is open, or, of fragmented files, when it was read. *shown: without those that an edit list hides. */
@@ -181,7 +181,7 @@ static bool broken(reading *r, const char *what, int code) {
   return ebb_ffmpeg_fail(r->err, r->name, text, code);
 }
 
-/* ---- to RGB ------------------------------------------------------------------------------------------------------ */
+/* ---- to RGB -------------------------------------------------------------------------------------------- */
 
 static const int32_t *display_matrix(const reading *r) {
   const AVFrameSideData *own = av_frame_get_side_data(r->frame, AV_FRAME_DATA_DISPLAYMATRIX);
@@ -335,7 +335,7 @@ static bool take_frame(reading *r) {
   return ok;
 }
 
-/* ---- decoding ---------------------------------------------------------------------------------------------------- */
+/* ---- decoding ------------------------------------------------------------------------------------------ */
 
 /* Feeds a packet (NULL: the end) and takes what comes out. */
 static bool decode(reading *r, const AVPacket *packet) {

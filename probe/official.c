@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One (row, seed, step), as the official validation loop sees it: tested videos in the order of their stems. */
+/* One (row, seed, step), as the official validation loop sees it: tested videos in the order of their
+ * stems. */
 typedef struct page {
   const ebb_results *results;
   const ebb_row *row;
@@ -79,7 +80,7 @@ static double validation_loss(const page *p) {
   return sum / ((double)p->row->block_count * (double)p->tested);
 }
 
-/* ---- the files -------------------------------------------------------------------------------------------- */
+/* ---- the files ----------------------------------------------------------------------------------------- */
 
 typedef struct named {
   const char *name;
@@ -245,7 +246,7 @@ static void write_pairs(const page *p, FILE *f) {
   }
 }
 
-/* ---- pages ------------------------------------------------------------------------------------------------ */
+/* ---- pages --------------------------------------------------------------------------------------------- */
 
 static bool write_file(const page *p, const char *dir, const char *name, const char *ending,
                        void (*write)(const page *, FILE *), ebb_error *err) {

@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What the run says of itself, and the settings it was probed with: those that a preset has no use for are left
- * at their defaults. */
+/* What the run says of itself, and the settings it was probed with: those that a preset has no use for are
+ * left at their defaults. */
 json_t *ebb_probe_provenance(const ebb_store *store, const ebb_config *config) {
   json_t *run = json_object_get(store->index, "provenance"), *o = json_object();
   char *text = NULL, *path = ebb_path_join(store->dir, "index.json"), hash[65] = "";
@@ -66,8 +66,8 @@ static bool has_maps(const ebb_results *results) {
   return false;
 }
 
-/* Maps are drawn from the features, which are read and hashed whole: only for results that have maps, or when a
- * step is asked for. Only then is it an error that they are not there. */
+/* Maps are drawn from the features, which are read and hashed whole: only for results that have maps, or
+ * when a step is asked for. Only then is it an error that they are not there. */
 static bool report_maps(const char *run_dir, const ebb_results *results, int64_t step, const char *dir,
                         ebb_error *err) {
   ebb_store store = {0};

@@ -38,7 +38,7 @@ bool ebb_regress_settings(const ebb_config *config, ebb_error *err) {
   return true;
 }
 
-/* ---- what protocols ask for -------------------------------------------------------------------------------------- */
+/* ---- what protocols ask for ---------------------------------------------------------------------------- */
 
 bool ebb_regress_read(const regression *r, const ebb_regression *row, int cell, float *x, ebb_error *err) {
   int step = cell / row->block_count, block = cell % row->block_count;
@@ -58,7 +58,7 @@ void ebb_regress_progress(regression *r, double cells) {
     r->progress(r->user, r->done / r->work);
 }
 
-/* ---- rows -------------------------------------------------------------------------------------------------------- */
+/* ---- rows ---------------------------------------------------------------------------------------------- */
 
 static void *copied(const void *from, size_t bytes, ebb_error *err) {
   void *to = ebb_room(bytes, 1, err);
@@ -152,7 +152,7 @@ static bool study_sample(regression *r, ebb_regressions *results, ebb_error *err
   return ok;
 }
 
-/* ---- the study ----------------------------------------------------------------------------------------------------- */
+/* ---- the study ----------------------------------------------------------------------------------------- */
 
 bool ebb_regress_targets(const ebb_store *store, const ebb_config *config, int *number, ebb_error *err) {
   for (int i = 0; i < config->probe.target.count; i++) {

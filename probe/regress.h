@@ -1,17 +1,19 @@
 /* Regression: how well features tell a number (speed, size, a position), block by block and step by step.
  *
- * strict: repeated nested cross-validation by group, as for plausibility (probe/study.h): ridge regression in every
- * cell (block and step); training groups choose cell and penalty by what their inner folds explain; the reported
- * number is of groups that chose nothing. R2 = 1 - sum (y - f)^2 / sum (y - mean)^2 with the mean of the training
- * videos, so that it is below 0 where nothing was learnt. MAE and MSE in units of the target. The null deals the
- * targets of whole groups anew among groups of the same category and size, and everything is refitted.
+ * strict: repeated nested cross-validation by group, as for plausibility (probe/study.h): ridge regression
+ * in every cell (block and step); training groups choose cell and penalty by what their inner folds
+ * explain; the reported number is of groups that chose nothing. R2 = 1 - sum (y - f)^2 / sum (y - mean)^2
+ * with the mean of the training videos, so that it is below 0 where nothing was learnt. MAE and MSE in
+ * units of the target. The null deals the targets of whole groups anew among groups of the same category
+ * and size, and everything is refitted.
  *
- * Partial R2 of a target given the others (with two targets or more): target and features are residualised inside
- * each fold, by least squares on the training videos, on the other targets' powers 1 to 3 (1 alone where videos are
- * few); what features then explain of the rest is theirs. Its null permutes residuals (Freedman & Lane 1983).
+ * Partial R2 of a target given the others (with two targets or more): target and features are residualised
+ * inside each fold, by least squares on the training videos, on the other targets' powers 1 to 3 (1 alone
+ * where videos are few); what features then explain of the rest is theirs. Its null permutes residuals
+ * (Freedman & Lane 1983).
  *
- * released: the official probe_regress.py (REFERENCE 3.9), its split, its training, its files; the best block is
- * looked up on the videos it is reported on. Its split is by video: groups of several videos need
+ * released: the official probe_regress.py (REFERENCE 3.9), its split, its training, its files; the best
+ * block is looked up on the videos it is reported on. Its split is by video: groups of several videos need
  * probe.allow_leak. */
 #ifndef EBB_PROBE_REGRESS_H
 #define EBB_PROBE_REGRESS_H
@@ -70,19 +72,20 @@ bool ebb_regress_wanted(const ebb_config *config);
 /* What no data decide: known preset, targets without plausible among them. */
 bool ebb_regress_settings(const ebb_config *config, ebb_error *err);
 
-/* number [probe.target.count]: the wanted targets among the store's. Errors: one that the store does not have,
- * with those it has. */
+/* number [probe.target.count]: the wanted targets among the store's. Errors: one that the store does not
+ * have, with those it has. */
 bool ebb_regress_targets(const ebb_store *store, const ebb_config *config, int *number, ebb_error *err);
 
-/* Fits probes to config->probe.target. dir: where `released` puts the official files (NULL: nowhere). Errors: a target
- * that the run does not have, with those it has, what ebb_samples_targets finds, a split that would leak, features
- * that are not finite. */
+/* Fits probes to config->probe.target. dir: where `released` puts the official files (NULL: nowhere).
+ * Errors: a target that the run does not have, with those it has, what ebb_samples_targets finds, a split
+ * that would leak, features that are not finite. */
 bool ebb_regress_study(const ebb_store *store, const ebb_config *config, ebb_context *c, const char *dir,
                        ebb_progress *progress, void *user, ebb_regressions *results, ebb_error *err);
 void ebb_regressions_free(ebb_regressions *results);
 
-/* The same for a run folder, into RUN/regress/: results.json, results.csv (a line a row), cells.csv, predictions.csv
- * (a line a video, row and repeat), a heat map of R2 for every row with more than one cell, and official/. */
+/* The same for a run folder, into RUN/regress/: results.json, results.csv (a line a row), cells.csv,
+ * predictions.csv (a line a video, row and repeat), a heat map of R2 for every row with more than one
+ * cell, and official/. */
 bool ebb_regress_run(const char *run_dir, const ebb_config *config, ebb_context *c, ebb_progress *progress,
                      void *user, FILE *table, ebb_error *err);
 

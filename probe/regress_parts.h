@@ -36,7 +36,8 @@ bool ebb_regress_released(regression *r, ebb_regression *rows, ebb_error *err);
 
 /* ---- residuals ---- */
 
-/* Orthonormal columns over the training rows, evaluated at all rows: the constant, and powers of other variables. */
+/* Orthonormal columns over the training rows, evaluated at all rows: the constant, and powers of other
+ * variables. */
 typedef struct ebb_basis {
   int64_t n;
   int count;
@@ -45,8 +46,8 @@ typedef struct ebb_basis {
   const int32_t *train; /* borrowed */
 } ebb_basis;
 
-/* other [others,n]. Powers are 1 to 3, or 1 alone with fewer than ten training rows for each column. Columns that
- * training rows cannot tell apart are left out. */
+/* other [others,n]. Powers are 1 to 3, or 1 alone with fewer than ten training rows for each column.
+ * Columns that training rows cannot tell apart are left out. */
 bool ebb_basis_make(ebb_basis *basis, int64_t n, int others, const double *const *other, int64_t train_count,
                     const int32_t *train, ebb_error *err);
 void ebb_basis_free(ebb_basis *basis);

@@ -1,7 +1,8 @@
-/* The official probe_regress.py (REFERENCE 3.9): a linear layer for each block and target, all trained together by
- * the mean of their squared errors with Adam 1e-3, batches of 32, 50 epochs, features and targets as they are, on a
- * random split of the videos whose validation part is also what is reported. Its split is made again exactly
- * (probe/torch_order.h); the order of batches and the starting weights are of the same distributions. */
+/* The official probe_regress.py (REFERENCE 3.9): a linear layer for each block and target, all trained
+ * together by the mean of their squared errors with Adam 1e-3, batches of 32, 50 epochs, features and
+ * targets as they are, on a random split of the videos whose validation part is also what is reported. Its
+ * split is made again exactly (probe/torch_order.h); the order of batches and the starting weights are of
+ * the same distributions. */
 #include "kernels/random.h"
 #include "loaders/file.h"
 #include "loaders/official.h"
@@ -41,7 +42,7 @@ typedef struct released {
   double *best;          /* [targets,steps,repeats] R2 of the best block */
 } released;
 
-/* ---- one layer --------------------------------------------------------------------------------------------------- */
+/* ---- one layer ----------------------------------------------------------------------------------------- */
 
 typedef struct layer {
   float *w, *m, *v, *g; /* [width + 1], bias last */
@@ -134,7 +135,7 @@ static void errors_of(const released *k, const fold *f, int block, int target, d
   to[EBB_MSE] = square / n;
 }
 
-/* ---- the official files ------------------------------------------------------------------------------------------ */
+/* ---- the official files -------------------------------------------------------------------------------- */
 
 typedef struct page {
   const released *k;
@@ -314,7 +315,7 @@ static bool write_page(const page *p, ebb_error *err) {
   return ok;
 }
 
-/* ---- all seeds, steps and blocks ---------------------------------------------------------------------------------- */
+/* ---- all seeds, steps and blocks ----------------------------------------------------------------------- */
 
 typedef struct named {
   const char *name;

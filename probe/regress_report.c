@@ -38,7 +38,7 @@ static int cells_of(const ebb_regression *row) {
   return row->step_count * row->block_count;
 }
 
-/* ---- JSON ------------------------------------------------------------------------------------------------------- */
+/* ---- JSON ---------------------------------------------------------------------------------------------- */
 
 static json_t *number(double v) {
   return isfinite(v) ? json_real(v) : json_null();
@@ -116,7 +116,7 @@ static bool write_json(const ebb_regressions *r, const ebb_store *store, FILE *f
   return ok;
 }
 
-/* ---- CSV -------------------------------------------------------------------------------------------------------- */
+/* ---- CSV ----------------------------------------------------------------------------------------------- */
 
 static void csv_name(FILE *f, const ebb_regression *row) {
   const char *names[4] = {row->category, row->model, row->feature, row->target};
@@ -203,7 +203,7 @@ static bool write_predictions(const ebb_regressions *r, const ebb_store *store, 
   return true;
 }
 
-/* ---- pictures --------------------------------------------------------------------------------------------------- */
+/* ---- pictures ------------------------------------------------------------------------------------------ */
 
 static bool plot_row(const ebb_regression *row, const char *dir, ebb_error *err) {
   ebb_row view = {.videos = row->videos,
@@ -256,7 +256,7 @@ bool ebb_regressions_write(const ebb_regressions *r, const ebb_store *store, con
   return ok;
 }
 
-/* ---- table ------------------------------------------------------------------------------------------------------ */
+/* ---- table --------------------------------------------------------------------------------------------- */
 
 static void print_row(const ebb_regressions *r, const ebb_regression *row, FILE *out) {
   char name[64], r2[64], cell[32], p[16] = "-", block[16] = "";

@@ -27,9 +27,10 @@ typedef struct strict {
   double *reached, *nested; /* [folds,columns] first repeat: highest inner score, and squares of that cell */
 } strict;
 
-/* ---- targets -------------------------------------------------------------------------------------------------- */
+/* ---- targets ------------------------------------------------------------------------------------------- */
 
-/* Values of whole groups dealt anew among groups of one category and size; videos of a group keep their order. */
+/* Values of whole groups dealt anew among groups of one category and size; videos of a group keep their
+ * order. */
 static bool permute_groups(const ebb_sample *s, uint64_t seed, uint64_t number, const double *from,
                            double *to, ebb_error *err) {
   int64_t *room = ebb_room(4 * (size_t)s->groups + (size_t)s->n, sizeof *room, err);
@@ -144,7 +145,7 @@ static bool make_spread(strict *k, ebb_error *err) {
   return k->spread != NULL;
 }
 
-/* ---- every cell alone ----------------------------------------------------------------------------------------- */
+/* ---- every cell alone ---------------------------------------------------------------------------------- */
 
 /* Problems of consecutive (cell, part), x of each given. */
 typedef struct batch {
@@ -272,7 +273,7 @@ static bool partial_cells(strict *k, ebb_error *err) {
   return ok;
 }
 
-/* ---- numbers -------------------------------------------------------------------------------------------------- */
+/* ---- numbers ------------------------------------------------------------------------------------------- */
 
 /* Sums by group, from which each error and every bootstrap replicate of it follows. */
 typedef struct sums {
@@ -430,7 +431,7 @@ static bool report(strict *k, ebb_error *err) {
   return ok;
 }
 
-/* ---- a row ---------------------------------------------------------------------------------------------------- */
+/* ---- a row --------------------------------------------------------------------------------------------- */
 
 static bool open_row(strict *k, int target, ebb_error *err) {
   size_t cells = (size_t)k->cells, folds = (size_t)k->r->plan->folds, columns = (size_t)k->columns;

@@ -40,8 +40,8 @@ typedef struct ebb_row {
                          corrected for all cells (REFERENCE 6.5 i); NaN without permutations */
   ebb_floor independent, permuted;
 
-  /* Presets that choose on the test videos: accuracy of the best block of each seed, mean and standard error over
-   * seeds. NULL for the others. */
+  /* Presets that choose on the test videos: accuracy of the best block of each seed, mean and standard
+   * error over seeds. NULL for the others. */
   double *step_mean, *step_error; /* [step] */
 
   /* Held-out margins of the reported numbers; not in results.json. */
@@ -81,7 +81,8 @@ const char *ebb_trained_model(const ebb_row *rows, int count);
 
 #define EBB_MOST_CELLS (1 << 24) /* of one row */
 
-/* Whether a row may have so many: what ebb_row_cells and ebb_cell_number compute then fits an int. Counts are >= 1. */
+/* Whether a row may have so many: what ebb_row_cells and ebb_cell_number compute then fits an int. Counts
+ * are >= 1. */
 static inline bool ebb_cells_fit(int64_t steps, int64_t blocks, int64_t heads) {
   int64_t cells;
   return !__builtin_mul_overflow(steps, blocks, &cells) && !__builtin_mul_overflow(cells, heads, &cells) &&

@@ -28,8 +28,8 @@ typedef struct ebb_sample {
  * with fewer usable groups than nested folds need, each with what was found and what is needed. */
 bool ebb_samples_make(const ebb_store *store, bool by_category, int folds, int inner_folds,
                       ebb_sample **samples, int *count, ebb_error *err);
-/* The same for regression: videos that know every one of `targets` (numbers in store.target_names), labelled or
- * not, groups of any labels. */
+/* The same for regression: videos that know every one of `targets` (numbers in store.target_names),
+ * labelled or not, groups of any labels. */
 bool ebb_samples_targets(const ebb_store *store, bool by_category, int folds, int inner_folds,
                          const int *targets, int target_count, ebb_sample **samples, int *count,
                          ebb_error *err);
@@ -54,11 +54,11 @@ typedef struct ebb_plan {
 } ebb_plan;
 bool ebb_plan_make(ebb_plan *plan, const ebb_sample *sample, int repeats, int folds, int inner_folds,
                    uint64_t seed, ebb_error *err);
-/* One random split of the groups for each repeat, as one fold: shares of them for test and validation, rounded
- * half to even, at least one group where a share is above 0; the others train. fold is 0 for groups tested, -1
- * for others. As the official code does it (REFERENCE 3.8), so that its sets are these: names of groups in order
- * of their bytes, '/' as '_', shuffled by torch.randperm with seed + repeat; the first ones are tested, the next
- * ones decide. Errors: no group left to train on, memory. */
+/* One random split of the groups for each repeat, as one fold: shares of them for test and validation,
+ * rounded half to even, at least one group where a share is above 0; the others train. fold is 0 for
+ * groups tested, -1 for others. As the official code does it (REFERENCE 3.8), so that its sets are these:
+ * names of groups in order of their bytes, '/' as '_', shuffled by torch.randperm with seed + repeat; the
+ * first ones are tested, the next ones decide. Errors: no group left to train on, memory. */
 bool ebb_plan_split(ebb_plan *plan, const ebb_sample *sample, int repeats, double test, double validation,
                     uint64_t seed, ebb_error *err);
 void ebb_plan_free(ebb_plan *plan);

@@ -43,10 +43,9 @@ typedef enum ebb_form {
   EBB_FORM_DUAL
 } ebb_form; /* the narrower, and on a device as said above; forced in tests */
 
-typedef enum ebb_score { /* by which ridge chooses a penalty, of inner margins f and labels y */
-                         EBB_SCORE_CORRELATION, /* blind to scale and offset: for the side of zero */
-                         EBB_SCORE_EXPLAINED /* 1 - sum (y - f)^2 / sum (y - mean y)^2, at least -1: for values */
-} ebb_score;
+/* By which ridge chooses a penalty, of inner margins f and labels y: their correlation, blind to scale and
+ * offset, for the side of zero; or 1 - sum (y - f)^2 / sum (y - mean y)^2, at least -1, for values. */
+typedef enum ebb_score { EBB_SCORE_CORRELATION, EBB_SCORE_EXPLAINED } ebb_score;
 
 typedef struct ebb_parameters {
   int penalty_count;

@@ -1,6 +1,5 @@
-/* tier: reference
- * Files of torch.save: what tests/fixtures/make_pt.py wrote with PyTorch is read, what is hostile is refused, and
- * PyTorch reads what we write. */
+/* tier: reference Files of torch.save: what tests/fixtures/make_pt.py wrote with PyTorch is read, what is
+ * hostile is refused, and PyTorch reads what we write. */
 #include "loaders/pt.h"
 #include "tests/test_files.h"
 

@@ -86,8 +86,8 @@ static void nothing_is_not_found(void **state) {
   ebb_regressions_free(&r);
 }
 
-/* A function of another target: known as well as it, and nothing of it beyond. What features know of a sum besides
- * its one part is found. */
+/* A function of another target: known as well as it, and nothing of it beyond. What features know of a sum
+ * besides its one part is found. */
 static void partial_r2_is_what_is_beyond(void **state) {
   (void)state;
   assert_true(planted_targets_write(&world, at("partial"), NULL));
@@ -173,8 +173,8 @@ static void p_is_uniform_under_the_null(void **state) {
     fail_msg("p is %.3f from uniform", distance);
 }
 
-/* Videos of a group share their target and their noise: dealt anew within groups nothing would change, so that the
- * null has to deal whole groups. */
+/* Videos of a group share their target and their noise: dealt anew within groups nothing would change, so
+ * that the null has to deal whole groups. */
 static void the_null_deals_whole_groups(void **state) {
   (void)state;
   planted_targets p = world;
@@ -232,7 +232,8 @@ static int lines_of(const char *text) {
   return n;
 }
 
-/* Names, headers, the order of rows (torch.randperm of 150 with seed 3), and numbers that agree with one another. */
+/* Names, headers, the order of rows (torch.randperm of 150 with seed 3), and numbers that agree with one
+ * another. */
 static void released_writes_the_official_files(void **state) {
   (void)state;
   assert_true(planted_targets_write(&world, at("released"), NULL));
@@ -290,8 +291,8 @@ static void released_writes_the_official_files(void **state) {
   free(report);
 }
 
-/* Features and targets as they are, too few epochs: what the protocol makes of a signal that is there (defect 26), and
- * ours in the same cell. */
+/* Features and targets as they are, too few epochs: what the protocol makes of a signal that is there
+ * (defect 26), and ours in the same cell. */
 static void defect_26_scale_decides_what_released_finds(void **state) {
   (void)state;
   assert_true(planted_targets_write(&world, at("scale"), NULL));

@@ -1,5 +1,5 @@
-/* The device's way of solving probes (probe/solvers.h) against the host's solvers: on the CPU's definitions of
- * its operators everywhere, and on a GPU where there is one. */
+/* The device's way of solving probes (probe/solvers.h) against the host's solvers: on the CPU's
+ * definitions of its operators everywhere, and on a GPU where there is one. */
 #include "kernels/backend.h"
 #include "kernels/random.h"
 #include "probe/batch.h"
@@ -18,8 +18,8 @@ enum { ROWS = 60, WIDEST = 90, PROBLEMS = 7, SETS = 5, PENALTIES = 6 };
 static ebb_context host, device;
 static bool have_device;
 
-/* Two tables of features, problems on different rows of them: five folds of groups of four, one row missing in
- * the third, leave one out in the last. */
+/* Two tables of features, problems on different rows of them: five folds of groups of four, one row
+ * missing in the third, leave one out in the last. */
 typedef struct world {
   float x[2 * ROWS * WIDEST];
   int8_t labels[SETS * ROWS];

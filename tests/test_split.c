@@ -184,8 +184,9 @@ static void clear_errors(void **state) {
   assert_non_null(strstr(err.text, "20 failed"));
 }
 
-/* The official sets: names in order of their bytes ("O1_10" before "O1_2"), torch.randperm of the seed, the first
- * round(n * share) tested; torch.randperm(10) of seeds 3 and 4 begins as written in torch_order.inc. */
+/* The official sets: names in order of their bytes ("O1_10" before "O1_2"), torch.randperm of the seed,
+ * the first round(n * share) tested; torch.randperm(10) of seeds 3 and 4 begins as written in
+ * torch_order.inc. */
 static void the_official_sets_are_made_again(void **state) {
   (void)state;
   ebb_store store = store_of(10, 4);

@@ -1,5 +1,5 @@
-/* Rows made ready for linear probes, and ridge regression. A thread or a warp for each column or label set, in
- * an order of summation that only the number of rows fixes. */
+/* Rows made ready for linear probes, and ridge regression. A thread or a warp for each column or label
+ * set, in an order of summation that only the number of rows fixes. */
 #include "kernels/cuda/cuda.h"
 
 enum { THREADS = 256, GRID_MAX = 32768 /* of the second and third dimension */ };
@@ -217,7 +217,8 @@ void cuda_centred_labels(ebb_context *c, ebb_tensor y, ebb_tensor mean, ebb_tens
 }
 
 void cuda_keep_best(ebb_context *c, ebb_tensor score, ebb_tensor best, ebb_tensor chosen, ebb_tensor kept,
-                    ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number, bool explained) {
+                    ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number,
+                    bool explained) {
   int64_t n = rows.shape[1], sets = y.shape[2];
   FOR_BATCHES(rows.shape[0], first, count) {
     int64_t at = first * sets, all = first * n * sets;

@@ -1,5 +1,5 @@
-/* libFuzzer target: a file of torch.save. Checksums of the zip entries stand in the way of changes, so that they
- * are set right first: the input is the pickle and, after its last byte 0xFF, the storage. */
+/* libFuzzer target: a file of torch.save. Checksums of the zip entries stand in the way of changes, so
+ * that they are set right first: the input is the pickle and, after its last byte 0xFF, the storage. */
 #include "loaders/pt.h"
 
 #include <stdlib.h>
