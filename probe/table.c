@@ -127,9 +127,11 @@ static void print_best_blocks(const ebb_results *results, FILE *out) {
     int middle = middle_step(r), best = 0;
     for (int s = 1; s < r->step_count; s++)
       best = r->step_mean[s] > r->step_mean[best] ? s : best;
-    fprintf(out, "  %-8.8s %-19.19s %-20.20s s%d: %.4f +- %.4f; highest s%d: %.4f\n", r->category, r->model,
-            r->feature, r->steps[middle], r->step_mean[middle], r->step_error[middle], r->steps[best],
-            r->step_mean[best]);
+    char error[TEXT] = "";
+    if (isfinite(r->step_error[middle])) /* one seed has none */
+      snprintf(error, sizeof error, " +- %.4f", r->step_error[middle]);
+    fprintf(out, "  %-8.8s %-19.19s %-20.20s s%d: %.4f%s; highest s%d: %.4f\n", r->category, r->model,
+            r->feature, r->steps[middle], r->step_mean[middle], error, r->steps[best], r->step_mean[best]);
   }
 }
 
