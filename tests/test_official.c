@@ -93,7 +93,7 @@ static void names_tell_groups(void **state) {
   const float x[6] = {1, 3, 10, 30, 100, 300};
   const int64_t shape[3] = {1, 2, 3}; /* two tokens: their mean is taken */
   for (int i = 0; i < 4; i++) {
-    char name[64], out[32];
+    char name[160], out[32];
     snprintf(name, sizeof name, "plain%d/%s/step_0050", i, cases[i].stem);
     assert_true(ebb_make_folders(at(name), NULL));
     strcat(name, "/block_outputs.pt");
