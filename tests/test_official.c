@@ -143,6 +143,41 @@ static void defect_01_the_first_initial_condition_is_r(void **state) {
   json_decref(meta);
 }
 
+/* noise_latent.pt comes in when it is asked for, and goes out where it is. */
+static void latents_go_there_and_back(void **state) {
+  (void)state;
+  const float x[2] = {1, 2};
+  float latent[24], back[24];
+  const int64_t shape[3] = {2, 1, 1}, latent_shape[5] = {1, 2, 3, 2, 2};
+  for (int scene = 0; scene < 2; scene++) {
+    char name[128];
+    snprintf(name, sizeof name, "noise/O1_01_%d/step_0000", scene + 1);
+    assert_true(ebb_make_folders(at(name), NULL));
+    strcat(name, "/block_outputs.pt");
+    assert_true(ebb_pt_write(at(name), 3, shape, x, NULL));
+    snprintf(name, sizeof name, "noise/O1_01_%d/meta.json", scene + 1);
+    put_text(at(name), "{\"label\": 1}");
+    for (int i = 0; i < 24; i++)
+      latent[i] = (float)(100 * scene + i);
+    snprintf(name, sizeof name, "noise/O1_01_%d/noise_latent.pt", scene + 1);
+    assert_true(ebb_pt_write(at(name), 5, latent_shape, latent, NULL));
+  }
+  imported(at("noise"), (ebb_official_import){0}, at("noise-without"));
+  ebb_store store;
+  opened(&store, at("noise-without"));
+  assert_int_equal(store.set_count, 1);
+  ebb_store_close(&store);
+  imported(at("noise"), (ebb_official_import){.latents = true}, at("noise-run"));
+  exported(at("noise-run"), at("noise-back"), &(ebb_official_export){0});
+  ebb_pt pt;
+  assert_true(ebb_pt_open(&pt, at("noise-back/O1_01_2/noise_latent.pt"), NULL));
+  assert_int_equal(pt.tensors[0].rank, 5);
+  assert_memory_equal(pt.tensors[0].shape, latent_shape, sizeof latent_shape);
+  ebb_pt_floats(&pt.tensors[0], back);
+  assert_memory_equal(back, latent, sizeof back);
+  ebb_pt_close(&pt);
+}
+
 /* A scene without one of its steps is an error that names it, not another scene in its place. */
 static void defect_06_what_is_missing_is_told(void **state) {
   (void)state;
@@ -326,6 +361,7 @@ int main(void) {
       cmocka_unit_test(there_and_back),
       cmocka_unit_test(names_tell_groups),
       cmocka_unit_test(defect_01_the_first_initial_condition_is_r),
+      cmocka_unit_test(latents_go_there_and_back),
       cmocka_unit_test(defect_06_what_is_missing_is_told),
       cmocka_unit_test(defect_09_blocks_keep_their_numbers),
       cmocka_unit_test(defect_11_targets_stay_with_every_feature),
