@@ -7,6 +7,7 @@
 #include "engine/job.h"
 #include "loaders/file.h"
 #include "probe/probe.h"
+#include "probe/regress.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,12 @@ static void show_inversion(void *user, double done, int64_t videos) {
 static void show_fraction(void *user, double fraction) {
   ebb_progress_show(user, fraction);
 }
+
+#define LEAK_OPTION(to)                                                                                      \
+  {                                                                                                          \
+    "allow-leak", EBB_OPTION_FLAG, (to), NULL,                                                               \
+        "split by video where a preset's own protocol does, groups or not (probe.allow_leak)", 0, 0, NULL    \
+  }
 
 static bool invert(const ebb_config *config, bool dry_run, ebb_job_result *result, ebb_error *err) {
   ebb_progress_bar progress;
@@ -45,8 +52,10 @@ static bool probe(const ebb_config *config, const char *run, ebb_error *err) {
   ebb_context c = {0};
   ebb_progress_bar progress;
   ebb_progress_start(&progress, "probing", NULL, 1);
-  bool ok = ebb_context_open(&c, config->run.device, err) &&
-            ebb_probe_run(run, config, &c, show_fraction, &progress, stdout, err);
+  bool ok =
+      ebb_context_open(&c, config->run.device, err) &&
+      (ebb_regress_wanted(config) ? ebb_regress_run(run, config, &c, show_fraction, &progress, stdout, err)
+                                  : ebb_probe_run(run, config, &c, show_fraction, &progress, stdout, err));
   ebb_context_close(&c);
   fflush(stdout); /* the table first, where both streams go to one place */
   if (ok)
@@ -105,15 +114,17 @@ int ebb_invert_command(int argc, char **argv) {
 int ebb_probe_command(int argc, char **argv) {
   const char *run = NULL;
   ebb_overrides o = {0};
+  int leak = 0;
   const ebb_option options[] = {{"set", EBB_OPTION_LIST, &o.sets, "KEY=VALUE",
                                  "overrides a key of the run's config, e.g. probe.preset=referee", 0, 0,
                                  NULL},
-                                EBB_DEVICE_OPTION(&o.device)};
+                                EBB_DEVICE_OPTION(&o.device),
+                                LEAK_OPTION(&leak)};
   const ebb_command command = {
       "probe RUN [--set probe.KEY=VALUE] [--device NAME]",
       "Fits the probes on a finished run's features; writes RUN/probe and prints the table.",
       options,
-      2,
+      3,
       &run,
       1,
       1,
@@ -125,8 +136,56 @@ int ebb_probe_command(int argc, char **argv) {
   char *path = ebb_path_join(run, "config.yaml");
   ebb_config config;
   bool usage = false;
-  bool ok = ebb_overrides_read(&config, path, &o, &usage, &err) && probe(&config, run, &err);
+  bool ok = ebb_overrides_read(&config, path, &o, &usage, &err);
+  config.probe.allow_leak = config.probe.allow_leak || leak;
+  ok = ok && probe(&config, run, &err);
   free(path);
+  return ok ? EBB_EXIT_OK : fail(&err, usage);
+}
+
+int ebb_regress_command(int argc, char **argv) {
+  const char *run = NULL, *targets = NULL;
+  ebb_overrides o = {0};
+  int leak = 0;
+  const ebb_option options[] = {{"targets", EBB_OPTION_TEXT, &targets, "LIST",
+                                 "r,v,x0,y0,...: targets of the data set (probe.target)", 0, 0, NULL},
+                                {"set", EBB_OPTION_LIST, &o.sets, "KEY=VALUE",
+                                 "overrides a key of the run's config, e.g. probe.preset=released", 0, 0,
+                                 NULL},
+                                EBB_DEVICE_OPTION(&o.device),
+                                LEAK_OPTION(&leak)};
+  const ebb_command command = {
+      "regress RUN [--targets r,v,x0,...] [--set probe.KEY=VALUE] [--device NAME] [--allow-leak]",
+      "Fits the data set's numbers - speed, size, positions - to a finished run's features; writes "
+      "RUN/regress and\n"
+      "prints R2, MAE and MSE, and with two targets or more what features tell of each beyond the others.",
+      options,
+      4,
+      &run,
+      1,
+      1,
+      NULL};
+  int code = ebb_command_parse(&command, argc, argv);
+  if (code >= 0)
+    return code;
+  ebb_error err = {0};
+  char *path = ebb_path_join(run, "config.yaml"),
+       *set = targets ? ebb_format("probe.target=[%s]", targets) : NULL;
+  ebb_config config;
+  bool usage = false;
+  bool ok = ebb_overrides_read(&config, path, &o, &usage, &err);
+  config.probe.allow_leak = config.probe.allow_leak || leak;
+  if (ok && set && !ebb_config_set(&config, set, &err)) {
+    usage = true;
+    ok = false;
+  }
+  if (ok && !ebb_regress_wanted(&config)) {
+    usage = true;
+    ok = ebb_fail(&err, "regress needs targets: --targets r,v or probe.target in the run's config");
+  }
+  ok = ok && probe(&config, run, &err);
+  free(path);
+  free(set);
   return ok ? EBB_EXIT_OK : fail(&err, usage);
 }
 

@@ -110,7 +110,7 @@ typedef struct ebb_backend {
   void (*fold_blocks)(ebb_context *c, ebb_tensor s, ebb_tensor p, ebb_tensor rows, ebb_tensor lambda);
   void (*centred_labels)(ebb_context *c, ebb_tensor y, ebb_tensor mean, ebb_tensor labels, ebb_tensor rows);
   void (*keep_best)(ebb_context *c, ebb_tensor score, ebb_tensor best, ebb_tensor chosen, ebb_tensor kept,
-                    ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number);
+                    ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number, bool explained);
   void (*count_hits)(ebb_context *c, ebb_tensor hits, ebb_tensor f, ebb_tensor shift, ebb_tensor labels,
                      ebb_tensor rows);
   void (*logistic_adam)(ebb_context *c, ebb_tensor w, ebb_tensor epochs, ebb_tensor accuracy, ebb_tensor f,

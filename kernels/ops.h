@@ -270,11 +270,12 @@ void ebb_fold_blocks(ebb_context *c, ebb_tensor s, ebb_tensor p, ebb_tensor rows
 /* Labels of designs, centred: y[b,i,k] = labels[k, rows[b,i] mod N] - mean[b,k], mean over the rows listed, 0
  * at padding. labels float32 [K,N], y [B,n,K], mean [B,K]. */
 void ebb_centred_labels(ebb_context *c, ebb_tensor y, ebb_tensor mean, ebb_tensor labels, ebb_tensor rows);
-/* score[b,k] = correlation over rows of f = y - e with y (centred, padding 0); 0 where f does not vary, NaN
- * where e is not finite. e, y [B,n,K], rows [B,n], score [B,K]. Where score > best: best = score, chosen =
- * number, and kept[b,:,k] = a[b,:,k]. best, chosen [B,K], kept, a [B,n,K]. */
+/* score[b,k] = correlation over rows of f = y - e with y (centred, padding 0); 0 where f does not vary,
+ * NaN where e is not finite. explained: 1 - sum e^2 / sum y^2 instead, at least -1, 0 where y does not
+ * vary. e, y [B,n,K], rows [B,n], score [B,K]. Where score > best: best = score, chosen = number, and
+ * kept[b,:,k] = a[b,:,k]. best, chosen [B,K], kept, a [B,n,K]. */
 void ebb_keep_best(ebb_context *c, ebb_tensor score, ebb_tensor best, ebb_tensor chosen, ebb_tensor kept,
-                   ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number);
+                   ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number, bool explained);
 /* f[b,i,k] += shift[b,k]; hits[b,k] = sum over rows of 2 where f has the sign of the label, 1 where f is 0. f
  * [B,t,K], shift, hits [B,K], labels float32 [K,N], rows [B,t]. */
 void ebb_count_hits(ebb_context *c, ebb_tensor hits, ebb_tensor f, ebb_tensor shift, ebb_tensor labels,

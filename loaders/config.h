@@ -76,7 +76,9 @@ typedef struct ebb_config {
     ebb_name_list pool;   /* mean frame_mean moments motion */
   } capture;
   struct {
-    char preset[16];        /* strict | referee | released */
+    char preset[16];        /* strict | referee | released | paper */
+    ebb_name_list target;   /* plausible, or names of the data set's targets: regression */
+    bool allow_leak;        /* split by video where a preset's own protocol does */
     char by[16];            /* category | all */
     ebb_name_list features; /* which stored features to probe; empty: all */
     char heads[16];         /* joined | each | both */

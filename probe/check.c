@@ -1,5 +1,6 @@
 #include "probe/presets.h"
 #include "probe/probe.h"
+#include "probe/regress.h"
 #include "probe/sample.h"
 
 #include <stdlib.h>
@@ -25,11 +26,15 @@ static bool check_samples(const ebb_dataset *set, const ebb_config *config, ebb_
                                         .targets = v->targets};
   }
   ebb_sample *samples = NULL;
-  int count = 0;
-  const ebb_preset *preset = ebb_preset_find(config->probe.preset);
-  bool ok =
-      ebb_samples_make(&store, strcmp(config->probe.by, "all") != 0, preset ? 2 : (int)config->probe.folds,
-                       preset ? 2 : (int)config->probe.inner_folds, &samples, &count, err);
+  int count = 0, number[EBB_TARGETS_MAX];
+  const bool by = strcmp(config->probe.by, "all") != 0, regress = ebb_regress_wanted(config);
+  const bool preset = strcmp(config->probe.preset, "strict") != 0;
+  const int folds = preset ? 2 : (int)config->probe.folds,
+            inner = preset ? 2 : (int)config->probe.inner_folds;
+  bool ok = !regress || ebb_regress_targets(&store, config, number, err);
+  ok = ok && (regress ? ebb_samples_targets(&store, by, folds, inner, number, config->probe.target.count,
+                                            &samples, &count, err)
+                      : ebb_samples_make(&store, by, folds, inner, &samples, &count, err));
   ebb_samples_free(samples, count);
   free(store.videos);
   return ok;
@@ -114,5 +119,6 @@ static bool check_features(const ebb_config *config, ebb_error *err) {
 }
 
 bool ebb_probe_check(const ebb_dataset *set, const ebb_config *config, ebb_error *err) {
-  return ebb_study_settings(config, err) && check_features(config, err) && check_samples(set, config, err);
+  return (ebb_regress_wanted(config) ? ebb_regress_settings(config, err) : ebb_study_settings(config, err)) &&
+         check_features(config, err) && check_samples(set, config, err);
 }

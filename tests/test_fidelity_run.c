@@ -547,6 +547,9 @@ static void test_commands_say_what_is_wrong(void **state) {
   snprintf(line, sizeof line, "solver-compare %s --set probe.folds=9 --steps 2 --out %s/u", experiment,
            folder);
   expect(1, "probe.folds", line); /* before anything is inverted */
+  snprintf(line, sizeof line, "solver-compare %s --set probe.target=[v] --steps 2 --out %s/u", experiment,
+           folder);
+  expect(1, "probe.target is v", line);
   snprintf(line, sizeof line, "fidelity %s --set capture.steps=[9] --out %s/u", experiment, folder);
   expect(1, "capture.steps: 9 does not exist", line);
   expect(1, "no/such", "fidelity no/such");
