@@ -229,10 +229,11 @@ static bool run_cell(ebb_solver_grid *g, ebb_compare_cell *cell, ebb_error *err)
 static bool run_all(ebb_solver_grid *g, const asked *a, bool with_index, ebb_error *err) {
   list_cases(g, a);
   if (g->probed && ebb_regress_wanted(g->config))
-    return ebb_fail(err,
-                    "%s: probe.target is %s, and solvers are compared by the accuracy of plausibility: expected "
-                    "[plausible] (--set probe.target=[plausible]), or --errors-only",
-                    g->config->path, g->config->probe.target.names[0]);
+    return ebb_fail(
+        err,
+        "%s: probe.target is %s, and solvers are compared by the accuracy of plausibility: expected "
+        "[plausible] (--set probe.target=[plausible]), or --errors-only",
+        g->config->path, g->config->probe.target.names[0]);
   bool ok = list_cells(g, with_index, err) && (!g->probed || ebb_overrides_check_probe(g->config, err)) &&
             ebb_make_folders(g->out, err) && ebb_solver_grid_errors(g, err);
   for (int i = 0; ok && g->probed && i < g->cell_count; i++)

@@ -20,10 +20,11 @@ static bool open_prompts(ebb_experiment *e, FILE *log, ebb_error *err) {
   if (!ebb_prompts_open(&e->prompts, e->config, &e->data, &e->context, true, log, err))
     return false;
   if (e->prompts.per_video)
-    return ebb_fail(err,
-                    "%s: the data set gives its videos prompts of their own, and solvers are measured on one: "
-                    "expected prompt.per_video false (--set prompt.per_video=false) and its prompt.text",
-                    e->config->path);
+    return ebb_fail(
+        err,
+        "%s: the data set gives its videos prompts of their own, and solvers are measured on one: "
+        "expected prompt.per_video false (--set prompt.per_video=false) and its prompt.text",
+        e->config->path);
   ebb_prompts_free(&e->prompts);
   return ebb_prompts_open(&e->prompts, e->config, &e->data, &e->context, false, log, err);
 }

@@ -449,7 +449,7 @@ static bool film(ebb_job *j, const char *name, const char *stem, ebb_reconstruct
   const ebb_config *config = j->config;
   ebb_config own = *config;
   own.model.compare.count = 0;
-  strcpy(own.inversion.method, "invert"); /* "noise" is a way to features alone */
+  strcpy(own.inversion.method, "invert");     /* "noise" is a way to features alone */
   own.capture.steps = (ebb_int_list){1, {0}}; /* taps are planned with the models, and not used */
   own.capture.blocks = (ebb_int_list){.count = -1};
   own.capture.points = (ebb_name_list){1, {"latent"}};

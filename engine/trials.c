@@ -140,12 +140,11 @@ bool ebb_trials_open(ebb_trials **out, const ebb_config *config, const ebb_trial
   t->options = *options;
   t->job = (ebb_job){.config = &t->config, .result = &unused, .decode = options->decode};
   const ebb_config *k = &t->config;
-  bool ok =
-      make_config(t, config, err) && ebb_job_check(k, err) &&
-      ebb_context_open(&t->job.context, k->run.device, err) &&
-      ebb_dataset_open_config(&t->job.data, k, note_skipped, t, err) && make_plans(t, err) &&
-      ebb_prompts_open(&t->job.prompts, k, &t->job.data, &t->job.context, false, options->log, err) &&
-      open_models(t, err);
+  bool ok = make_config(t, config, err) && ebb_job_check(k, err) &&
+            ebb_context_open(&t->job.context, k->run.device, err) &&
+            ebb_dataset_open_config(&t->job.data, k, note_skipped, t, err) && make_plans(t, err) &&
+            ebb_prompts_open(&t->job.prompts, k, &t->job.data, &t->job.context, false, options->log, err) &&
+            open_models(t, err);
   if (!ok)
     ebb_trials_close(out);
   return ok;
@@ -310,7 +309,8 @@ bool ebb_trials_load(ebb_trials *t, int64_t count, const int64_t *videos, ebb_tr
   ebb_dataset some = {
       .root = j->data.root, .videos = calloc((size_t)count, sizeof *some.videos), .count = count};
   t->scenes = count;
-  bool ok = (t->videos && t->latents && t->noise && t->failed && some.videos && (t->pixels || !t->options.decode)) ||
+  bool ok = (t->videos && t->latents && t->noise && t->failed && some.videos &&
+             (t->pixels || !t->options.decode)) ||
             ebb_fail(err, "no memory for the latents of %lld scenes", (long long)count);
   for (int64_t i = 0; ok && i < count; i++) {
     t->videos[i] = videos[i];

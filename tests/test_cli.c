@@ -39,9 +39,10 @@ static const char *line(const char *format, const char *a, const char *b) {
 
 static void test_usage(void **state) {
   (void)state;
-  static const char *const commands[] = {
-      "run",       "invert", "probe", "report", "compare", "generate", "reconstruct", "fidelity", "solver-compare",
-      "intervene", "text",   "eval",  "info",   "synth",   "data",     "doctor"};
+  static const char *const commands[] = {"run",      "invert",         "probe",     "report",   "regress",
+                                         "export",   "import",         "compare",   "generate", "reconstruct",
+                                         "fidelity", "solver-compare", "intervene", "text",     "eval",
+                                         "info",     "synth",          "data",      "doctor"};
   expect(2, "", "usage: ebb COMMAND");
   expect(0, "--help", "usage: ebb COMMAND");
   expect(0, "--version", "ebb ");

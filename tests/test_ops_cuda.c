@@ -4,10 +4,10 @@
  * Tolerances: float32 1e-5; bfloat16 twice the error that PyTorch's own makes on a case of that shape
  * (tests/op_bf16.inc, made by tests/fixtures/make_op_bf16.py), and 1e-5 where that is less. */
 #include <math.h>
-#include <stdio.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

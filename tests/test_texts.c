@@ -472,8 +472,8 @@ static void trials_on_texts_of_videos(void **state) {
   strcpy(k.prompt.text, "the cube");
   try_all(&k, alone);
   for (int i = 0; i < 16; i++) {
-    const bool same = strcmp(texts[i % 8], "the cube") == 0 &&
-                      (i < 8 || strcmp(texts[(i + 1) % 8], "the cube") == 0);
+    const bool same =
+        strcmp(texts[i % 8], "the cube") == 0 && (i < 8 || strcmp(texts[(i + 1) % 8], "the cube") == 0);
     const double error = off(each + i * TRIAL_FLOATS, alone + i * TRIAL_FLOATS, TRIAL_FLOATS);
     if (same ? error > 1e-5 : error < 1e-6)
       fail_msg("%s %d is %.1e from that on \"the cube\" alone", i < 8 ? "scene" : "trial", i % 8, error);
