@@ -220,13 +220,19 @@ static ebb_config config_for(const char *out) {
   return k;
 }
 
+/* A run, and before it a dry one, which encodes nothing and still says what the run takes. */
 static void run(const ebb_config *k, ebb_store *store) {
   ebb_error err = {0};
-  ebb_job_result result;
-  const ebb_job_options options = {.version = "test", .log = quiet};
+  ebb_job_result planned, result;
+  ebb_job_options options = {.version = "test", .log = quiet, .dry_run = true};
+  if (!ebb_job_invert(k, &options, &planned, &err))
+    fail_msg("%s", err.text);
+  assert_false(ebb_is_there(k->run.out));
+  options.dry_run = false;
   if (!ebb_job_invert(k, &options, &result, &err) || !ebb_store_open(store, k->run.out, &err))
     fail_msg("%s", err.text);
   assert_int_equal(result.failed, 0);
+  assert_memory_equal(&planned.planned, &result.planned, sizeof planned.planned);
   assert_true(result.used.weights <= result.planned.weights &&
               result.used.activations <= result.planned.activations);
 }
