@@ -15,11 +15,23 @@ static const struct {
     {"invert", "videos to features: the first half of a run", ebb_invert_command},
     {"probe", "features to conclusions: the second half", ebb_probe_command},
     {"report", "a finished run's tables and pictures again: overview, heat, frame-mass", ebb_report_command},
+    {"regress", "features to targets: speed, position, size", ebb_regress_command},
+    {"export", "a run as the official code's run folder", ebb_export_command},
+    {"import", "the official code's run folder as a run", ebb_import_command},
     {"compare", "how alike the attention of two runs of the same videos is", ebb_compare_command},
+    {"generate", "videos from noise", ebb_generate_command},
+    {"reconstruct", "videos to noise and back, with PSNR and SSIM beside the VAE's own",
+     ebb_reconstruct_command},
+    {"fidelity", "how exact an experiment's inversions are, step by step", ebb_fidelity_command},
+    {"solver-compare", "solvers, labels and steps: errors to a fine reference, and accuracies",
+     ebb_solver_compare_command},
+    {"intervene", "scenes generated again with a block or a head tampered with, and what probes make of it",
+     ebb_intervene_command},
+    {"text", "prompts to embeddings that runs take from a file", ebb_text_command},
     {"eval", "one operation on tensors in files, to compare with other code", ebb_eval_command},
     {"info", "what is in a safetensors file or a model folder", ebb_info_command},
     {"synth", "make a labelled physics data set", ebb_synth_command},
-    {"data", "check a data set", ebb_data_command},
+    {"data", "check a data set, score one by its official evaluator", ebb_data_command},
     {"doctor", "what this build and this machine can do", ebb_doctor_command},
 };
 
@@ -29,7 +41,7 @@ static void print_help(FILE *out) {
           "usage: ebb COMMAND [arguments]\n\n",
           EBB_VERSION);
   for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-    fprintf(out, "  %-8s %s\n", commands[i].name, commands[i].help);
+    fprintf(out, "  %-14s %s\n", commands[i].name, commands[i].help);
   fprintf(out,
           "\n`ebb COMMAND --help` tells more. Exit codes: 0 ok, 1 error, 2 usage, 3 some videos failed.\n");
 }

@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/random.h"
+#include "engine/fidelity.h"
+#include "kernels/normal.h"
 
 /* One combination of solver, labels and steps. */
 typedef struct loop {
@@ -26,22 +27,12 @@ static int64_t numbers(const bench_subject *s) {
 
 /* ---- errors ------------------------------------------------------------------------------------------ */
 
-static double relative_l2(const float *a, const float *b, int64_t n) {
-  double difference = 0, norm = 0;
-  for (int64_t i = 0; i < n; i++) {
-    double d = (double)a[i] - (double)b[i];
-    difference += d * d;
-    norm += (double)b[i] * (double)b[i];
-  }
-  return sqrt(difference / norm);
-}
-
 /* Median over the samples whose error is a number; NaN when there is none. */
 static double error_of(const float *a, const float *b, int64_t batch, int64_t n) {
   double errors[4096];
   int count = 0;
   for (int64_t i = 0; i < batch && i < 4096; i++) {
-    double e = relative_l2(a + i * n, b + i * n, n);
+    double e = ebb_relative_l2(a + i * n, b + i * n, n);
     if (isfinite(e))
       errors[count++] = e;
   }
@@ -53,13 +44,6 @@ static double worst(const double *errors, int count) {
   for (int i = 0; i < count; i++)
     most = isnan(most) || errors[i] > most ? errors[i] : most;
   return most;
-}
-
-static void draw_noise(float *to, int64_t n) {
-  for (int64_t i = 0; i < n; i++) { /* Box-Muller */
-    double u = ebb_random_uniform(9, 1, 2 * (uint64_t)i), v = ebb_random_uniform(9, 1, 2 * (uint64_t)i + 1);
-    to[i] = (float)(sqrt(-2 * log(1 - u)) * cos(6.283185307179586 * v));
-  }
 }
 
 /* ---- there and back ---------------------------------------------------------------------------------- */
@@ -96,7 +80,7 @@ static bool run_loops(loop *l, ebb_error *err) {
   for (int i = 0; ok && !counting && i <= steps; i++)
     l->latent[i] = error_of(l->second + (steps - i) * all, l->first + i * all, s->options.batch, one);
   if (ok && !counting)
-    draw_noise(l->first, all);
+    ebb_normals(l->first, all, 9, 1);
   ok = ok && travel(l, &l->back, &l->cond_back, l->first, l->first, err) &&
        travel(l, &l->there, &l->cond_there, l->first + steps * all, l->second, err);
   for (int i = 0; ok && !counting && i <= steps; i++)

@@ -2,6 +2,7 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "engine/model.h"
+#include "engine/t5.h"
 #include "engine/vae.h"
 #include "loaders/file.h"
 #include "loaders/json.h"
@@ -54,6 +55,13 @@ static bool check_component(const char *folder, const char *class_name, ebb_erro
       printf("  family: %s; %lld latent channels, compression %d in time, %d in space\n", class_name,
              (long long)vae.channels, vae.time_stride, vae.space_stride);
     ebb_vae_close(&vae);
+  } else if (strstr(class_name, "T5EncoderModel")) {
+    ebb_t5 t5;
+    ok = ebb_t5_open(&t5, &c, folder, EBB_F32, err);
+    if (ok)
+      printf("  family: %s; %lld layers, width %lld, %lld heads, %lld words\n", t5.class_name,
+             (long long)t5.layers, (long long)t5.width, (long long)t5.heads, (long long)t5.vocabulary);
+    ebb_t5_close(&t5);
   } else {
     printf("  family: %s (not run by this version)\n", class_name);
   }
@@ -68,6 +76,9 @@ static bool info_component(const char *folder, ebb_error *err) {
   bool ok = object != NULL;
   if (ok) {
     const char *class_name = ebb_json_text_or((ebb_json){object, config, err}, "_class_name", "");
+    if (!class_name[0] && json_is_array(json_object_get(object, "architectures"))) /* of transformers */
+      class_name = json_string_value(json_array_get(json_object_get(object, "architectures"), 0));
+    class_name = class_name ? class_name : "";
     printf("%s\n", folder);
     ok = ebb_weights_open(&w, folder, err);
     int64_t parameters = 0;

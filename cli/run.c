@@ -1,12 +1,13 @@
 /* ebb run, invert, probe, report */
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "cli/overrides.h"
 #include "cli/progress.h"
 #include "ebb_version.h"
 #include "engine/job.h"
-#include "loaders/dataset.h"
 #include "loaders/file.h"
 #include "probe/probe.h"
+#include "probe/regress.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -26,41 +27,11 @@ static void show_fraction(void *user, double fraction) {
   ebb_progress_show(user, fraction);
 }
 
-/* What a command line says beside the file; NULL: nothing. */
-typedef struct overrides {
-  ebb_text_list sets;
-  const char *out, *device;
-} overrides;
-
-#define DEVICE_OPTION(to)                                                                                    \
-  { "device", EBB_OPTION_TEXT, (to), "NAME", "auto, cpu, cuda or cuda:N (run.device)", 0, 0, NULL }
-
-static bool set_device(ebb_config *config, const char *device, ebb_error *err) {
-  ebb_error unlike = {0};
-  char *assignment = ebb_format("run.device=%s", device);
-  bool ok = ebb_config_set(config, assignment, &unlike);
-  free(assignment);
-  return ok || ebb_fail(err, "--device: found '%s', expected auto, cpu, cuda or cuda:N", device);
-}
-
-/* *usage is set when it is the command line that is wrong, not the file. */
-static bool read_config(ebb_config *config, const char *path, const overrides *o, bool *usage,
-                        ebb_error *err) {
-  ebb_config_defaults(config);
-  if (!ebb_config_read(config, path, err))
-    return false;
-  *usage = true;
-  for (int i = 0; i < o->sets.count; i++)
-    if (!ebb_config_set(config, o->sets.items[i], err))
-      return false;
-  if (o->device && !set_device(config, o->device, err))
-    return false;
-  if (o->out &&
-      snprintf(config->run.out, sizeof config->run.out, "%s", o->out) >= (int)sizeof config->run.out)
-    return ebb_fail(err, "--out: longer than %d characters", (int)sizeof config->run.out - 1);
-  *usage = false;
-  return true;
-}
+#define LEAK_OPTION(to)                                                                                      \
+  {                                                                                                          \
+    "allow-leak", EBB_OPTION_FLAG, (to), NULL,                                                               \
+        "split by video where a preset's own protocol does, groups or not (probe.allow_leak)", 0, 0, NULL    \
+  }
 
 static bool invert(const ebb_config *config, bool dry_run, ebb_job_result *result, ebb_error *err) {
   ebb_progress_bar progress;
@@ -77,31 +48,14 @@ static bool invert(const ebb_config *config, bool dry_run, ebb_job_result *resul
   return ok;
 }
 
-static void nothing_to_say(void *user, const char *id, const char *reason) {
-  (void)user;
-  (void)id;
-  (void)reason; /* the inversion says it */
-}
-
-/* Before hours are spent on an inversion: can what it will leave be probed as the experiment asks? */
-static bool check_probe(const ebb_config *config, ebb_error *err) {
-  ebb_dataset set = {0};
-  if (!ebb_dataset_open(&set, config->data.format, config->data.path, config->data.unlabelled, nothing_to_say,
-                        NULL, err))
-    return false;
-  if (config->data.groups > 0)
-    ebb_dataset_keep(&set, config->data.groups);
-  bool ok = ebb_probe_check(&set, config, err);
-  ebb_dataset_close(&set);
-  return ok;
-}
-
 static bool probe(const ebb_config *config, const char *run, ebb_error *err) {
   ebb_context c = {0};
   ebb_progress_bar progress;
   ebb_progress_start(&progress, "probing", NULL, 1);
-  bool ok = ebb_context_open(&c, config->run.device, err) &&
-            ebb_probe_run(run, config, &c, show_fraction, &progress, stdout, err);
+  bool ok =
+      ebb_context_open(&c, config->run.device, err) &&
+      (ebb_regress_wanted(config) ? ebb_regress_run(run, config, &c, show_fraction, &progress, stdout, err)
+                                  : ebb_probe_run(run, config, &c, show_fraction, &progress, stdout, err));
   ebb_context_close(&c);
   fflush(stdout); /* the table first, where both streams go to one place */
   if (ok)
@@ -111,13 +65,13 @@ static bool probe(const ebb_config *config, const char *run, ebb_error *err) {
 
 static int run_config(int argc, char **argv, bool with_probe) {
   const char *path = NULL;
-  overrides o = {0};
+  ebb_overrides o = {0};
   int dry_run = 0;
   const ebb_option options[] = {
       {"set", EBB_OPTION_LIST, &o.sets, "KEY=VALUE", "overrides a key of the file; again and again", 0, 0,
        NULL},
       {"out", EBB_OPTION_TEXT, &o.out, "DIR", "run folder (run.out)", 0, 0, NULL},
-      DEVICE_OPTION(&o.device),
+      EBB_DEVICE_OPTION(&o.device),
       {"dry-run", EBB_OPTION_FLAG, &dry_run, NULL, "print memory, features and disk, and stop", 0, 0, NULL},
   };
   const ebb_command command = {
@@ -140,11 +94,11 @@ static int run_config(int argc, char **argv, bool with_probe) {
   ebb_config config;
   ebb_job_result result = {0};
   bool usage = false;
-  bool ok = read_config(&config, path, &o, &usage, &err) && ebb_job_check(&config, &err);
+  bool ok = ebb_overrides_read(&config, path, &o, &usage, &err) && ebb_job_check(&config, &err);
   if (ok && dry_run) /* the plan is printed even when the probe cannot follow */
-    ok = invert(&config, true, &result, &err) && (!with_probe || check_probe(&config, &err));
+    ok = invert(&config, true, &result, &err) && (!with_probe || ebb_overrides_check_probe(&config, &err));
   else if (ok)
-    ok = (!with_probe || check_probe(&config, &err)) && invert(&config, false, &result, &err) &&
+    ok = (!with_probe || ebb_overrides_check_probe(&config, &err)) && invert(&config, false, &result, &err) &&
          (!with_probe || probe(&config, config.run.out, &err));
   return !ok ? fail(&err, usage) : result.failed ? EBB_EXIT_SOME_FAILED : EBB_EXIT_OK;
 }
@@ -159,16 +113,18 @@ int ebb_invert_command(int argc, char **argv) {
 
 int ebb_probe_command(int argc, char **argv) {
   const char *run = NULL;
-  overrides o = {0};
+  ebb_overrides o = {0};
+  int leak = 0;
   const ebb_option options[] = {{"set", EBB_OPTION_LIST, &o.sets, "KEY=VALUE",
                                  "overrides a key of the run's config, e.g. probe.preset=referee", 0, 0,
                                  NULL},
-                                DEVICE_OPTION(&o.device)};
+                                EBB_DEVICE_OPTION(&o.device),
+                                LEAK_OPTION(&leak)};
   const ebb_command command = {
       "probe RUN [--set probe.KEY=VALUE] [--device NAME]",
       "Fits the probes on a finished run's features; writes RUN/probe and prints the table.",
       options,
-      2,
+      3,
       &run,
       1,
       1,
@@ -180,8 +136,56 @@ int ebb_probe_command(int argc, char **argv) {
   char *path = ebb_path_join(run, "config.yaml");
   ebb_config config;
   bool usage = false;
-  bool ok = read_config(&config, path, &o, &usage, &err) && probe(&config, run, &err);
+  bool ok = ebb_overrides_read(&config, path, &o, &usage, &err);
+  config.probe.allow_leak = config.probe.allow_leak || leak;
+  ok = ok && probe(&config, run, &err);
   free(path);
+  return ok ? EBB_EXIT_OK : fail(&err, usage);
+}
+
+int ebb_regress_command(int argc, char **argv) {
+  const char *run = NULL, *targets = NULL;
+  ebb_overrides o = {0};
+  int leak = 0;
+  const ebb_option options[] = {{"targets", EBB_OPTION_TEXT, &targets, "LIST",
+                                 "r,v,x0,y0,...: targets of the data set (probe.target)", 0, 0, NULL},
+                                {"set", EBB_OPTION_LIST, &o.sets, "KEY=VALUE",
+                                 "overrides a key of the run's config, e.g. probe.preset=released", 0, 0,
+                                 NULL},
+                                EBB_DEVICE_OPTION(&o.device),
+                                LEAK_OPTION(&leak)};
+  const ebb_command command = {
+      "regress RUN [--targets r,v,x0,...] [--set probe.KEY=VALUE] [--device NAME] [--allow-leak]",
+      "Fits the data set's numbers - speed, size, positions - to a finished run's features; writes "
+      "RUN/regress and\n"
+      "prints R2, MAE and MSE, and with two targets or more what features tell of each beyond the others.",
+      options,
+      4,
+      &run,
+      1,
+      1,
+      NULL};
+  int code = ebb_command_parse(&command, argc, argv);
+  if (code >= 0)
+    return code;
+  ebb_error err = {0};
+  char *path = ebb_path_join(run, "config.yaml"),
+       *set = targets ? ebb_format("probe.target=[%s]", targets) : NULL;
+  ebb_config config;
+  bool usage = false;
+  bool ok = ebb_overrides_read(&config, path, &o, &usage, &err);
+  config.probe.allow_leak = config.probe.allow_leak || leak;
+  if (ok && set && !ebb_config_set(&config, set, &err)) {
+    usage = true;
+    ok = false;
+  }
+  if (ok && !ebb_regress_wanted(&config)) {
+    usage = true;
+    ok = ebb_fail(&err, "regress needs targets: --targets r,v or probe.target in the run's config");
+  }
+  ok = ok && probe(&config, run, &err);
+  free(path);
+  free(set);
   return ok ? EBB_EXIT_OK : fail(&err, usage);
 }
 

@@ -1,6 +1,7 @@
 #include "engine/eval.h"
 
 #include "engine/invert.h"
+#include "engine/unipc.h"
 #include "engine/vae.h"
 #include "loaders/file.h"
 #include "loaders/frames.h"
@@ -266,7 +267,8 @@ static bool evaluate_decode(evaluation *e, ebb_error *err) {
 
 static bool make_plan(const ebb_eval_options *o, ebb_integration *plan, ebb_error *err) {
   ebb_schedule schedule = {0};
-  bool ok = ebb_schedule_open(&schedule, o->model, o->schedule, o->steps, o->shift, err) &&
+  bool ok = (strcmp(o->solver, "unipc") != 0 || ebb_unipc_check(o->model, err)) &&
+            ebb_schedule_open(&schedule, o->model, o->schedule, o->steps, o->shift, err) &&
             ebb_integration_named(plan, &schedule, o->solver, o->labels, strcmp(o->op, "sample") == 0, err);
   ebb_schedule_free(&schedule);
   return ok;

@@ -4,6 +4,9 @@
 
 #include "kernels/error.h"
 
+#include <stdint.h>
+#include <stdio.h>
+
 typedef struct ebb_eval_options {
   const char *op;          /* velocity | encode | decode | invert | sample */
   const char *model;       /* diffusers folder */
@@ -25,9 +28,22 @@ typedef struct ebb_eval_options {
  *   decode    latents -> video
  *   invert    latents, text, text_negative (when guidance is above 1) -> trajectory [steps+1,B,C,T,H,W],
  *             sigmas [steps+1], timesteps [steps]
- *   sample    noise, text, text_negative -> the same, from noise to clean
- * Errors: tensors missing or of another shape, the model's own, an inversion by `exact` in bfloat16, a step that does
- * not converge; nothing is written then. */
+ *   sample    noise, text, text_negative -> the same, from noise to clean; solver "unipc" too
+ * Errors: tensors missing or of another shape, the model's own, an inversion by `exact` in bfloat16 or by
+ * `unipc`, a folder whose UniPC scheduler has other settings than ours, a step that does not converge; nothing
+ * is written then. */
 bool ebb_eval(const ebb_eval_options *options, ebb_error *err);
+
+/* `ebb eval text`: prompts -> ids I64 [n,M], length I64 [n] (tokens before the padding) and text [n,M,text_dim], as the
+ * pipeline hands them to its transformer; of one prompt, a file that prompt.embedding takes. Errors: those of
+ * engine/texts.h; nothing is written then. */
+typedef struct ebb_eval_text_options {
+  const char *model, *out, *device, *dtype;
+  int count; /* n, at least 1 */
+  const char *const *prompts;
+  int64_t max_tokens; /* M */
+  FILE *log;          /* what it takes */
+} ebb_eval_text_options;
+bool ebb_eval_text(const ebb_eval_text_options *options, ebb_error *err);
 
 #endif

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const solver_names[] = {"euler", "heun", "midpoint", "rk4", "exact"};
+static const char *const solver_names[] = {"euler", "heun", "midpoint", "rk4", "exact", "unipc"};
 static const char *const label_names[] = {"noisy", "matched"};
 
 /* Where in a step each stage is evaluated, as a fraction of it. */
@@ -17,7 +17,7 @@ static const struct {
 } tableau[] = {
     [EBB_EULER] = {1, {0}},         [EBB_HEUN] = {2, {0, 1}},
     [EBB_MIDPOINT] = {2, {0, 0.5}}, [EBB_RK4] = {4, {0, 0.5, 0.5, 1}},
-    [EBB_EXACT] = {1, {0}},
+    [EBB_EXACT] = {1, {0}},         [EBB_UNIPC_BH2] = {1, {0}},
 };
 
 bool ebb_solver_named(const char *name, ebb_solver *solver, ebb_error *err) {
@@ -26,7 +26,7 @@ bool ebb_solver_named(const char *name, ebb_solver *solver, ebb_error *err) {
       *solver = (ebb_solver)i;
       return true;
     }
-  return ebb_fail(err, "solver '%s' is not known: expected euler, heun, midpoint, rk4 or exact", name);
+  return ebb_fail(err, "solver '%s' is not known: expected euler, heun, midpoint, rk4, exact or unipc", name);
 }
 
 bool ebb_labels_named(const char *name, ebb_labels *labels, ebb_error *err) {
@@ -38,8 +38,15 @@ bool ebb_labels_named(const char *name, ebb_labels *labels, ebb_error *err) {
   return ebb_fail(err, "labels '%s' are not known: expected noisy or matched", name);
 }
 
+#define NO_WAY_BACK                                                                                          \
+  "expected euler, heun, midpoint, rk4 or exact: unipc is a sampler of generation alone - a step is made "   \
+  "from what "                                                                                               \
+  "the model said at the noisier states before it, which an inversion has yet to find"
+
 bool ebb_solver_takes(const char *solver_key, const char *solver, const char *dtype_key, const char *dtype,
                       ebb_error *err) {
+  if (strcmp(solver, solver_names[EBB_UNIPC_BH2]) == 0)
+    return ebb_fail(err, "%s: found unipc, " NO_WAY_BACK, solver_key);
   if (strcmp(solver, solver_names[EBB_EXACT]) != 0 || strcmp(dtype, "bfloat16") != 0)
     return true;
   return ebb_fail(err,
@@ -76,6 +83,8 @@ static int moment_of(ebb_integration *plan, double label) {
 
 bool ebb_integration_make(ebb_integration *plan, const ebb_schedule *s, ebb_solver solver, ebb_labels labels,
                           bool generate, ebb_error *err) {
+  if (solver == EBB_UNIPC_BH2 && !generate)
+    return ebb_fail(err, "inversion by unipc: " NO_WAY_BACK);
   *plan =
       (ebb_integration){.solver = generate && solver == EBB_EXACT ? EBB_EULER : solver, .steps = s->steps};
   size_t n = (size_t)s->steps;
@@ -115,6 +124,30 @@ bool ebb_integration_named(ebb_integration *plan, const ebb_schedule *schedule, 
   ebb_labels labels = EBB_NOISY;
   return ebb_solver_named(solver_name, &solver, err) && ebb_labels_named(labels_name, &labels, err) &&
          ebb_integration_make(plan, schedule, solver, labels, generate, err);
+}
+
+bool ebb_integration_share_labels(ebb_integration *plan, ebb_integration *other, ebb_error *err) {
+  const size_t most = (size_t)plan->moments + (size_t)other->moments;
+  double *labels = realloc(plan->labels, most * sizeof *labels);
+  plan->labels = labels ? labels : plan->labels;
+  int *place = malloc((size_t)other->moments * sizeof *place);
+  if (!labels || !place) {
+    free(place);
+    return ebb_fail(err, "no memory for %zu time labels", most);
+  }
+  for (int m = 0; m < other->moments; m++) {
+    int p = 0;
+    while (p < plan->moments && labels[p] != other->labels[m])
+      p++;
+    if (p == plan->moments)
+      labels[plan->moments++] = other->labels[m];
+    place[m] = p;
+  }
+  for (int i = 0; i < other->steps; i++)
+    for (int s = 0; s < other->step[i].stages; s++)
+      other->step[i].moment[s] = place[other->step[i].moment[s]];
+  free(place);
+  return true;
 }
 
 void ebb_integration_free(ebb_integration *plan) {
@@ -288,7 +321,7 @@ static int exact(ebb_context *c, const ebb_integration_step *s, ebb_tensor x, eb
 
 int ebb_integrate(ebb_context *c, const ebb_integration *plan, int i, ebb_tensor x, ebb_velocity_fn *velocity,
                   void *user, ebb_error *failures) {
-  assert(i >= 0 && i < plan->steps);
+  assert(i >= 0 && i < plan->steps && plan->solver != EBB_UNIPC_BH2);
   const ebb_integration_step *s = &plan->step[i];
   size_t mark = ebb_arena_mark(&c->activations);
   int spent = 0;

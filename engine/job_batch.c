@@ -1,9 +1,11 @@
 #include "engine/job_parts.h"
 
 #include "loaders/file.h"
+#include "loaders/frames.h"
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* What a VAE in bfloat16 costs: the first video is encoded in float32 as well. Told, and kept with the run. Errors of
  * ops stay in the context. */
@@ -32,8 +34,8 @@ static void measure_latent_error(ebb_job *j, int64_t number, const float *latent
   free(exact);
 }
 
-/* Reads and encodes one video; false with err filled: this video fails, the run goes on. */
-static bool encode_video(ebb_job *j, int64_t number, float *latent, ebb_error *err) {
+bool ebb_job_encode(ebb_job *j, int64_t number, float *latent, ebb_clip *frames, char input_sha256[65],
+                    ebb_error *err) {
   ebb_context *c = &j->context;
   const ebb_ready_clip *clip = NULL;
   if (!c->counting) {
@@ -43,7 +45,13 @@ static bool encode_video(ebb_job *j, int64_t number, float *latent, ebb_error *e
       ebb_reader_done(j->reader);
       return false;
     }
-    ebb_store_input(j->store, number, clip->sha256);
+    if (input_sha256)
+      memcpy(input_sha256, clip->sha256, sizeof clip->sha256);
+    if (frames &&
+        !ebb_frames_quantise(clip->pixels, j->clip.used, j->clip.height, j->clip.width, frames, err)) {
+      ebb_reader_done(j->reader);
+      return false;
+    }
   }
   size_t mark = ebb_arena_mark(&c->activations);
   ebb_tensor video = EBB_ACTIVATION(c, "video", 1, 3, j->clip.used, j->clip.height, j->clip.width);
@@ -55,7 +63,7 @@ static bool encode_video(ebb_job *j, int64_t number, float *latent, ebb_error *e
   }
   ebb_vae_encode(&j->vae, z, video);
   ebb_download(c, latent, z);
-  if (j->vae.dtype != EBB_F32 && !j->latent_measured)
+  if (j->vae.dtype != EBB_F32 && !j->decode && !j->latent_measured)
     measure_latent_error(j, number, latent, video);
   ebb_arena_release(&c->activations, mark);
   return true;
@@ -90,8 +98,8 @@ static ebb_tensor upload_latents(ebb_job *j, int64_t count, const float *latents
 }
 
 /* Takes the latents [B,C,T,H,W] through one transformer and hands on what its taps saw. */
-static bool run_through(ebb_job *j, int number, int64_t count, const int64_t *videos, const float *latents,
-                        ebb_error *err) {
+static bool run_through(ebb_job *j, int number, const ebb_condition *text, int64_t count,
+                        const int64_t *videos, const float *latents, ebb_error *err) {
   ebb_context *c = &j->context;
   ebb_job_model *m = &j->models[number];
   const bool guided = ebb_job_guided(j);
@@ -104,7 +112,7 @@ static bool run_through(ebb_job *j, int number, int64_t count, const int64_t *vi
     batch_progress progress = {j, number, count};
     ebb_run run = {.model = &m->model,
                    .plan = &j->plan,
-                   .text = &m->text,
+                   .text = text,
                    .negative = &m->negative,
                    .guidance = j->config->inversion.guidance,
                    .tap = &tap,
@@ -122,6 +130,108 @@ static bool run_through(ebb_job *j, int number, int64_t count, const int64_t *vi
   ebb_tap_close(&negative);
   ebb_tap_close(&tap);
   ebb_arena_release(&c->activations, mark);
+  return ok;
+}
+
+/* keys int64 [B] of eps, of one draw for each video. */
+static ebb_tensor upload_keys(ebb_job *j, int64_t count, const int64_t *videos, int64_t draw) {
+  ebb_context *c = &j->context;
+  ebb_tensor keys = EBB_NEW(c, EBB_ACTIVATIONS, EBB_I64, "noise keys", count);
+  if (c->counting)
+    return keys;
+  int64_t *host = ebb_must(malloc((size_t)count * sizeof *host));
+  for (int64_t b = 0; b < count; b++)
+    host[b] = (int64_t)ebb_edit_key((uint64_t)j->config->inversion.seed, j->data.videos[videos[b]].id, draw);
+  ebb_upload(c, keys, host);
+  free(host);
+  return keys;
+}
+
+/* What a tap sees of (1 - sigma) z + sigma eps at every captured step, told the label that the inversion is told there;
+ * eps is one for all steps. */
+static bool read_noised(ebb_job *j, ebb_job_model *m, const ebb_condition *text, ebb_tensor z,
+                        ebb_tensor keys, ebb_tap *tap, ebb_error *err) {
+  ebb_context *c = &j->context;
+  ebb_tensor x = ebb_tensor_new(c, EBB_ACTIVATIONS, EBB_F32, "noised latents", z.rank, z.shape);
+  ebb_tensor v = ebb_tensor_new(c, EBB_ACTIVATIONS, EBB_F32, "velocity", z.rank, z.shape);
+  for (int i = 0; i < m->plan.step_count; i++) {
+    const int step = m->plan.steps[i];
+    const double sigma = j->plan.sigma[step];
+    ebb_add_noise(c, x, (float)(1 - sigma), z, (float)sigma, keys, 0);
+    ebb_tap_begin(tap, step);
+    ebb_model_velocity(&m->model, v, x, text, j->plan.step[step].moment[0], tap);
+    ebb_tap_latent(tap, EBB_LATENT, x);
+    ebb_tap_latent(tap, EBB_VELOCITY, v);
+    ebb_tap_end(tap);
+  }
+  ebb_tap_finish(tap);
+  return ebb_context_ok(c, err);
+}
+
+/* sum += data, all slots of a tap. */
+static void add_features(float **sum, float **data, const ebb_tap_plan *plan, int64_t batch) {
+  for (int s = 0; s < plan->slot_count; s++)
+    for (int64_t i = 0; i < batch * ebb_tap_slot_floats(plan, s); i++)
+      sum[s][i] += data[s][i];
+}
+
+static void scale_features(float **sum, const ebb_tap_plan *plan, int64_t batch, float factor) {
+  for (int s = 0; s < plan->slot_count; s++)
+    for (int64_t i = 0; i < batch * ebb_tap_slot_floats(plan, s); i++)
+      sum[s][i] *= factor;
+}
+
+/* Noised latents instead of inverted ones, through one transformer: each draw, or the mean over draws, to the writer. */
+static bool run_noised(ebb_job *j, int number, const ebb_condition *text, int64_t count,
+                       const int64_t *videos, const float *latents, ebb_error *err) {
+  ebb_context *c = &j->context;
+  ebb_job_model *m = &j->models[number];
+  const int64_t draws = c->counting ? 1 : ebb_job_draws(j);
+  const bool keep = j->config->inversion.keep_draws;
+  float **sum = NULL;
+  bool ok = true;
+  for (int64_t d = 0; ok && d < draws; d++) {
+    ebb_tap tap = {0};
+    size_t mark = ebb_arena_mark(&c->activations);
+    ok = ebb_tap_open(&tap, &m->plan, c, count, err) &&
+         read_noised(j, m, text, upload_latents(j, count, latents), upload_keys(j, count, videos, d), &tap,
+                     err);
+    if (ok && !c->counting && !keep) {
+      if (sum)
+        add_features(sum, tap.data, &m->plan, count);
+      else
+        sum = tap.data;
+      tap.data = sum == tap.data ? NULL : tap.data;
+      if (d == draws - 1) {
+        scale_features(sum, &m->plan, count, 1.0f / (float)draws);
+        free(tap.data);
+        tap.data = sum;
+        sum = NULL;
+      }
+    }
+    if (ok && !c->counting && (keep || d == draws - 1))
+      ok = ebb_writer_put(j->writer, m->noise_set[keep ? d : 0], &tap, videos, NULL, err);
+    if (ok && !c->counting && !ebb_job_inverts(j)) /* else the inversion tells */
+      step_done(&(batch_progress){j, number, count}, (int)d + 1, (int)draws);
+    ebb_tap_close(&tap);
+    ebb_arena_release(&c->activations, mark);
+  }
+  free(sum);
+  return ok;
+}
+
+/* Every way that a model reads the latents, on one preparation of what the videos say. */
+static bool run_model(ebb_job *j, int number, int64_t count, const int64_t *videos, const float *latents,
+                      ebb_error *err) {
+  ebb_context *c = &j->context;
+  ebb_condition own;
+  const size_t constants = ebb_arena_mark(&c->weights);
+  const ebb_condition *text = ebb_job_text_of(j, &j->models[number], count, videos, &own, err);
+  const bool ok = text &&
+                  (!ebb_job_inverts(j) || run_through(j, number, text, count, videos, latents, err)) &&
+                  (ebb_job_draws(j) == 0 || run_noised(j, number, text, count, videos, latents, err));
+  ebb_condition_free(&own);
+  ebb_arena_release(&c->weights, constants);
   return ok;
 }
 
@@ -154,16 +264,19 @@ bool ebb_job_run_batch(ebb_job *j, int64_t first, int64_t count, ebb_error *err)
       (latents && videos) || ebb_fail(err, "no memory for the latents of %lld videos", (long long)count);
   for (int64_t i = first; ok && i < first + count; i++) {
     ebb_error failure = {0};
-    if (encode_video(j, i, latents + read * n, &failure))
+    char sha256[65] = "";
+    if (ebb_job_encode(j, i, latents + read * n, NULL, sha256, &failure))
       videos[read++] = i;
-    else
+    if (sha256[0])
+      ebb_store_input(j->store, i, sha256);
+    if (failure.text[0])
       ebb_job_fail_video(j, i, failure.text);
     ok = ebb_context_ok(&j->context, err);
   }
   if (ok && read > 0) {
     ok = run_vae_features(j, read, videos, latents, err);
     for (int p = 0; ok && p < j->model_count; p++)
-      ok = run_through(j, p, read, videos, latents, err);
+      ok = run_model(j, p, read, videos, latents, err);
   }
   free(videos);
   free(latents);

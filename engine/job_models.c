@@ -1,25 +1,33 @@
 #include "engine/job_parts.h"
 
-#include "engine/prompt.h"
 #include "loaders/file.h"
-#include "loaders/frames.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-static bool condition(ebb_job *j, ebb_job_model *m, const char *embedding, ebb_condition *cond,
-                      char sha256[65], ebb_error *err) {
+/* What a failed condition may hang on. */
+static bool say_sizes(const ebb_job *j, ebb_error *err) {
   const ebb_config *k = j->config;
-  ebb_prompt prompt = {0};
-  bool ok =
-      ebb_prompt_read(&prompt, embedding, k->prompt.max_tokens, m->model.text_dim, err) &&
-      (ebb_model_condition(&m->model, cond, j->shape, prompt.text, j->plan.labels, j->plan.moments, 1, err) ||
-       ebb_fail_also(err, " (data.size %lldx%lld, data.frames %lld, the VAE's stride %d and %d)",
-                     (long long)k->data.height, (long long)k->data.width, (long long)k->data.frames,
-                     j->vae.space_stride, j->vae.time_stride));
-  memcpy(sha256, prompt.sha256, 65);
-  ebb_prompt_free(&prompt);
-  return ok;
+  return ebb_fail_also(err, " (data.size %lldx%lld, data.frames %lld, the VAE's stride %d and %d)",
+                       (long long)k->data.height, (long long)k->data.width, (long long)k->data.frames,
+                       j->vae.space_stride, j->vae.time_stride);
+}
+
+static bool condition(ebb_job *j, ebb_job_model *m, bool negative, ebb_error *err) {
+  return ebb_prompts_condition(&j->prompts, negative, &m->model, negative ? &m->negative : &m->text, j->shape,
+                               j->plan.labels, j->plan.moments, err) ||
+         say_sizes(j, err);
+}
+
+const ebb_condition *ebb_job_text_of(ebb_job *j, ebb_job_model *m, int64_t count, const int64_t *videos,
+                                     ebb_condition *own, ebb_error *err) {
+  *own = (ebb_condition){0};
+  if (!j->prompts.per_video)
+    return &m->text;
+  const bool ok = ebb_prompts_condition_videos(&j->prompts, count, videos, &m->model, own, j->shape,
+                                               j->plan.labels, j->plan.moments, err) ||
+                  say_sizes(j, err);
+  return ok ? own : NULL;
 }
 
 /* "random" is the main transformer's architecture with torch's initialisation; any other name is a sub-folder. */
@@ -38,9 +46,10 @@ static bool open_model(ebb_job *j, const char *name, ebb_error *err) {
   if (ok && m->model.channels != j->shape.channels)
     ok = ebb_fail(err, "%s: the transformer '%s' takes latents of %lld channels, the VAE gives %lld",
                   k->model.path, name, (long long)m->model.channels, (long long)j->shape.channels);
-  ok = ok && condition(j, m, k->prompt.embedding, &m->text, j->prompt_sha256, err);
+  if (ok && !j->prompts.per_video)
+    ok = condition(j, m, false, err);
   if (ok && ebb_job_guided(j))
-    ok = condition(j, m, k->prompt.negative, &m->negative, j->negative_sha256, err);
+    ok = condition(j, m, true, err);
   return ok && ebb_tap_plan_make(&m->plan, k, j->plan.steps, ebb_model_tap_sizes(&m->model, j->shape), err);
 }
 
@@ -63,17 +72,14 @@ static bool open_vae(ebb_job *j, ebb_error *err) {
   if (!ebb_model_dtype(&j->context, "model.vae_dtype", k->model.vae_dtype, &dtype, err))
     return false;
   char *folder = ebb_path_join(k->model.path, "vae");
-  bool ok =
-      ebb_vae_open(&j->vae, &j->context, folder, dtype, NULL, true, false, err) &&
-      (dtype == EBB_F32 || ebb_vae_open(&j->exact, &j->context, folder, EBB_F32, NULL, true, false, err));
+  bool ok = ebb_vae_open(&j->vae, &j->context, folder, dtype, NULL, !j->draw, j->decode, err) &&
+            (dtype == EBB_F32 || j->decode ||
+             ebb_vae_open(&j->exact, &j->context, folder, EBB_F32, NULL, true, false, err));
   ebb_digest_abandon(&j->exact.digest); /* the same files as vae's */
   free(folder);
   if (!ok)
     return false;
-  j->clip = (ebb_clip_size){.wanted = (int)k->data.frames,
-                            .used = ebb_frames_usable((int)k->data.frames, j->vae.chunk),
-                            .height = (int)k->data.height,
-                            .width = (int)k->data.width};
+  j->clip = ebb_clip_size_of(k, j->vae.chunk);
   return ebb_vae_latent_shape(&j->vae, j->clip.used, k->data.height, k->data.width, &j->shape, err);
 }
 

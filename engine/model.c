@@ -112,6 +112,15 @@ static int64_t distinct_tokens(ebb_text t) {
 
 bool ebb_model_condition(ebb_model *m, ebb_condition *cond, ebb_latent_shape shape, ebb_text text,
                          const double *labels, int64_t moments, int64_t labels_per_moment, ebb_error *err) {
+  const int64_t tokens = text.tokens < 1 ? text.tokens : distinct_tokens(text),
+                repeats = text.tokens - tokens + 1;
+  text.tokens = tokens;
+  return ebb_model_condition_repeated(m, cond, shape, text, repeats, labels, moments, labels_per_moment, err);
+}
+
+bool ebb_model_condition_repeated(ebb_model *m, ebb_condition *cond, ebb_latent_shape shape, ebb_text text,
+                                  int64_t repeats, const double *labels, int64_t moments,
+                                  int64_t labels_per_moment, ebb_error *err) {
   ebb_context *c = m->context;
   int64_t n = moments * labels_per_moment;
   *cond = (ebb_condition){.shape = shape,
@@ -137,10 +146,9 @@ bool ebb_model_condition(ebb_model *m, ebb_condition *cond, ebb_latent_shape sha
   }
   if (ok) {
     size_t mark = ebb_arena_mark(&c->activations);
-    int64_t tokens = distinct_tokens(text);
-    ebb_tensor states = EBB_ACTIVATION(c, "text", text.batch, tokens, text.width);
+    ebb_tensor states = EBB_ACTIVATION(c, "text", text.batch, text.tokens, text.width);
     ebb_tensor times = EBB_ACTIVATION(c, "time labels", n);
-    cond->text_repeats = text.tokens - tokens + 1;
+    cond->text_repeats = repeats;
     ebb_upload(c, states, text.states);
     ebb_upload(c, times, narrow);
     ok = m->family->condition(m, cond, states, times, err) && ebb_context_ok(c, err);
@@ -159,7 +167,8 @@ void ebb_condition_free(ebb_condition *cond) {
 
 static bool same_forward(const ebb_forward *a, const ebb_forward *b) {
   return a->x == b->x && a->v == b->v && a->arena == b->arena && a->staging == b->staging &&
-         a->plan == b->plan && a->mark == b->mark && a->batch == b->batch && a->condition == b->condition;
+         a->plan == b->plan && a->edit == b->edit && a->mark == b->mark && a->batch == b->batch &&
+         a->condition == b->condition;
 }
 
 /* The recording of this forward: the one kept, or a new one in a place that is free or was used least lately. */
@@ -203,6 +212,7 @@ void ebb_model_velocity(ebb_model *m, ebb_tensor v, ebb_tensor x, const ebb_cond
                          .mark = ebb_arena_mark(&m->context->activations),
                          .staging = captured ? tap->staging.data : NULL,
                          .plan = captured ? tap->plan->number : 0,
+                         .edit = m->edit ? m->edit->number : 0,
                          .batch = x.shape[0],
                          .condition = cond->number,
                          .used = ++m->evaluations};

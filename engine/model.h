@@ -2,6 +2,7 @@
 #ifndef EBB_ENGINE_MODEL_H
 #define EBB_ENGINE_MODEL_H
 
+#include "engine/edit.h"
 #include "engine/tap.h"
 #include "kernels/ops.h"
 #include "loaders/json.h"
@@ -45,10 +46,11 @@ typedef struct ebb_family {
 /* A recorded forward, with all that its pointers hang on. */
 typedef struct ebb_forward {
   const void *x, *v, *arena,
-      *staging;                   /* arena: of the activations; staging: of the tap, NULL: captures nothing */
-  size_t mark;                    /* of the activation arena */
-  int64_t batch, condition, plan; /* condition, plan: their numbers; plan 0: captures nothing */
-  int64_t used;                   /* when it was last run; 0: free */
+      *staging; /* arena: of the activations; staging: of the tap, NULL: captures nothing */
+  size_t mark;  /* of the activation arena */
+  int64_t batch, condition, plan,
+      edit;     /* condition, plan, edit: their numbers; plan 0: captures nothing; edit 0: changes nothing */
+  int64_t used; /* when it was last run; 0: free */
   ebb_recording recording;
 } ebb_forward;
 
@@ -65,6 +67,7 @@ typedef struct ebb_model {
   ebb_parameters list; /* names and places of all parameters */
   ebb_forward forwards[EBB_FORWARDS];
   int64_t conditions, evaluations; /* so far */
+  ebb_edit *edit; /* what velocity changes on the way, begun (ebb_edit_begin); NULL: nothing */
   void *state;
 } ebb_model;
 
@@ -97,6 +100,10 @@ typedef struct ebb_text {
  * constants (see open). */
 bool ebb_model_condition(ebb_model *m, ebb_condition *cond, ebb_latent_shape shape, ebb_text text,
                          const double *labels, int64_t moments, int64_t labels_per_moment, ebb_error *err);
+/* The same for texts that have been shortened so already: the last token of each stands for `repeats` equal ones. */
+bool ebb_model_condition_repeated(ebb_model *m, ebb_condition *cond, ebb_latent_shape shape, ebb_text text,
+                                  int64_t repeats, const double *labels, int64_t moments,
+                                  int64_t labels_per_moment, ebb_error *err);
 void ebb_condition_free(ebb_condition *cond); /* a zeroed condition is fine */
 
 /* v = dx/dsigma at state x and moment `moment` of the condition. x, v f32 [B,C,T,H,W]; tap may be NULL. Ops

@@ -399,7 +399,7 @@ static void forward_block(const ebb_model *m, int l, const activations *t, const
   linear(c, t->v, t->h, b->self.v, EBB_IDENTITY);
   ebb_qk_norm_rope(c, t->q, t->k, b->self.norm_q, b->self.norm_k, k->cos, k->sin, heads, w->eps);
   ebb_attention(c, t->a, stats, t->q, t->k, t->v, heads, 1);
-  linear(c, t->y, t->a, b->self.out, EBB_IDENTITY);
+  linear(c, t->y, ebb_edit_heads(m->edit, l, t->a, t->h), b->self.out, EBB_IDENTITY);
   ebb_gate_add_layer_norm(c, t->h, t->x, t->y, of.gate1, b->cross_norm.w, b->cross_norm.b, w->eps);
   ebb_tap_tokens(tap, EBB_ATTN_OUT, l, t->x);
 
@@ -414,6 +414,8 @@ static void forward_block(const ebb_model *m, int l, const activations *t, const
   linear(c, t->y, t->hidden, b->down, EBB_IDENTITY);
   ebb_tap_tokens(tap, EBB_MLP_OUT, l, t->y);
   ebb_gate_add_norm(c, t->h, t->x, t->y, of.gate2, next_shift, next_scale, w->eps);
+  if (ebb_edit_output(m->edit, l, t->x))
+    ebb_norm_modulate(c, t->h, t->x, next_shift, next_scale, w->eps);
   ebb_tap_tokens(tap, EBB_BLOCK_OUT, l, t->x);
 }
 

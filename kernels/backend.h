@@ -58,6 +58,7 @@ typedef struct ebb_backend {
   void (*qk_norm_rope)(ebb_context *c, ebb_tensor q, ebb_tensor k, ebb_tensor wq, ebb_tensor wk,
                        ebb_tensor cos, ebb_tensor sin, int heads, float eps);
   void (*channel_norm)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act);
+  void (*rms_norm)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, float eps);
   void (*timestep_embedding)(ebb_context *c, ebb_tensor y, ebb_tensor t);
   void (*attention)(ebb_context *c, ebb_tensor out, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
                     ebb_tensor v, int heads, int64_t repeats,
@@ -65,15 +66,23 @@ typedef struct ebb_backend {
   void (*attention_weights)(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, ebb_tensor w, int heads,
                             int64_t repeats, float eps);
   void (*projected_values)(ebb_context *c, ebb_tensor u, ebb_tensor v, ebb_tensor w, int heads);
+  void (*attention_relative)(ebb_context *c, ebb_tensor out, ebb_tensor q, ebb_tensor k, ebb_tensor v,
+                             ebb_tensor bias, int heads);
   void (*gate_add)(ebb_context *c, ebb_tensor x, ebb_tensor y, ebb_tensor gate);
   void (*axpby)(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor z);
   void (*convert)(ebb_context *c, ebb_tensor y, ebb_tensor x);
   void (*activate)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_activation act);
+  void (*gated)(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor b, ebb_activation act);
   void (*add_table)(ebb_context *c, ebb_tensor y, ebb_tensor table, ebb_tensor x);
   void (*channel_affine)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor scale, ebb_tensor shift);
   void (*clamp)(ebb_context *c, ebb_tensor y, ebb_tensor x, float low, float high);
   void (*patchify)(ebb_context *c, ebb_tensor y, ebb_tensor x, const int patch[3]);
   void (*unpatchify)(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[3]);
+  void (*perturb)(ebb_context *c, ebb_tensor x, ebb_tensor dose, ebb_tensor keys, ebb_tensor when,
+                  ebb_tensor direction, int64_t place);
+  void (*add_noise)(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor keys,
+                    int64_t stream);
+  void (*replace_heads)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor mean, ebb_tensor source);
   void (*conv3d_causal)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor norm, ebb_tensor w,
                         ebb_tensor b, ebb_tensor residual, void *scratch);
   void (*downsample_space)(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b,
@@ -101,7 +110,7 @@ typedef struct ebb_backend {
   void (*fold_blocks)(ebb_context *c, ebb_tensor s, ebb_tensor p, ebb_tensor rows, ebb_tensor lambda);
   void (*centred_labels)(ebb_context *c, ebb_tensor y, ebb_tensor mean, ebb_tensor labels, ebb_tensor rows);
   void (*keep_best)(ebb_context *c, ebb_tensor score, ebb_tensor best, ebb_tensor chosen, ebb_tensor kept,
-                    ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number);
+                    ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number, bool explained);
   void (*count_hits)(ebb_context *c, ebb_tensor hits, ebb_tensor f, ebb_tensor shift, ebb_tensor labels,
                      ebb_tensor rows);
   void (*logistic_adam)(ebb_context *c, ebb_tensor w, ebb_tensor epochs, ebb_tensor accuracy, ebb_tensor f,

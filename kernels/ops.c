@@ -85,6 +85,13 @@ void ebb_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, 
     c->backend->channel_norm(c, y, x, w, act);
 }
 
+void ebb_rms_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, float eps) {
+  const arg args[] = {{"y", y, OUT | IN_PLACE | HALF}, {"x", x, HALF}, {"w", w, 0}};
+  const call k = CALL(c, "rms_norm", args);
+  if (start(&k, EBB_F32) && want_like(&k, 0, x) && WANT(&k, 2, ebb_last(x)) && count(&k, 4.0 * numel(x)))
+    c->backend->rms_norm(c, y, x, w, eps);
+}
+
 void ebb_timestep_embedding(ebb_context *c, ebb_tensor y, ebb_tensor t) {
   const arg args[] = {{"y", y, OUT}, {"t", t, 0}};
   const call k = CALL(c, "timestep_embedding", args);
@@ -197,6 +204,21 @@ void ebb_projected_values(ebb_context *c, ebb_tensor u, ebb_tensor v, ebb_tensor
     c->backend->projected_values(c, u, v, w, heads);
 }
 
+void ebb_attention_relative(ebb_context *c, ebb_tensor out, ebb_tensor q, ebb_tensor k, ebb_tensor v,
+                            ebb_tensor bias, int heads) {
+  const arg args[] = {
+      {"out", out, OUT | HALF}, {"q", q, HALF}, {"k", k, HALF}, {"v", v, HALF}, {"bias", bias, 0}};
+  const call a = CALL(c, "attention_relative", args);
+  if (!start(&a, EBB_F32) || !want_rank(&a, 1, 3, "[B, S, D]") || !want_dtype_of(&a, 0, 1) ||
+      !want_dtype_of(&a, 2, 1) || !want_dtype_of(&a, 3, 1))
+    return;
+  int64_t S = q.shape[1], D = q.shape[2];
+  if (want_like(&a, 0, q) && want_like(&a, 2, q) && want_like(&a, 3, q) &&
+      want(&a, heads >= 1 && D % heads == 0, "the width of q is not a multiple of the number of heads") &&
+      WANT(&a, 4, heads, 2 * S - 1) && count(&a, 4.0 * numel(q) * (double)S))
+    c->backend->attention_relative(c, out, q, k, v, bias, heads);
+}
+
 /* ---- between blocks ---------------------------------------------------------------------------------- */
 
 void ebb_gate_add(ebb_context *c, ebb_tensor x, ebb_tensor y, ebb_tensor gate) {
@@ -226,6 +248,14 @@ void ebb_activate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_activation act
   const call k = CALL(c, "activate", args);
   if (start(&k, EBB_F32) && want_like(&k, 0, x) && count(&k, 8.0 * numel(x)))
     c->backend->activate(c, y, x, act);
+}
+
+void ebb_gated(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor b, ebb_activation act) {
+  const arg args[] = {{"y", y, OUT | IN_PLACE | HALF}, {"a", a, HALF}, {"b", b, HALF}};
+  const call k = CALL(c, "gated", args);
+  if (start(&k, EBB_F32) && want_dtype_of(&k, 0, 1) && want_dtype_of(&k, 2, 1) && want_like(&k, 0, a) &&
+      want_like(&k, 2, a) && count(&k, 2.0 * numel(a)))
+    c->backend->gated(c, y, a, b, act);
 }
 
 void ebb_add_table(ebb_context *c, ebb_tensor y, ebb_tensor table, ebb_tensor x) {
@@ -279,6 +309,49 @@ void ebb_unpatchify(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[
   const call k = CALL(c, "unpatchify", args);
   if (start(&k, EBB_F32) && check_patches(&k, 0, 1, patch) && count(&k, 0))
     c->backend->unpatchify(c, x, y, patch);
+}
+
+/* ---- interventions ----------------------------------------------------------------------------------- */
+
+void ebb_perturb(ebb_context *c, ebb_tensor x, ebb_tensor dose, ebb_tensor keys, ebb_tensor when,
+                 ebb_tensor direction, int64_t place) {
+  const arg args[] = {{"x", x, INOUT | HALF},
+                      {"dose", dose, 0},
+                      {"keys", keys, INTEGER},
+                      {"when", when, 0},
+                      {"direction", direction, OPTIONAL}};
+  const call k = CALL(c, "perturb", args);
+  if (!start(&k, EBB_F32) || !want_rank(&k, 0, 3, "[B, S, D]"))
+    return;
+  if (want(&k, x.shape[2] >= 2, "x is one number wide, expected 2 or more: one has no deviation") &&
+      WANT(&k, 1, x.shape[0], 2) && WANT(&k, 2, x.shape[0]) && WANT(&k, 3, 1) &&
+      WANT(&k, 4, x.shape[0], x.shape[2]) &&
+      want(&k, place >= 0 && place <= INT32_MAX, "the place is out of range, expected 0 to 2147483647") &&
+      count(&k, 40.0 * numel(x)))
+    c->backend->perturb(c, x, dose, keys, when, direction, place);
+}
+
+void ebb_add_noise(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor keys,
+                   int64_t stream) {
+  const arg args[] = {{"y", y, OUT | IN_PLACE}, {"x", x, 0}, {"keys", keys, INTEGER}};
+  const call k = CALL(c, "add_noise", args);
+  if (start(&k, EBB_F32) && want(&k, x.rank >= 1, "x has no dimensions, expected the batch's at least") &&
+      want_like(&k, 0, x) && WANT(&k, 2, x.shape[0]) && count(&k, 33.0 * numel(x)))
+    c->backend->add_noise(c, y, a, x, b, keys, stream);
+}
+
+void ebb_replace_heads(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor mean, ebb_tensor source) {
+  const arg args[] = {
+      {"y", y, OUT | HALF}, {"x", x, HALF}, {"mean", mean, OPTIONAL}, {"source", source, INTEGER}};
+  const call k = CALL(c, "replace_heads", args);
+  if (!start(&k, EBB_F32) || !want_rank(&k, 1, 3, "[B, S, D]") || !want_rank(&k, 3, 2, "[B, N]"))
+    return;
+  if (want_dtype_of(&k, 0, 1) && want_like(&k, 0, x) && WANT(&k, 2, x.shape[0], x.shape[2]) &&
+      WANT(&k, 3, x.shape[0], source.shape[1]) &&
+      want(&k, x.shape[2] % source.shape[1] == 0,
+           "the width of x is not a multiple of the heads of source") &&
+      count(&k, 0))
+    c->backend->replace_heads(c, y, x, mean, source);
 }
 
 /* ---- video convolutions ------------------------------------------------------------------------------ */

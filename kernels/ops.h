@@ -20,7 +20,7 @@
 
 #define EBB_DATA_ALIGN 16
 
-typedef enum ebb_activation { EBB_IDENTITY, EBB_SILU, EBB_GELU_TANH } ebb_activation;
+typedef enum ebb_activation { EBB_IDENTITY, EBB_SILU, EBB_GELU_TANH, EBB_RELU } ebb_activation;
 
 /* ---- products: linear.c ------------------------------------------------------------------------------ */
 
@@ -28,7 +28,8 @@ typedef enum ebb_activation { EBB_IDENTITY, EBB_SILU, EBB_GELU_TANH } ebb_activa
  * w [n_out, n_in], b [n_out] or absent. Samples are the outermost dimension; with rank 1 or 2 every row is
  * one (embeddings [B, n_in]), so S rows of one sample are given as [1, S, n_in], which is also faster. Half:
  * x and w together; y as x or float32; b as y.
- * gelu_tanh(a) = a/2 (1 + tanh(sqrt(2/pi) (a + 0.044715 a^3))), silu(a) = a / (1 + e^-a). */
+ * gelu_tanh(a) = a/2 (1 + tanh(sqrt(2/pi) (a + 0.044715 a^3))), silu(a) = a / (1 + e^-a), relu(a) =
+ * max(a, 0). */
 void ebb_linear(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_tensor b, ebb_activation act);
 
 /* ---- norms: norm.c ----------------------------------------------------------------------------------- */
@@ -64,6 +65,11 @@ void ebb_qk_norm_rope(ebb_context *c, ebb_tensor q, ebb_tensor k, ebb_tensor wq,
 /* The VAE's RMS norm over channels: y = act( x / max(||x||_2, 1e-12) * sqrt(C) * w ) over the last dimension.
  * x, y [..., C], w [C]. Half: x and y together. In place allowed. Aligned. */
 void ebb_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act);
+
+/* The RMS norm of text encoders, without mean and offset: y = x / sqrt(mean(x^2) + eps) * w over the last
+ * dimension. x, y [..., D], w [D]. Half: x, y, each for itself. In place allowed where x and y are of one
+ * dtype. */
+void ebb_rms_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, float eps);
 
 /* ---- position: rope.c -------------------------------------------------------------------------------- */
 
@@ -113,6 +119,12 @@ void ebb_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tenso
  * together. */
 void ebb_projected_values(ebb_context *c, ebb_tensor u, ebb_tensor v, ebb_tensor w, int heads);
 
+/* Self-attention of a text encoder (T5; relative.c): no scale, a bias by how far the key is from the query.
+ * Per head, out = softmax(q k' + bias) v with bias[n, m - s + S-1] for query s and key m. q, k, v, out
+ * [B,S,D], D = heads*P, bias [N,2S-1]. Half: q, k, v, out together. */
+void ebb_attention_relative(ebb_context *c, ebb_tensor out, ebb_tensor q, ebb_tensor k, ebb_tensor v,
+                            ebb_tensor bias, int heads);
+
 /* ---- between blocks: pointwise.c --------------------------------------------------------------------- */
 
 /* x <- x + gate * y. x, y [B,S,D]; gate [B,D] or [1,D], the same for all samples; absent: 1. Half: x,
@@ -124,6 +136,9 @@ void ebb_axpby(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb
 void ebb_convert(ebb_context *c, ebb_tensor y, ebb_tensor x);
 /* y = act(x). Same shapes. In place allowed. */
 void ebb_activate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_activation act);
+/* A gated linear unit: y = act(a) * b. Same shapes. Half: y, a, b together. In place allowed (y may be a or
+ * b). */
+void ebb_gated(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor b, ebb_activation act);
 /* y[j, b, :] = table[j, :] + x[b, j, :] (x [B,J,D]) or x[b, :] (x [B,D], the same for every j). y [J,B,D]:
  * the vectors of one j are an outer slice. table [J,D]. */
 void ebb_add_table(ebb_context *c, ebb_tensor y, ebb_tensor table, ebb_tensor x);
@@ -137,6 +152,26 @@ void ebb_patchify(ebb_context *c, ebb_tensor y, ebb_tensor x, const int patch[3]
 /* The way back as Wan has it: x [B,C,T,H,W] from y [B, S, pt*ph*pw*C], feature order (pt, ph, pw, c). Half:
  * y. */
 void ebb_unpatchify(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[3]);
+
+/* ---- interventions: edit.c --------------------------------------------------------------------------- */
+
+/* x[b,s,:] <- x[b,s,:] + sigma (dose[b,0] e + dose[b,1] direction[b,:]), sigma the standard deviation of x[b,s,:] over
+ * its D numbers (D - 1 in the denominator), e its own D standard normal numbers: those at s*D of
+ * ebb_normal(keys[b], place << 32 | when) (kernels/normal.h), the same on every backend. A sample whose doses are both
+ * 0 stays as it is, bit by bit. What changes between evaluations is in tensors, so that a recording can hold the op:
+ * when [1] is a whole number from 0 to 2^24. x [B,S,D], dose [B,2], keys int64 [B], direction [B,D] or absent. Half:
+ * x. */
+void ebb_perturb(ebb_context *c, ebb_tensor x, ebb_tensor dose, ebb_tensor keys, ebb_tensor when,
+                 ebb_tensor direction, int64_t place);
+/* y = a x + b e, sample b's e from ebb_normal(keys[b], stream), number by number. In place allowed. x, y [B, ...]
+ * alike, keys int64 [B]. */
+void ebb_add_noise(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor keys,
+                   int64_t stream);
+/* y = x with some heads replaced: source[b,n] is EBB_HEAD_KEPT; EBB_HEAD_ZERO; EBB_HEAD_MEAN: mean[b,:] at every token;
+ * or the number of a sample, whose head n it then is. x, y [B,S,D], source int64 [B,N], D = N*P; mean [B,D], as
+ * ebb_pool_mean gives it, or absent: then no head may be EBB_HEAD_MEAN. Half: x and y together. */
+enum { EBB_HEAD_KEPT = -1, EBB_HEAD_ZERO = -2, EBB_HEAD_MEAN = -3 };
+void ebb_replace_heads(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor mean, ebb_tensor source);
 
 /* ---- video convolutions: conv3d.c -------------------------------------------------------------------- */
 
@@ -235,11 +270,12 @@ void ebb_fold_blocks(ebb_context *c, ebb_tensor s, ebb_tensor p, ebb_tensor rows
 /* Labels of designs, centred: y[b,i,k] = labels[k, rows[b,i] mod N] - mean[b,k], mean over the rows listed, 0
  * at padding. labels float32 [K,N], y [B,n,K], mean [B,K]. */
 void ebb_centred_labels(ebb_context *c, ebb_tensor y, ebb_tensor mean, ebb_tensor labels, ebb_tensor rows);
-/* score[b,k] = correlation over rows of f = y - e with y (centred, padding 0); 0 where f does not vary, NaN
- * where e is not finite. e, y [B,n,K], rows [B,n], score [B,K]. Where score > best: best = score, chosen =
- * number, and kept[b,:,k] = a[b,:,k]. best, chosen [B,K], kept, a [B,n,K]. */
+/* score[b,k] = correlation over rows of f = y - e with y (centred, padding 0); 0 where f does not vary,
+ * NaN where e is not finite. explained: 1 - sum e^2 / sum y^2 instead, at least -1, 0 where y does not
+ * vary. e, y [B,n,K], rows [B,n], score [B,K]. Where score > best: best = score, chosen = number, and
+ * kept[b,:,k] = a[b,:,k]. best, chosen [B,K], kept, a [B,n,K]. */
 void ebb_keep_best(ebb_context *c, ebb_tensor score, ebb_tensor best, ebb_tensor chosen, ebb_tensor kept,
-                   ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number);
+                   ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number, bool explained);
 /* f[b,i,k] += shift[b,k]; hits[b,k] = sum over rows of 2 where f has the sign of the label, 1 where f is 0. f
  * [B,t,K], shift, hits [B,K], labels float32 [K,N], rows [B,t]. */
 void ebb_count_hits(ebb_context *c, ebb_tensor hits, ebb_tensor f, ebb_tensor shift, ebb_tensor labels,

@@ -131,7 +131,7 @@ void ebb_centred_labels(ebb_context *c, ebb_tensor y, ebb_tensor mean, ebb_tenso
 }
 
 void ebb_keep_best(ebb_context *c, ebb_tensor score, ebb_tensor best, ebb_tensor chosen, ebb_tensor kept,
-                   ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number) {
+                   ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number, bool explained) {
   const arg args[] = {{"score", score, OUT},
                       {"best", best, INOUT},
                       {"chosen", chosen, INOUT},
@@ -146,7 +146,7 @@ void ebb_keep_best(ebb_context *c, ebb_tensor score, ebb_tensor best, ebb_tensor
   int64_t B = y.shape[0], n = y.shape[1], K = y.shape[2];
   if (WANT(&k, 0, B, K) && WANT(&k, 1, B, K) && WANT(&k, 2, B, K) && want_like(&k, 3, y) &&
       want_like(&k, 4, y) && want_like(&k, 6, y) && WANT(&k, 7, B, n) && count(&k, 8.0 * numel(y)))
-    c->backend->keep_best(c, score, best, chosen, kept, e, y, a, rows, number);
+    c->backend->keep_best(c, score, best, chosen, kept, e, y, a, rows, number, explained);
 }
 
 void ebb_count_hits(ebb_context *c, ebb_tensor hits, ebb_tensor f, ebb_tensor shift, ebb_tensor labels,

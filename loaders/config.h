@@ -11,6 +11,7 @@
 
 #define EBB_TEXT 512
 #define EBB_LIST 128
+#define EBB_PROMPT_TEXT 4096
 
 typedef struct ebb_int_list { /* "all" is count -1 */
   int count;
@@ -35,25 +36,36 @@ typedef struct ebb_config {
     int64_t seed; /* of "random" */
   } model;
   struct {
-    char format[16]; /* intphys */
+    char format[16]; /* intphys | inflevel | phyworld | manifest */
     char path[EBB_TEXT];
     int64_t height, width; /* key `size: HxW` */
     int64_t frames;        /* asked for; the VAE uses 4k+1 of them */
     int64_t groups;        /* first n groups of each category; 0: all */
     bool unlabelled;
+    char prompt[16];  /* neutral | official */
+    char views[16];   /* across | within */
+    char padding[16]; /* none | repeat */
   } data;
   struct {
-    char embedding[EBB_TEXT]; /* safetensors with `text` [1,M,text_dim], or "zeros" */
-    int64_t max_tokens;       /* M, also of a file: 512 for Wan as trained, 226 for the official inversion */
-    char negative[EBB_TEXT];  /* the same for the unconditional branch when guidance > 1 */
+    char text[EBB_PROMPT_TEXT]; /* of every video that the data set gives no prompt */
+    bool per_video;             /* prompts of the data set's own count */
+    char embedding[EBB_TEXT];   /* auto | zeros | file: `text` [1,M,text_dim], or of `ebb text embed` */
+    int64_t max_tokens; /* M, also of a file: 512 for Wan as trained, 226 for the official inversion */
+    char negative[EBB_PROMPT_TEXT];    /* text of the unconditional branch, used when guidance > 1 */
+    char negative_embedding[EBB_TEXT]; /* auto: as embedding */
+    char dtype[16];                    /* arithmetic of the text encoder */
   } prompt;
   struct {
-    char solver[16];   /* euler | heun | midpoint | rk4 | exact */
+    char solver[16];   /* euler | heun | midpoint | rk4 | exact; where videos are generated unipc too */
     char labels[16];   /* noisy (official) | matched */
     char schedule[24]; /* auto (scheduler_config.json) | unipc | unipc-old | flow-match-euler */
     int64_t steps;
     double guidance;
-    double shift; /* 0: from scheduler_config.json */
+    double shift;    /* 0: from scheduler_config.json */
+    char method[16]; /* invert | noise: straight to x_sigma = (1 - sigma) z + sigma eps | both */
+    int64_t draws;   /* of eps, for noise */
+    bool keep_draws; /* a set of features for each, not their mean */
+    int64_t seed;    /* of eps */
   } inversion;
   struct {
     ebb_int_list steps; /* evaluations captured, 0 .. steps-1: number i sees the state at sigma[i]; 0 is the
@@ -64,7 +76,9 @@ typedef struct ebb_config {
     ebb_name_list pool;   /* mean frame_mean moments motion */
   } capture;
   struct {
-    char preset[16];        /* strict | referee | released */
+    char preset[16];        /* strict | referee | released | paper */
+    ebb_name_list target;   /* plausible, or names of the data set's targets: regression */
+    bool allow_leak;        /* split by video where a preset's own protocol does */
     char by[16];            /* category | all */
     ebb_name_list features; /* which stored features to probe; empty: all */
     char heads[16];         /* joined | each | both */
@@ -73,6 +87,13 @@ typedef struct ebb_config {
     int64_t bootstrap, permutations;
     int64_t seed;
   } probe;
+  struct {
+    int64_t videos;       /* how many `ebb generate` makes */
+    int64_t seed;         /* of their noise */
+    char noise[EBB_TEXT]; /* safetensors with `noise` [videos or more,C,T,h,w] in place of a seed; "": none */
+    char write[8];        /* mp4 | png; of `ebb reconstruct` too, like fps */
+    double fps;
+  } generate;
   struct {
     char device[16]; /* auto | cpu | cuda | cuda:N */
     int64_t batch;

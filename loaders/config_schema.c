@@ -18,39 +18,58 @@ const ebb_key ebb_keys[] = {
   {"model.compare", EBB_KEY_NAMES, AT(model.compare), "[]", 0, 0, NULL, true, "", "other transformers taken through the same videos: random, or sub-folders"},
   {"model.seed", EBB_KEY_INT, AT(model.seed), "0", 0, HUGE_SEED, NULL, false, "", "seed of the weights of `random`"},
 
-  {"data.format", EBB_KEY_TEXT, AT(data.format), "intphys", 0, 0, "intphys", false, "", "layout of the data set"},
-  {"data.path", EBB_KEY_TEXT, AT(data.path), "\"\"", 0, 0, NULL, false, "", "folder of the data set"},
+  {"data.format", EBB_KEY_TEXT, AT(data.format), "intphys", 0, 0, "intphys|inflevel|phyworld|manifest", false, "", "layout of the data set"},
+  {"data.path", EBB_KEY_TEXT, AT(data.path), "\"\"", 0, 0, NULL, false, "", "folder or file of the data set"},
   {"data.size", EBB_KEY_SIZE, offsetof(ebb_config, data.height), 2 * sizeof(int64_t), "256x256", 8, 4096, NULL, false, "pixels", "height x width that the model sees"},
   {"data.frames", EBB_KEY_INT, AT(data.frames), "100", 1, 4096, NULL, false, "frames", "frames taken of each video; the VAE uses 4k+1 of them"},
   {"data.groups", EBB_KEY_INT, AT(data.groups), "0", 0, 1e9, NULL, false, "groups", "only the first n groups of each category; 0: all"},
-  {"data.unlabelled", EBB_KEY_BOOL, AT(data.unlabelled), "false", 0, 0, NULL, false, "", "accept videos without status.json"},
+  {"data.unlabelled", EBB_KEY_BOOL, AT(data.unlabelled), "false", 0, 0, NULL, false, "", "accept videos without a label"},
+  {"data.padding", EBB_KEY_TEXT, AT(data.padding), "none", 0, 0, "none|repeat", false, "", "videos shorter than data.frames: refused, or their last frame repeated (official code)"},
+  {"data.prompt", EBB_KEY_TEXT, AT(data.prompt), "neutral", 0, 0, "neutral|official", false, "", "official: PhyWorld's prompt that holds the targets in figures"},
+  {"data.views", EBB_KEY_TEXT, AT(data.views), "across", 0, 0, "across|within", false, "", "groups hold all camera views of an event, or one (then it is in training and test)"},
 
-  {"prompt.embedding", EBB_KEY_TEXT, AT(prompt.embedding), "zeros", 0, 0, NULL, false, "", "safetensors file with `text` [1, tokens, width], or zeros"},
-  {"prompt.max_tokens", EBB_KEY_INT, AT(prompt.max_tokens), "512", 1, 4096, NULL, false, "tokens", "text tokens; an embedding file must have as many"},
-  {"prompt.negative", EBB_KEY_TEXT, AT(prompt.negative), "zeros", 0, 0, NULL, false, "", "embedding of the unconditional branch, used when guidance > 1"},
+  {"prompt.text", EBB_KEY_TEXT, AT(prompt.text), "\"\"", 0, 0, NULL, false, "", "prompt of every video that the data set gives none; empty: the empty prompt"},
+  {"prompt.per_video", EBB_KEY_BOOL, AT(prompt.per_video), "true", 0, 0, NULL, false, "", "use the prompts that the data set gives; false: prompt.text for all"},
+  {"prompt.embedding", EBB_KEY_TEXT, AT(prompt.embedding), "auto", 0, 0, NULL, false, "", "auto: the model's text encoder, zeros where it has none; zeros; a file of `ebb text embed`, or with `text` [1, tokens, width]"},
+  {"prompt.max_tokens", EBB_KEY_INT, AT(prompt.max_tokens), "512", 1, 4096, NULL, false, "tokens", "length of a text with its padding, of a file too: 512 as Wan was trained, 226 as the official inversion has it"},
+  {"prompt.negative", EBB_KEY_TEXT, AT(prompt.negative), "\"\"", 0, 0, NULL, false, "", "text of the unconditional branch, used when guidance > 1"},
+  {"prompt.negative_embedding", EBB_KEY_TEXT, AT(prompt.negative_embedding), "auto", 0, 0, NULL, false, "", "auto: from where prompt.embedding is; else as prompt.embedding"},
+  {"prompt.dtype", EBB_KEY_TEXT, AT(prompt.dtype), "float32", 0, 0, "float32|bfloat16", false, "", "arithmetic of the text encoder"},
 
-  {"inversion.solver", EBB_KEY_TEXT, AT(inversion.solver), "euler", 0, 0, "euler|heun|midpoint|rk4|exact", false, "", "integrator; exact inverts the forward Euler step by fixed point, in float32 alone"},
+  {"inversion.solver", EBB_KEY_TEXT, AT(inversion.solver), "euler", 0, 0, "euler|heun|midpoint|rk4|exact|unipc", false, "", "integrator; exact inverts the forward Euler step by fixed point, in float32 alone; unipc only generates"},
   {"inversion.labels", EBB_KEY_TEXT, AT(inversion.labels), "noisy", 0, 0, "noisy|matched", false, "", "time label of a step: of its noisy end (official code) or of its state"},
   {"inversion.schedule", EBB_KEY_TEXT, AT(inversion.schedule), "auto", 0, 0, "auto|unipc|unipc-old|flow-match-euler", false, "", "sigmas; auto goes by scheduler_config.json"},
   {"inversion.steps", EBB_KEY_INT, AT(inversion.steps), "100", 1, 10000, NULL, false, "steps", "integration steps from clean to noise"},
   {"inversion.guidance", EBB_KEY_REAL, AT(inversion.guidance), "1.0", 1, 100, NULL, false, "", "classifier-free guidance; 1: none"},
   {"inversion.shift", EBB_KEY_REAL, AT(inversion.shift), "0.0", 0, 1000, NULL, false, "", "flow shift; 0: from scheduler_config.json"},
+  {"inversion.method", EBB_KEY_TEXT, AT(inversion.method), "invert", 0, 0, "invert|noise|both", false, "", "how a video gets to a noise level: inverted, or (1 - sigma) z + sigma eps; both: a set each"},
+  {"inversion.draws", EBB_KEY_INT, AT(inversion.draws), "1", 1, 16, NULL, false, "draws", "of eps, for inversion.method noise"},
+  {"inversion.keep_draws", EBB_KEY_BOOL, AT(inversion.keep_draws), "false", 0, 0, NULL, false, "", "keep the features of every draw, not their mean"},
+  {"inversion.seed", EBB_KEY_INT, AT(inversion.seed), "0", 0, HUGE_SEED, NULL, false, "", "seed of eps, which also goes by the video's id and the draw"},
 
   {"capture.steps", EBB_KEY_INTS, AT(capture.steps), "all", 0, 9999, NULL, false, "", "evaluations captured: 0 (at the clean latent) to inversion.steps - 1"},
   {"capture.blocks", EBB_KEY_INTS, AT(capture.blocks), "all", 0, 10000, NULL, false, "", "transformer blocks captured, from 0"},
   {"capture.points", EBB_KEY_NAMES, AT(capture.points), "[block_out]", 0, 0, "block_in|attn_out|cross_out|mlp_out|block_out|attn_frames|attn_entropy|attn_lag|attn_rows|attn_columns|latent|velocity", false, "", "states in a block, statistics of its self-attention, latent, velocity"},
   {"capture.pool", EBB_KEY_NAMES, AT(capture.pool), "[mean]", 0, 0, "mean|frame_mean|moments|motion", false, "", "what is kept of the tokens"},
 
-  {"probe.preset", EBB_KEY_TEXT, AT(probe.preset), "strict", 0, 0, "strict|referee|released", false, "", "protocol: strict is nested, grouped, to convergence; the others are to compare with"},
+  {"probe.preset", EBB_KEY_TEXT, AT(probe.preset), "strict", 0, 0, "strict|referee|released|paper", false, "", "protocol: strict is nested, grouped, to convergence; the others are to compare with"},
+  {"probe.target", EBB_KEY_NAMES, AT(probe.target), "[plausible]", 0, 0, NULL, false, "", "plausible, or targets of the data set (r, v, x0, ...): regression"},
+  {"probe.allow_leak", EBB_KEY_BOOL, AT(probe.allow_leak), "false", 0, 0, NULL, false, "", "split by video where a preset's own protocol does, though groups then stand on both sides"},
   {"probe.by", EBB_KEY_TEXT, AT(probe.by), "category", 0, 0, "category|all", false, "", "one probe for each category or one for all"},
   {"probe.features", EBB_KEY_NAMES, AT(probe.features), "[]", 0, 0, NULL, false, "", "stored features to probe; []: all"},
   {"probe.heads", EBB_KEY_TEXT, AT(probe.heads), "joined", 0, 0, "joined|each|both", false, "", "attention's statistics: all heads in one probe, a probe for each head, or both"},
   {"probe.folds", EBB_KEY_INT, AT(probe.folds), "5", 2, 1000, NULL, false, "", "outer folds, cut by group"},
-  {"probe.repeats", EBB_KEY_INT, AT(probe.repeats), "5", 1, 1000, NULL, false, "", "repetitions with other folds; of referee and released the seeds"},
+  {"probe.repeats", EBB_KEY_INT, AT(probe.repeats), "5", 1, 1000, NULL, false, "", "repetitions with other folds; of the other presets the seeds"},
   {"probe.inner_folds", EBB_KEY_INT, AT(probe.inner_folds), "4", 2, 1000, NULL, false, "", "folds inside the training part, for selection"},
   {"probe.bootstrap", EBB_KEY_INT, AT(probe.bootstrap), "2000", 0, 1000000, NULL, false, "draws", "cluster bootstrap over groups; 0: none"},
   {"probe.permutations", EBB_KEY_INT, AT(probe.permutations), "0", 0, 1000000, NULL, false, "draws", "permutation test; 0: none"},
   {"probe.seed", EBB_KEY_INT, AT(probe.seed), "0", 0, HUGE_SEED, NULL, false, "", "seed of folds, bootstrap and permutations"},
+
+  {"generate.videos", EBB_KEY_INT, AT(generate.videos), "1", 1, 1000000, NULL, false, "videos", "how many `ebb generate` makes"},
+  {"generate.seed", EBB_KEY_INT, AT(generate.seed), "0", 0, HUGE_SEED, NULL, false, "", "seed of their noise: video n is drawn by (seed, n)"},
+  {"generate.noise", EBB_KEY_TEXT, AT(generate.noise), "\"\"", 0, 0, NULL, false, "", "safetensors file with `noise` [videos, C, T, h, w] in place of a seed"},
+  {"generate.write", EBB_KEY_TEXT, AT(generate.write), "mp4", 0, 0, "mp4|png", false, "", "what generate and reconstruct write: mp4, or folders of PNG frames"},
+  {"generate.fps", EBB_KEY_REAL, AT(generate.fps), "16.0", 0.001, 1000, NULL, false, "frames/s", "frame rate of an mp4"},
 
   {"run.device", EBB_KEY_TEXT, AT(run.device), "auto", 0, 0, "auto|cpu|cuda|cuda:N", false, "", "where to compute, probes too"},
   {"run.batch", EBB_KEY_INT, AT(run.batch), "1", 1, 4096, NULL, false, "videos", "videos in one forward; stored bytes do not depend on the device count"},
@@ -90,7 +109,7 @@ static int distance(const char *a, size_t m, const char *b, size_t n) {
 }
 
 const char *ebb_key_nearest(const char *name) {
-  static const char *const sections[] = {"model", "data", "prompt", "inversion", "capture", "probe", "run"};
+  static const char *const sections[] = {"model", "data", "prompt", "inversion", "capture", "probe", "generate", "run"};
   size_t n = strlen(name);
   if (n > NAME_MAX_LEN)
     return NULL;

@@ -181,3 +181,27 @@ bool ebb_frames_prepare(const ebb_clip *clip, int want, int used, int height, in
   free(buffer);
   return true;
 }
+
+bool ebb_frames_quantise(const float *video, int frames, int height, int width, ebb_clip *clip,
+                         ebb_error *err) {
+  const size_t plane = (size_t)height * (size_t)width, volume = (size_t)frames * plane;
+  *clip = (ebb_clip){.frames = frames, .height = height, .width = width, .rgb = malloc(volume * 3)};
+  if (!clip->rgb) {
+    ebb_clip_free(clip);
+    return ebb_fail(err, "no memory for %d frames of %dx%d", frames, width, height);
+  }
+  bool finite = true;
+  for (size_t c = 0; c < 3; c++)
+    for (size_t i = 0; i < volume; i++) {
+      const float x = video[c * volume + i];
+      if (!isfinite(x)) {
+        finite = false;
+        continue;
+      }
+      clip->rgb[i * 3 + c] = (uint8_t)(x <= -1.0f ? 0 : x >= 1.0f ? 255 : (int)((x + 1.0f) * 127.5f + 0.5f));
+    }
+  if (finite)
+    return true;
+  ebb_clip_free(clip);
+  return ebb_fail(err, "decoded frames have values that are not finite");
+}

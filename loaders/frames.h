@@ -31,4 +31,10 @@ void ebb_frames_resize(const uint8_t *from, int height, int width, uint8_t *to, 
 bool ebb_frames_prepare(const ebb_clip *clip, int want, int used, int height, int width, float *video,
                         ebb_error *err);
 
+/* Back to 8 bits: clip [frames, height, width, 3] of video f32 [3, frames, height, width] in [-1,1], to the
+ * nearest level (diffusers' VideoProcessor does the same); exact for what ebb_frames_prepare made. Errors: a
+ * value that is not finite, no memory; *clip is then zeroed. */
+bool ebb_frames_quantise(const float *video, int frames, int height, int width, ebb_clip *clip,
+                         ebb_error *err);
+
 #endif

@@ -1,7 +1,7 @@
 /* The layout of IntPhys (Riochet et al., arXiv 1803.07616): root[/dev]/O1/01/1/scene/scene_001.png and
  * status.json. */
-#include "loaders/dataset.h"
 #include "loaders/file.h"
+#include "loaders/formats.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -30,29 +30,11 @@ bool ebb_intphys_status(const char *path, const char *text, size_t bytes, bool *
   return ok;
 }
 
-/* Walks through the tree: what every level needs. */
-typedef struct walk {
-  ebb_dataset *set;
-  int64_t capacity;
-  bool unlabelled;
-  ebb_dataset_report *report;
-  void *user;
-  int64_t left_out;
-  ebb_error first; /* the reason of the first video left out, for the error of an empty set */
-} walk;
-
-static void leave_out(walk *w, const char *id, const ebb_error *why) {
-  if (w->left_out++ == 0)
-    w->first = *why;
-  if (w->report != NULL)
-    w->report(w->user, id, why->text);
-}
-
-static bool read_label(const walk *w, const char *folder, ebb_label *label, ebb_error *err) {
+static bool read_label(const ebb_listing *w, const char *folder, ebb_label *label, ebb_error *err) {
   char *path = ebb_path_join(folder, "status.json"), *text = NULL;
   size_t bytes;
   bool possible = false, ok;
-  if (w->unlabelled && !ebb_is_there(path)) {
+  if (w->options->unlabelled && !ebb_is_there(path)) {
     *label = EBB_UNLABELLED;
     ok = true;
   } else {
@@ -65,41 +47,25 @@ static bool read_label(const walk *w, const char *folder, ebb_label *label, ebb_
   return ok;
 }
 
-static bool count_frames(const char *scene, int *frames, ebb_error *err) {
-  char **names;
-  int64_t count, n = 0;
-  if (!ebb_folder_list(scene, &names, &count, err))
-    return false;
-  for (int64_t i = 0; i < count; i++)
-    n += ebb_frame_number(names[i]) >= 0;
-  ebb_names_free(names, count);
-  *frames = (int)n; /* a folder list is bounded */
-  return n > 0 || ebb_fail(err, "%s: no frames, expected scene_001.png, scene_002.png, ...", scene);
-}
-
-static void add_video(walk *w, const char *folder, const char *category, const char *group,
+static void add_video(ebb_listing *w, const char *folder, const char *category, const char *group,
                       const char *movie) {
   char *id = ebb_format("%s/%s/%s", category, group, movie), *scene = ebb_path_join(folder, "scene");
   ebb_label label = EBB_UNLABELLED;
-  int frames = 0;
   ebb_error why = {""};
-  if (!count_frames(scene, &frames, &why) || !read_label(w, folder, &label, &why)) {
-    leave_out(w, id, &why);
-    free(id);
-    free(scene);
+  const int frames = ebb_count_frames(scene, &why);
+  if (frames > 0 && read_label(w, folder, &label, &why)) {
+    ebb_listing_add(w, (ebb_video){.id = id,
+                                   .path = scene,
+                                   .group = ebb_format("%s/%s", category, group),
+                                   .category = ebb_format("%s", category),
+                                   .label = label,
+                                   .frames = frames,
+                                   .item = -1});
     return;
   }
-  ebb_dataset *set = w->set;
-  if (set->count == w->capacity) {
-    w->capacity = w->capacity > 0 ? 2 * w->capacity : 256;
-    set->videos = ebb_must(realloc(set->videos, (size_t)w->capacity * sizeof *set->videos));
-  }
-  set->videos[set->count++] = (ebb_video){.id = id,
-                                          .path = scene,
-                                          .group = ebb_format("%s/%s", category, group),
-                                          .category = ebb_format("%s", category),
-                                          .label = label,
-                                          .frames = frames};
+  ebb_listing_leave_out(w, id, &why);
+  free(id);
+  free(scene);
 }
 
 static bool is_number(const char *name) {
@@ -113,9 +79,9 @@ static bool is_category(const char *name) {
 
 /* Calls visit for every sub-folder whose name is accepted. An unreadable folder is an error: what is in it is
  * unknown. */
-typedef bool visitor(walk *w, const char *folder, const char *const *names, ebb_error *err);
+typedef bool visitor(ebb_listing *w, const char *folder, const char *const *names, ebb_error *err);
 
-static bool each_folder(walk *w, const char *folder, bool (*accept)(const char *), int depth,
+static bool each_folder(ebb_listing *w, const char *folder, bool (*accept)(const char *), int depth,
                         const char *const *above, visitor *visit, ebb_error *err) {
   char **names;
   int64_t count;
@@ -135,39 +101,33 @@ static bool each_folder(walk *w, const char *folder, bool (*accept)(const char *
   return ok;
 }
 
-static bool visit_movie(walk *w, const char *folder, const char *const *names, ebb_error *err) {
+static bool visit_movie(ebb_listing *w, const char *folder, const char *const *names, ebb_error *err) {
   (void)err;
   add_video(w, folder, names[0], names[1], names[2]);
   return true;
 }
 
-static bool visit_group(walk *w, const char *folder, const char *const *names, ebb_error *err) {
+static bool visit_group(ebb_listing *w, const char *folder, const char *const *names, ebb_error *err) {
   return each_folder(w, folder, is_number, 2, names, visit_movie, err);
 }
 
-static bool visit_category(walk *w, const char *folder, const char *const *names, ebb_error *err) {
+static bool visit_category(ebb_listing *w, const char *folder, const char *const *names, ebb_error *err) {
   return each_folder(w, folder, is_number, 1, names, visit_group, err);
 }
 
-bool ebb_intphys_list(ebb_dataset *set, bool unlabelled, ebb_dataset_report *report, void *user,
-                      ebb_error *err) {
-  walk w = {.set = set, .unlabelled = unlabelled, .report = report, .user = user};
-  if (!each_folder(&w, set->root, is_category, 0, NULL, visit_category, err))
+bool ebb_intphys_list(ebb_listing *w, ebb_error *err) {
+  const char *root = w->set->root;
+  if (!each_folder(w, root, is_category, 0, NULL, visit_category, err))
     return false;
-  if (set->count == 0 && w.left_out == 0) {
-    char *dev = ebb_path_join(set->root, "dev");
-    bool ok = !ebb_is_folder(dev) || each_folder(&w, dev, is_category, 0, NULL, visit_category, err);
+  if (w->set->count == 0 && w->left_out == 0) {
+    char *dev = ebb_path_join(root, "dev");
+    bool ok = !ebb_is_folder(dev) || each_folder(w, dev, is_category, 0, NULL, visit_category, err);
     free(dev);
     if (!ok)
       return false;
   }
-  if (set->count > 0)
-    return true;
-  if (w.left_out > 0)
-    return ebb_fail(err, "%s: none of the %lld videos can be used; the first: %s", set->root,
-                    (long long)w.left_out, w.first.text);
-  return ebb_fail(err,
-                  "%s: no videos, expected the IntPhys layout: O1/01/1/scene/scene_001.png and "
-                  "O1/01/1/status.json, here or in a folder dev/",
-                  set->root);
+  return ebb_listing_finish(w,
+                            "the IntPhys layout: O1/01/1/scene/scene_001.png and O1/01/1/status.json, here "
+                            "or in a folder dev/",
+                            err);
 }

@@ -1,9 +1,11 @@
 /* The feature store: what `ebb invert` leaves and `ebb probe` reads. A run folder holds
- *   index.json    videos (id, label, group, category, status, hash), models, features with shapes, shards with
- *                 hashes, provenance; written last, through a temporary name: a run without it is not finished
+ *   index.json    videos (id, label, group, category, status, hash; pair, view, split, prompt, targets where
+ *                 the data set knows them), models, features with shapes, shards with
+ *                 hashes, provenance; written last, through a temporary name: without it a run is not
+ *                 finished
  *   features/<model>/shard-00000.safetensors ...    one per batch of videos
- * A shard holds for each feature one F32 tensor [V, steps, ...] and "video" I64 [V], the numbers of its videos
- * in the index. Python:
+ * A shard holds for each feature one F32 tensor [V, steps, ...] and "video" I64 [V], the numbers of its
+ * videos in the index. Python:
  *   index = json.load(open(run + "/index.json"))
  *   x = load_file(run + "/" + index["shards"][0]["file"])["block_out.mean"] */
 #ifndef EBB_LOADERS_STORE_H
@@ -66,12 +68,17 @@ void ebb_store_abandon(ebb_store_writer **w);
 typedef struct ebb_store_video {
   char *id, *group, *category;
   ebb_label label;
-  char *failed; /* reason, or NULL */
+  char *failed;                       /* reason, or NULL */
+  char *pair, *view, *split, *prompt; /* as of ebb_video: NULL when unknown */
+  double *targets;                    /* [store.target_count], NaN: unknown */
 } ebb_store_video;
 typedef struct ebb_store {
   char *dir;
   int64_t video_count;
   ebb_store_video *videos;
+  int target_count;
+  char target_names[EBB_TARGETS_MAX][EBB_TARGET_NAME];
+  const char *notice; /* of the data set, to be shown before a probe is trained on it; NULL: none */
   int set_count;
   ebb_feature_set *sets;
   json_t *index; /* the whole of index.json */

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -27,6 +28,52 @@ struct ebb_store_shards {
 };
 
 /* ---- the index --------------------------------------------------------------------------------------- */
+
+static int find_target(const ebb_store *s, const char *name) {
+  for (int t = 0; t < s->target_count; t++)
+    if (strcmp(s->target_names[t], name) == 0)
+      return t;
+  return -1;
+}
+
+static bool read_target_names(ebb_store *s, const char *path, ebb_error *err) {
+  const json_t *list = json_object_get(s->index, "target_names");
+  if (list != NULL && (!json_is_array(list) || json_array_size(list) > EBB_TARGETS_MAX))
+    return ebb_fail(err, "%s: \"target_names\" is not a list of at most %d names", path, EBB_TARGETS_MAX);
+  for (size_t t = 0; t < json_array_size(list); t++) {
+    const char *name = json_string_value(json_array_get(list, t));
+    if (name == NULL || name[0] == '\0' || strlen(name) >= EBB_TARGET_NAME || find_target(s, name) >= 0)
+      return ebb_fail(err, "%s: entry %zu of \"target_names\" is not a new name of 1 to %d bytes", path, t,
+                      EBB_TARGET_NAME - 1);
+    memcpy(s->target_names[s->target_count++], name, strlen(name) + 1);
+  }
+  return true;
+}
+
+static bool read_targets(const ebb_store *s, ebb_store_video *v, const json_t *object, const char *path,
+                         ebb_error *err) {
+  if (object != NULL && !json_is_object(object))
+    return ebb_fail(err, "%s: \"targets\" of video \"%s\" is not {name: number}", path, v->id);
+  if (s->target_count > 0)
+    v->targets = ebb_must(malloc((size_t)s->target_count * sizeof *v->targets));
+  for (int t = 0; t < s->target_count; t++)
+    v->targets[t] = NAN;
+  const char *name;
+  json_t *value;
+  json_object_foreach((json_t *)object, name, value) {
+    int t = find_target(s, name);
+    if (t < 0 || !json_is_number(value))
+      return ebb_fail(err, "%s: target \"%.60s\" of video \"%s\" is not a number named in \"target_names\"",
+                      path, name, v->id);
+    v->targets[t] = json_number_value(value);
+  }
+  return true;
+}
+
+static char *text_or_null(const json_t *object, const char *key) {
+  const char *text = json_string_value(json_object_get(object, key));
+  return text != NULL ? ebb_format("%s", text) : NULL;
+}
 
 static bool read_videos(ebb_store *s, const char *path, ebb_error *err) {
   const json_t *list = json_object_get(s->index, "videos");
@@ -51,7 +98,13 @@ static bool read_videos(ebb_store *s, const char *path, ebb_error *err) {
         .label = json_is_null(possible)   ? EBB_UNLABELLED
                  : json_is_true(possible) ? EBB_POSSIBLE
                                           : EBB_IMPOSSIBLE,
-        .failed = failed ? ebb_format("%s", ebb_json_text_or(j, "reason", "unknown")) : NULL};
+        .failed = failed ? ebb_format("%s", ebb_json_text_or(j, "reason", "unknown")) : NULL,
+        .pair = text_or_null(v, "pair"),
+        .view = text_or_null(v, "view"),
+        .split = text_or_null(v, "split"),
+        .prompt = text_or_null(v, "prompt")};
+    if (!read_targets(s, &s->videos[i], json_object_get(v, "targets"), path, err))
+      return false;
   }
   return true;
 }
@@ -249,7 +302,8 @@ static bool read_index(ebb_store *s, const char *path, ebb_error *err) {
   if (strcmp(ebb_json_text_or(j, "format", ""), "ebb feature store") != 0 ||
       ebb_json_int_or(j, "version", 1, 1, 0) != 1)
     return ebb_fail(err, "%s: not an index of an ebb feature store of version 1", path);
-  if (!read_videos(s, path, err) || !read_sets(s, path, err))
+  s->notice = json_string_value(json_object_get(s->index, "notice"));
+  if (!read_target_names(s, path, err) || !read_videos(s, path, err) || !read_sets(s, path, err))
     return false;
   s->shards->rows = ebb_must(calloc((size_t)s->set_count + 1, sizeof *s->shards->rows));
   for (int i = 0; i < s->set_count; i++) {
@@ -284,6 +338,11 @@ void ebb_store_close(ebb_store *store) {
     free(store->videos[i].group);
     free(store->videos[i].category);
     free(store->videos[i].failed);
+    free(store->videos[i].pair);
+    free(store->videos[i].view);
+    free(store->videos[i].split);
+    free(store->videos[i].prompt);
+    free(store->videos[i].targets);
   }
   free(store->videos);
   struct ebb_store_shards *h = store->shards;

@@ -17,18 +17,26 @@ typedef struct kept_set {
 struct ebb_store_writer {
   char *dir;
   int64_t video_count;
-  json_t *videos, *shards; /* as they will stand in the index */
-  pthread_mutex_t mutex;   /* of videos */
+  json_t *videos, *shards, *target_names; /* as they will stand in the index */
+  char *notice;
+  pthread_mutex_t mutex; /* of videos */
   kept_set *sets;
   int set_count;
 };
 
 /* ---- opening ----------------------------------------------------------------------------------------- */
 
-static json_t *describe_video(const ebb_video *v) {
+static json_t *describe_video(const ebb_dataset *set, const ebb_video *v) {
   json_t *label = v->label == EBB_UNLABELLED ? json_null() : json_boolean(v->label == EBB_POSSIBLE);
-  return json_pack("{s:s, s:s, s:s, s:o, s:s}", "id", v->id, "group", v->group, "category", v->category,
-                   "possible", label, "status", "ok");
+  json_t *targets = NULL;
+  for (int t = 0; v->targets != NULL && t < set->target_count; t++)
+    if (isfinite(v->targets[t])) {
+      targets = targets != NULL ? targets : json_object();
+      json_object_set_new(targets, set->target_names[t], json_real(v->targets[t]));
+    }
+  return json_pack("{s:s, s:s, s:s, s:o, s:s, s:s*, s:s*, s:s*, s:s*, s:o*}", "id", v->id, "group", v->group,
+                   "category", v->category, "possible", label, "status", "ok", "pair", v->pair, "view",
+                   v->view, "split", v->split, "prompt", v->prompt, "targets", targets);
 }
 
 bool ebb_store_create(ebb_store_writer **out, const char *dir, const ebb_dataset *set, ebb_error *err) {
@@ -48,13 +56,22 @@ bool ebb_store_create(ebb_store_writer **out, const char *dir, const ebb_dataset
   w->dir = ebb_format("%s", dir);
   w->videos = ebb_must(json_array());
   w->shards = ebb_must(json_array());
+  w->target_names = set->target_count > 0 ? ebb_must(json_array()) : NULL;
+  w->notice = set->notice != NULL ? ebb_format("%s", set->notice) : NULL;
   w->video_count = set->count;
   pthread_mutex_init(&w->mutex, NULL);
   *out = w;
   for (int64_t i = 0; i < set->count; i++)
-    if (json_array_append_new(w->videos, describe_video(&set->videos[i])) != 0) {
+    if (json_array_append_new(w->videos, describe_video(set, &set->videos[i])) != 0) {
       ebb_store_abandon(out);
-      return ebb_fail(err, "%s: the video \"%.100s\" has a name that is not UTF-8", dir, set->videos[i].id);
+      return ebb_fail(err, "%s: the video \"%.100s\" has a name or a prompt that is not UTF-8", dir,
+                      set->videos[i].id);
+    }
+  for (int t = 0; t < set->target_count; t++)
+    if (json_array_append_new(w->target_names, json_string(set->target_names[t])) != 0) {
+      ebb_store_abandon(out);
+      return ebb_fail(err, "%s: the target \"%.*s\" has a name that is not UTF-8", dir, EBB_TARGET_NAME,
+                      set->target_names[t]);
     }
   return true;
 }
@@ -283,8 +300,9 @@ static bool write_index(const ebb_store_writer *w, json_t *provenance, ebb_error
                       w->sets[i].is.model);
     }
   json_t *index =
-      ebb_must(json_pack("{s:s, s:i, s:O, s:o, s:O, s:O?}", "format", "ebb feature store", "version", 1,
-                         "videos", w->videos, "sets", sets, "shards", w->shards, "provenance", provenance));
+      ebb_must(json_pack("{s:s, s:i, s:s*, s:O*, s:O, s:o, s:O, s:O?}", "format", "ebb feature store",
+                         "version", 1, "notice", w->notice, "target_names", w->target_names, "videos",
+                         w->videos, "sets", sets, "shards", w->shards, "provenance", provenance));
   char *path = ebb_path_join(w->dir, "index.json");
   ebb_file_writer file;
   bool ok = ebb_file_create(&file, path, err);
@@ -319,6 +337,8 @@ void ebb_store_abandon(ebb_store_writer **out) {
   pthread_mutex_destroy(&w->mutex);
   json_decref(w->videos);
   json_decref(w->shards);
+  json_decref(w->target_names);
+  free(w->notice);
   free(w->dir);
   free(w);
   *out = NULL;

@@ -1,5 +1,6 @@
 #include "loaders/weights.h"
 
+#include "kernels/numeric.h"
 #include "kernels/random.h"
 #include "loaders/file.h"
 #include "loaders/json.h"
@@ -397,6 +398,28 @@ bool ebb_weights_load(const ebb_weights *w, ebb_context *c, ebb_parameters *list
   bool ok = ebb_upload_from(c, count, sources, err);
   free(sources);
   return ebb_context_ok(c, err) && ok;
+}
+
+bool ebb_weights_read_f32(const ebb_weights *w, const char *name, int64_t first, int64_t count, float *to,
+                          ebb_error *err) {
+  const found *t = find(w, name);
+  ebb_dtype dtype;
+  if (t == NULL || !dtype_of(t->entry, &dtype))
+    return ebb_fail(err, "%s: tensor \"%.100s\" is %s, expected one of F32, F16 or BF16", w->folder, name,
+                    t == NULL ? "missing" : t->entry->dtype);
+  if (first < 0 || count < 0 || count > ebb_st_elements(t->entry) - first)
+    return ebb_fail(err, "%s: tensor \"%.100s\" has %lld numbers, asked for %lld from %lld on", w->folder,
+                    name, (long long)ebb_st_elements(t->entry), (long long)count, (long long)first);
+  const size_t width = ebb_dtype_size(dtype);
+  char *raw = (char *)to + (size_t)count * (sizeof *to - width); /* behind what is converted already */
+  if (!ebb_safetensors_read(t->file, t->entry, (uint64_t)first * width, (uint64_t)count * width, raw, err))
+    return false;
+  for (int64_t i = 0; dtype != EBB_F32 && i < count; i++) {
+    uint16_t half;
+    memcpy(&half, raw + (size_t)i * width, sizeof half);
+    to[i] = dtype == EBB_BF16 ? ebb_float_of_bf16(half) : ebb_float_of_f16(half);
+  }
+  return true;
 }
 
 /* Numbers [first, first + n) of one parameter's start. Draws depend on (seed, stream, element) alone. */

@@ -63,6 +63,10 @@ bool ebb_weights_digest(const ebb_weights *w, ebb_digest **digest, ebb_error *er
  * takes memory from the context's weight arena and reads, by several threads (ebb_upload_from). When the context is
  * counting, memory is counted and nothing is read. */
 bool ebb_weights_load(const ebb_weights *w, ebb_context *c, ebb_parameters *list, ebb_error *err);
+/* Numbers [first, first + count) of a tensor of the files as float32, read by the caller's thread. Errors: no such
+ * tensor or numbers, a dtype other than F32, F16, BF16. */
+bool ebb_weights_read_f32(const ebb_weights *w, const char *name, int64_t first, int64_t count, float *to,
+                          ebb_error *err);
 /* The same memory, filled with torch's default initialisation from the seed (parameter i uses stream i), drawn in
  * float32 and rounded once. */
 bool ebb_weights_initialise(ebb_context *c, ebb_parameters *list, uint64_t seed, ebb_error *err);

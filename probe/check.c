@@ -1,5 +1,6 @@
 #include "probe/presets.h"
 #include "probe/probe.h"
+#include "probe/regress.h"
 #include "probe/sample.h"
 
 #include <stdlib.h>
@@ -7,20 +8,33 @@
 
 /* The samples that a store of these videos would give; none has failed yet. */
 static bool check_samples(const ebb_dataset *set, const ebb_config *config, ebb_error *err) {
-  ebb_store store = {.dir = set->root, .video_count = set->count};
+  ebb_store store = {.dir = set->root, .video_count = set->count, .target_count = set->target_count};
+  memcpy(store.target_names, set->target_names, sizeof store.target_names);
   store.videos = calloc((size_t)set->count + 1, sizeof *store.videos);
   if (!store.videos)
     return ebb_fail(err, "not enough memory for a list of %lld videos", (long long)set->count);
   for (int64_t i = 0; i < set->count; i++) {
     const ebb_video *v = &set->videos[i];
-    store.videos[i] = (ebb_store_video){v->id, v->group, v->category, v->label, NULL};
+    store.videos[i] = (ebb_store_video){.id = v->id,
+                                        .group = v->group,
+                                        .category = v->category,
+                                        .label = v->label,
+                                        .pair = v->pair,
+                                        .view = v->view,
+                                        .split = v->split,
+                                        .prompt = v->prompt,
+                                        .targets = v->targets};
   }
   ebb_sample *samples = NULL;
-  int count = 0;
-  const ebb_preset *preset = ebb_preset_find(config->probe.preset);
-  bool ok =
-      ebb_samples_make(&store, strcmp(config->probe.by, "all") != 0, preset ? 2 : (int)config->probe.folds,
-                       preset ? 2 : (int)config->probe.inner_folds, &samples, &count, err);
+  int count = 0, number[EBB_TARGETS_MAX];
+  const bool by = strcmp(config->probe.by, "all") != 0, regress = ebb_regress_wanted(config);
+  const bool preset = strcmp(config->probe.preset, "strict") != 0;
+  const int folds = preset ? 2 : (int)config->probe.folds,
+            inner = preset ? 2 : (int)config->probe.inner_folds;
+  bool ok = !regress || ebb_regress_targets(&store, config, number, err);
+  ok = ok && (regress ? ebb_samples_targets(&store, by, folds, inner, number, config->probe.target.count,
+                                            &samples, &count, err)
+                      : ebb_samples_make(&store, by, folds, inner, &samples, &count, err));
   ebb_samples_free(samples, count);
   free(store.videos);
   return ok;
@@ -105,5 +119,6 @@ static bool check_features(const ebb_config *config, ebb_error *err) {
 }
 
 bool ebb_probe_check(const ebb_dataset *set, const ebb_config *config, ebb_error *err) {
-  return ebb_study_settings(config, err) && check_features(config, err) && check_samples(set, config, err);
+  return (ebb_regress_wanted(config) ? ebb_regress_settings(config, err) : ebb_study_settings(config, err)) &&
+         check_features(config, err) && check_samples(set, config, err);
 }

@@ -77,8 +77,12 @@ double ebb_d_prime(int64_t n, const double *margin, const int8_t *label) {
 
 /* ---- tallies ---- */
 
+static bool matched(const int *pair, int64_t i, int64_t j) {
+  return !pair || pair[i] < 0 || pair[j] < 0 || pair[i] == pair[j];
+}
+
 static void tally_repeat(ebb_tally *t, int64_t n, const double *margin, const int8_t *label, const int *group,
-                         const int *fold) {
+                         const int *pair, const int *fold) {
   for (int64_t i = 0; i < n; i++) {
     int g = group[i];
     if (fold[g] < 0)
@@ -92,7 +96,7 @@ static void tally_repeat(ebb_tally *t, int64_t n, const double *margin, const in
       double won = beats(margin[i], margin[j]);
       t->beaten[(int64_t)g * t->groups + h] += won;
       t->duels[(int64_t)g * t->groups + h] += 1;
-      if (g == h) {
+      if (g == h && matched(pair, i, j)) {
         t->won[g] += won;
         t->pairs[g] += 1;
       }
@@ -101,7 +105,7 @@ static void tally_repeat(ebb_tally *t, int64_t n, const double *margin, const in
 }
 
 bool ebb_tally_make(ebb_tally *t, int64_t groups, int64_t n, int64_t repeats, const double *margin,
-                    const int8_t *label, const int *group, const int *fold, ebb_error *err) {
+                    const int8_t *label, const int *group, const int *pair, const int *fold, ebb_error *err) {
   double *all = calloc((size_t)(groups * (4 + 2 * groups)) + 1, sizeof *all);
   *t = (ebb_tally){groups, all, all, all, all, all, all};
   if (!all)
@@ -112,7 +116,7 @@ bool ebb_tally_make(ebb_tally *t, int64_t groups, int64_t n, int64_t repeats, co
   t->beaten = all + 4 * groups;
   t->duels = t->beaten + groups * groups;
   for (int64_t r = 0; r < repeats; r++)
-    tally_repeat(t, n, margin + r * n, label, group, fold + r * groups);
+    tally_repeat(t, n, margin + r * n, label, group, pair, fold + r * groups);
   return true;
 }
 

@@ -29,9 +29,11 @@ typedef struct ebb_tally {
   double *beaten, *duels; /* [groups, groups] possible of g against impossible of h */
 } ebb_tally;
 
-/* margin [repeats, n]; group [n] in 0..groups-1; fold [repeats, groups]. Groups with fold -1 are left out. */
+/* margin [repeats, n]; group [n] in 0..groups-1; fold [repeats, groups]. Groups with fold -1 are left out.
+ * pair [n] (NULL: none): videos of a group that both have a pair (0 or more) are compared pairwise only
+ * where it is the same; one without (-1) is compared with all of its group. */
 bool ebb_tally_make(ebb_tally *t, int64_t groups, int64_t n, int64_t repeats, const double *margin,
-                    const int8_t *label, const int *group, const int *fold, ebb_error *err);
+                    const int8_t *label, const int *group, const int *pair, const int *fold, ebb_error *err);
 void ebb_tally_free(ebb_tally *t);
 
 typedef enum ebb_metric { EBB_ACCURACY, EBB_AUC, EBB_PAIRWISE, EBB_METRICS } ebb_metric;

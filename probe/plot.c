@@ -26,8 +26,11 @@ typedef struct heat {
   const ebb_row *row;
   int x, y; /* upper left of the grid */
   int cell_w, cell_h;
-  double top; /* value of the bright end; chance is the dark one */
+  double top; /* value of the bright end */
+  const ebb_plot_scale *scale;
 } heat;
+
+static const ebb_plot_scale accuracy_scale = {"accuracy", "chance", 0.5};
 
 #define HEAD_GAP 5 /* between the heads of one step and those of the next */
 
@@ -43,8 +46,8 @@ static int grid_height(const heat *h) {
   return h->row->block_count * h->cell_h;
 }
 
-static double top_of(const ebb_row *row) {
-  double top = 0.75;
+static double top_of(const ebb_row *row, const ebb_plot_scale *scale) {
+  double top = 0.5 * (1 + scale->bottom);
   for (int i = 0; i < ebb_row_cells(row); i++)
     top = fmax(top, row->cell[EBB_ACCURACY][i]);
   return fmin(1, ceil(top * 20) / 20);
@@ -55,7 +58,7 @@ static double floor_of(const ebb_row *row) {
 }
 
 static double shade(const heat *h, double value) {
-  return (value - 0.5) / (h->top - 0.5);
+  return fmax(0, (value - h->scale->bottom) / (h->top - h->scale->bottom));
 }
 
 static int clamp(int v, int low, int high) {
@@ -132,8 +135,11 @@ static void draw_bar(ebb_canvas *c, const heat *h, int height) {
   ebb_frame(c, x, h->y, width, height, 1, EBB_GREY);
   char text[48];
   ebb_text(c, x + width + 8, h->y, 2, EBB_LEFT, EBB_INK, hundredths(h->top, text));
-  ebb_text(c, x + width + 8, h->y + height - 14, 2, EBB_LEFT, EBB_INK, ".50 chance");
+  snprintf(text, sizeof text, "%s %s", hundredths(h->scale->bottom, (char[16]){0}), h->scale->bottom_name);
+  ebb_text(c, x + width + 8, h->y + height - 14, 2, EBB_LEFT, EBB_INK, text);
   double low = floor_of(h->row);
+  if (!isfinite(low))
+    return;
   int y = h->y + height - 1 - (int)lround(fmin(1, shade(h, low)) * (height - 1));
   ebb_fill(c, x - 5, y - 1, width + 10, 3, EBB_RED);
   snprintf(text, sizeof text, "%s floor", hundredths(low, (char[16]){0}));
@@ -147,7 +153,11 @@ static void draw_heat(ebb_canvas *c, const heat *h) {
 }
 
 bool ebb_plot_heat_map(const ebb_row *row, const char *dir, ebb_error *err) {
-  heat h = {.row = row, .x = 90, .y = 84, .top = top_of(row)};
+  return ebb_plot_cells(row, &accuracy_scale, dir, err);
+}
+
+bool ebb_plot_cells(const ebb_row *row, const ebb_plot_scale *scale, const char *dir, ebb_error *err) {
+  heat h = {.row = row, .x = 90, .y = 84, .top = top_of(row, scale), .scale = scale};
   h.cell_w = clamp(1100 / (row->step_count * row->head_count), row->by_head ? 4 : 8, 46);
   h.cell_h = clamp(760 / row->block_count, 8, 26);
   char title[256], name[280], note[320], best[16], low[16], heads[64] = "";
@@ -155,9 +165,10 @@ bool ebb_plot_heat_map(const ebb_row *row, const char *dir, ebb_error *err) {
   if (row->by_head)
     snprintf(heads, sizeof heads, "; in every step heads 0 to %d from left to right", row->head_count - 1);
   snprintf(note, sizeof note,
-           "accuracy of each cell, mean over repeats, %lld videos%s; red: best of the first repeat, there %s "
+           "%s of each cell, mean over repeats, %lld videos%s; red: best of the first repeat, there %s "
            "against a floor of %s",
-           (long long)row->videos, heads, hundredths(row->top_once, best), hundredths(floor_of(row), low));
+           scale->what, (long long)row->videos, heads, hundredths(row->top_once, best),
+           hundredths(floor_of(row), low));
   int width = h.x + grid_width(&h) + 190, text_w = 24 + ebb_text_width(2, title),
       note_w = 24 + ebb_text_width(1, note);
   width = larger(larger(width, text_w), note_w);
@@ -309,7 +320,7 @@ static int draw_legend(ebb_canvas *c, const overview *o, int x, int y, int width
 
 static void draw_maps(ebb_canvas *c, const overview *o, heat h, int each) {
   for (int i = 0; i < o->categories; i++)
-    h.top = fmax(h.top, top_of(o->row[i][0])); /* one scale for all */
+    h.top = fmax(h.top, top_of(o->row[i][0], &accuracy_scale)); /* one scale for all */
   for (int i = 0; i < o->categories; i++, h.y += each) {
     char name[256];
     h.row = o->row[i][0];
@@ -334,7 +345,7 @@ bool ebb_plot_overview(const ebb_results *results, const char *dir, ebb_error *e
       (long long)first->videos, (long long)first->groups, first->category, results->repeats, results->folds,
       results->bootstrap > 0 ? "; whiskers: 95 % intervals over groups" : "");
   int bars_w = clamp(o.categories * o.bars * 34, 420, 900);
-  heat h = {.row = first, .x = 70 + bars_w + 150, .y = 110, .top = 0.75};
+  heat h = {.row = first, .x = 70 + bars_w + 150, .y = 110, .top = 0.75, .scale = &accuracy_scale};
   h.cell_w = clamp(520 / (first->step_count * first->head_count), first->by_head ? 2 : 6, 46);
   h.cell_h = clamp(220 / first->block_count, 6, 22);
   int each = larger(grid_height(&h), 90) + 120;

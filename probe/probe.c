@@ -2,16 +2,17 @@
 
 #include "loaders/file.h"
 #include "probe/maps.h"
+#include "probe/official.h"
 #include "probe/plot.h"
-#include "probe/presets.h"
+#include "probe/protocol.h"
 #include "probe/report.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* What the run says of itself, and the settings it was probed with: those that a preset has no use for are left
- * at their defaults. */
-static json_t *provenance(const ebb_store *store, const ebb_config *config) {
+/* What the run says of itself, and the settings it was probed with: those that a preset has no use for are
+ * left at their defaults. */
+json_t *ebb_probe_provenance(const ebb_store *store, const ebb_config *config) {
   json_t *run = json_object_get(store->index, "provenance"), *o = json_object();
   char *text = NULL, *path = ebb_path_join(store->dir, "index.json"), hash[65] = "";
   size_t bytes = 0;
@@ -26,6 +27,8 @@ static json_t *provenance(const ebb_store *store, const ebb_config *config) {
   }
   if (run)
     json_object_set(o, "run", run);
+  if (store->notice) /* of the makers of the data: it goes where the numbers go */
+    json_object_set_new(o, "notice", json_string(store->notice));
   if (ebb_file_sha256(path, hash, NULL))
     json_object_set_new(o, "index_sha256", json_string(hash));
   free(text);
@@ -42,9 +45,10 @@ bool ebb_probe_run(const char *run_dir, const ebb_config *config, ebb_context *c
   char *dir = ebb_path_join(run_dir, "probe");
   bool ok = ebb_study_run(&store, config, c, progress, user, &results, err);
   if (ok) {
-    results.provenance = provenance(&store, config);
+    results.provenance = ebb_probe_provenance(&store, config);
     ok = ebb_make_folders(dir, err) && ebb_results_write(&results, &store, dir, err) &&
-         ebb_plot_all(&results, dir, err) && ebb_plot_all_frame_mass(&store, &results, -1, dir, stderr, err);
+         ebb_official_pairwise(&results, &store, config, dir, err) && ebb_plot_all(&results, dir, err) &&
+         ebb_plot_all_frame_mass(&store, &results, -1, dir, stderr, err);
   }
   if (ok && table)
     ebb_results_print(&results, table);
@@ -62,8 +66,8 @@ static bool has_maps(const ebb_results *results) {
   return false;
 }
 
-/* Maps are drawn from the features, which are read and hashed whole: only for results that have maps, or when a
- * step is asked for. Only then is it an error that they are not there. */
+/* Maps are drawn from the features, which are read and hashed whole: only for results that have maps, or
+ * when a step is asked for. Only then is it an error that they are not there. */
 static bool report_maps(const char *run_dir, const ebb_results *results, int64_t step, const char *dir,
                         ebb_error *err) {
   ebb_store store = {0};

@@ -9,6 +9,7 @@
 /* Probes the run's stored features as config->probe says (probe/study.h) and writes RUN/probe/:
  * results.json, results.csv (a line a row), cells.csv (a line a cell), margins.csv (a line a video and
  * row), heldout.csv (a line a video, row and repeat: tests/refit_probe.py makes its margins again),
+ * best_block.csv and the official code's files for presets that split as it does (probe/official.h),
  * overview.png, a heat map for every row that has more than one cell, and the frame mass of every head
  * where it was captured (probe/maps.h; a note on stderr where the index says that it is not by head).
  * Earlier results there are replaced. The table goes to `table` (NULL: nowhere). progress may be NULL. c is

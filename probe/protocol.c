@@ -44,7 +44,7 @@ bool ebb_study_map(study *s, ebb_error *err) {
     ebb_tally t;
     if (ebb_tally_make(&t, sample->groups, sample->n, s->plan->repeats,
                        s->margins + (int64_t)cell * s->plan->repeats * sample->n, sample->label,
-                       sample->group, s->plan->fold, NULL)) {
+                       sample->group, sample->pair, s->plan->fold, NULL)) {
       for (int m = 0; m < EBB_METRICS; m++)
         row->cell[m][cell] = ebb_tally_metric(&t, (ebb_metric)m, NULL);
       ebb_tally_free(&t);

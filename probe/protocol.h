@@ -1,6 +1,6 @@
-/* Private to the study: what a protocol is given and what it fills. study.c makes rows, samples and intervals;
- * strict.c and presets.c say who is trained on, who is judged, and which cell speaks; protocol.c is what both
- * of them need. */
+/* Private to the study: what a protocol is given and what it fills. study.c makes rows, samples and
+ * intervals; strict.c and presets.c say who is trained on, who is judged, and which cell speaks;
+ * protocol.c is what both of them need. */
 #ifndef EBB_PROBE_PROTOCOL_H
 #define EBB_PROBE_PROTOCOL_H
 
@@ -55,6 +55,10 @@ bool ebb_study_read(const study *s, int cell, float *x, ebb_error *err);
 void ebb_study_progress(study *s, int cells);
 /* The heat map from s->margins: means over repeats. */
 bool ebb_study_map(study *s, ebb_error *err);
+
+/* What results say of where they are from: the run's own provenance, the settings probed with, the hash of
+ * the index (which has those of the shards), the notice of the data. Owned by the caller. */
+json_t *ebb_probe_provenance(const ebb_store *store, const ebb_config *config);
 
 /* Fill s->row: cells, the best cell, selected, margin. */
 bool ebb_strict_row(study *s, ebb_error *err);

@@ -96,6 +96,10 @@ static json_t *row_json(const ebb_row *r) {
                       json_pack("[o,o]", number(r->permuted.mean), number(r->permuted.high)));
   json_object_set_new(o, "top_first_repeat", number(r->top_once));
   json_object_set_new(o, "p", number(r->p));
+  if (r->step_mean)
+    json_object_set_new(o, "best_block",
+                        json_pack("{s:o,s:o}", "mean", numbers(r->step_mean, r->step_count), "standard_error",
+                                  numbers(r->step_error, r->step_count)));
   return o;
 }
 
@@ -111,6 +115,8 @@ static json_t *results_json(const ebb_results *r) {
                         permutations, "seed", (json_int_t)r->seed);
   if (r->not_used[0])
     json_object_set_new(o, "not_used", json_string(r->not_used));
+  if (r->by_video)
+    json_object_set_new(o, "split_by_video", json_true());
   json_t *rows = json_array(), *differences = json_array();
   bool ok = o != NULL;
   for (int i = 0; i < r->row_count; i++)
@@ -265,6 +271,11 @@ static void row_in(reader *r, const json_t *o, ebb_row *row) {
   row->permuted = floor_in(o, "floor_permuted");
   row->top_once = number_of(json_object_get(o, "top_first_repeat"));
   row->p = number_of(json_object_get(o, "p"));
+  const json_t *best = json_object_get(o, "best_block");
+  if (best) {
+    row->step_mean = numbers_in(r, best, "mean", row->step_count);
+    row->step_error = numbers_in(r, best, "standard_error", row->step_count);
+  }
 }
 
 /* Probes from before there were presets say none: strict. A preset has no folds and no permutations. */
@@ -275,6 +286,7 @@ static void protocol_in(reader *r, const json_t *o, ebb_results *results) {
   if (json_object_get(o, "not_used"))
     text_in(r, o, "not_used", results->not_used, sizeof results->not_used);
   bool preset = ebb_preset_find(results->preset);
+  results->by_video = json_is_true(json_object_get(o, "split_by_video"));
   results->repeats = (int)integer_in(r, o, "repeats", 1 << 20);
   results->bootstrap = integer_in(r, o, "bootstrap", INT64_MAX);
   results->folds = preset ? 1 : (int)integer_in(r, o, "folds", 1 << 20);
@@ -292,6 +304,7 @@ bool ebb_results_read(ebb_results *results, const char *dir, ebb_error *err) {
     text_in(&r, o, "name", results->name, sizeof results->name);
     protocol_in(&r, o, results);
     results->seed = json_integer_value(json_object_get(o, "seed"));
+    results->provenance = json_incref(json_object_get(o, "provenance"));
     results->rows = ebb_must(calloc(json_array_size(rows) + 1, sizeof *results->rows));
     results->differences = ebb_must(calloc(json_array_size(differences) + 1, sizeof *results->differences));
     for (size_t i = 0; i < json_array_size(rows) && !r.wrong && !r.large; i++)
@@ -402,6 +415,24 @@ static bool write_cells(const ebb_results *results, const ebb_store *store, FILE
   return true;
 }
 
+/* Accuracy of the best block of each seed, at every step. */
+static bool write_best_blocks(const ebb_results *results, const ebb_store *store, FILE *f) {
+  (void)store;
+  fputs("category,model,feature,step,sigma,best_block_mean,standard_error,seeds\n", f);
+  for (int i = 0; i < results->row_count; i++) {
+    const ebb_row *r = &results->rows[i];
+    for (int s = 0; r->step_mean && s < r->step_count; s++) {
+      csv_row_name(f, r);
+      fprintf(f, ",%d", r->steps[s]);
+      ebb_csv_number(f, DIGITS, r->sigmas[s]);
+      ebb_csv_number(f, DIGITS, r->step_mean[s]);
+      ebb_csv_number(f, DIGITS, r->step_error[s]);
+      fprintf(f, ",%d\n", r->repeats);
+    }
+  }
+  return true;
+}
+
 /* A video's margin is its mean over the repeats that judged it, in log odds; `right` the share of them on the
  * right side. One that none judged has no line. */
 static bool write_margins(const ebb_results *results, const ebb_store *store, FILE *f) {
@@ -473,13 +504,13 @@ bool ebb_results_write(const ebb_results *results, const ebb_store *store, const
     const char *name;
     bool (*write)(const ebb_results *, const ebb_store *, FILE *);
   } files[] = {/* results.json last: it is what tells that a probe is finished */
-               {"results.csv", write_rows},
-               {"cells.csv", write_cells},
-               {"margins.csv", write_margins},
-               {"heldout.csv", write_heldout},
-               {"results.json", write_json}};
+               {"results.csv", write_rows},           {"cells.csv", write_cells},
+               {"margins.csv", write_margins},        {"heldout.csv", write_heldout},
+               {"best_block.csv", write_best_blocks}, {"results.json", write_json}};
   bool ok = true;
   for (size_t i = 0; ok && i < sizeof files / sizeof *files; i++) {
+    if (files[i].write == write_best_blocks && !(results->row_count > 0 && results->rows[0].step_mean))
+      continue;
     char *path = ebb_path_join(dir, files[i].name);
     ebb_file_writer w;
     ok = ebb_file_create(&w, path, err);

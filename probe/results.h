@@ -40,13 +40,18 @@ typedef struct ebb_row {
                          corrected for all cells (REFERENCE 6.5 i); NaN without permutations */
   ebb_floor independent, permuted;
 
+  /* Presets that choose on the test videos: accuracy of the best block of each seed, mean and standard
+   * error over seeds. NULL for the others. */
+  double *step_mean, *step_error; /* [step] */
+
   /* Held-out margins of the reported numbers; not in results.json. */
   int repeats, folds;
-  int64_t *video;      /* [videos] numbers in the store */
-  int *fold;           /* [repeats,videos] fold that held the video out; -1: not judged in that repeat */
-  int *fit_cell;       /* [repeats,folds] cell that judged the fold */
-  double *fit_penalty; /* [repeats,folds] rho of solve.h; NaN: none */
-  double *margin;      /* [repeats,videos]; NaN: not judged in that repeat */
+  int64_t *video;       /* [videos] numbers in the store */
+  int *fold;            /* [repeats,videos] fold that held the video out; -1: not judged in that repeat */
+  int *fit_cell;        /* [repeats,folds] cell that judged the fold */
+  double *fit_penalty;  /* [repeats,folds] rho of solve.h; NaN: none */
+  double *margin;       /* [repeats,videos]; NaN: not judged in that repeat */
+  double *cell_margins; /* [cells,repeats,videos] of every cell, with step_mean; else NULL */
 } ebb_row;
 
 /* The first model minus the second, videos and resamples paired. */
@@ -57,7 +62,8 @@ typedef struct ebb_difference {
 
 typedef struct ebb_results {
   char name[64];   /* of the experiment */
-  char preset[16]; /* strict, referee, released */
+  char preset[16]; /* strict, referee, released, paper */
+  bool by_video;   /* probe.allow_leak: split by video, so that groups stand on both sides */
   int folds, repeats, inner_folds;
   int64_t bootstrap, permutations, seed;
   char not_used[64]; /* settings that were not the defaults and that the preset has no use for; "": none */
@@ -75,7 +81,8 @@ const char *ebb_trained_model(const ebb_row *rows, int count);
 
 #define EBB_MOST_CELLS (1 << 24) /* of one row */
 
-/* Whether a row may have so many: what ebb_row_cells and ebb_cell_number compute then fits an int. Counts are >= 1. */
+/* Whether a row may have so many: what ebb_row_cells and ebb_cell_number compute then fits an int. Counts
+ * are >= 1. */
 static inline bool ebb_cells_fit(int64_t steps, int64_t blocks, int64_t heads) {
   int64_t cells;
   return !__builtin_mul_overflow(steps, blocks, &cells) && !__builtin_mul_overflow(cells, heads, &cells) &&

@@ -26,8 +26,10 @@ typedef struct ridge {
   double *scaled; /* [rank,m] a with its rows or columns divided */
   double *e;      /* [train,m] residuals, then inner margins */
   double *block;  /* [largest fold]^2, and the rows of one fold of u */
-  double *sums;   /* [3,m] over rows: f, f^2, f y */
-  double *best;   /* [m] highest score so far */
+  double *sums;   /* [3,m] over rows: f, f^2, f y; or (y - f)^2 */
+  double *spread; /* [m] sum over rows of (y - mean)^2 */
+  ebb_score score;
+  double *best; /* [m] highest score so far */
   int32_t *chosen;
 } ridge;
 
@@ -37,7 +39,7 @@ static int fold_of(const ebb_problem *p, int64_t position) {
 
 static bool prepare(ridge *r, const ebb_problem *p, const ebb_parameters *parameters) {
   int64_t train = p->train_count, m = p->columns, at = 0;
-  *r = (ridge){.p = p, .m = m};
+  *r = (ridge){.p = p, .m = m, .score = parameters->score};
   r->order = malloc(((size_t)train + 1) * sizeof *r->order);
   if (!r->order)
     return false;
@@ -55,7 +57,7 @@ static bool prepare(ridge *r, const ebb_problem *p, const ebb_parameters *parame
   if (!ebb_scores_make(&r->s, p, r->order, parameters->form))
     return false;
   size_t t = (size_t)train, k = (size_t)r->s.rank, mm = (size_t)m, f = (size_t)largest;
-  double *all = malloc((2 * t * mm + 2 * k * mm + 5 * mm + f * (f + k) + 1) * sizeof *all);
+  double *all = malloc((2 * t * mm + 2 * k * mm + 6 * mm + f * (f + k) + 1) * sizeof *all);
   r->chosen = calloc(mm, sizeof *r->chosen);
   r->y = all;
   if (!all || !r->chosen)
@@ -66,7 +68,8 @@ static bool prepare(ridge *r, const ebb_problem *p, const ebb_parameters *parame
   r->mean = r->scaled + k * mm;
   r->sums = r->mean + mm;
   r->best = r->sums + 3 * mm;
-  r->block = r->best + mm;
+  r->spread = r->best + mm;
+  r->block = r->spread + mm;
   for (size_t c = 0; c < mm; c++)
     r->best[c] = -2; /* below any correlation */
   return true;
@@ -79,16 +82,24 @@ static void done(ridge *r) {
   free(r->chosen);
 }
 
+static double label_of(const ebb_problem *p, int64_t column, int32_t row) {
+  return p->targets ? p->targets[column * p->n + row] : p->labels[column * p->n + row];
+}
+
 static void load_labels(ridge *r) {
   const ebb_problem *p = r->p;
   int64_t train = r->s.train, m = r->m;
   memset(r->mean, 0, (size_t)m * sizeof *r->mean);
   for (int64_t i = 0; i < train; i++)
     for (int64_t c = 0; c < m; c++) {
-      double y = p->labels[c * p->n + p->train[r->order[i]]];
+      double y = label_of(p, c, p->train[r->order[i]]);
       r->y[i * m + c] = y;
       r->mean[c] += y / (double)train;
     }
+  memset(r->spread, 0, (size_t)m * sizeof *r->spread);
+  for (int64_t i = 0; i < train; i++)
+    for (int64_t c = 0; c < m; c++)
+      r->spread[c] += (r->y[i * m + c] - r->mean[c]) * (r->y[i * m + c] - r->mean[c]);
   int rank = (int)r->s.rank;
   if (rank > 0) /* u is centred, so u' y needs no centred y */
     cblas_dgemm(CblasRowMajor, CblasTrans, CblasNoTrans, rank, (int)m, (int)train, 1, r->s.u, rank, r->y,
@@ -153,8 +164,8 @@ static bool inner_margins(ridge *r, double lambda) {
 }
 
 /* Correlation of inner margins with labels: blind to scale and offset, monotone in d' for Gaussian margins,
- * and smooth where accuracy has many ties. */
-static void choose(ridge *r, int penalty, double *score) {
+ * and smooth where accuracy has many ties. to [m] */
+static void correlations(const ridge *r, double *to) {
   int64_t train = r->s.train, m = r->m;
   double *f = r->sums, *ff = f + m, *fy = ff + m, n = (double)train;
   memset(r->sums, 0, 3 * (size_t)m * sizeof *r->sums);
@@ -166,15 +177,33 @@ static void choose(ridge *r, int penalty, double *score) {
       fy[c] += v * r->y[i * m + c];
     }
   for (int64_t c = 0; c < m; c++) {
-    double variance = (ff[c] - f[c] * f[c] / n) * n * (1 - r->mean[c] * r->mean[c]);
-    double correlation = variance > 0 ? (fy[c] - f[c] * r->mean[c]) / sqrt(variance) : 0;
-    if (c == 0 && score)
-      score[penalty] = correlation;
-    if (correlation > r->best[c]) {
-      r->best[c] = correlation;
+    double variance = (ff[c] - f[c] * f[c] / n) * r->spread[c];
+    to[c] = variance > 0 ? (fy[c] - f[c] * r->mean[c]) / sqrt(variance) : 0;
+  }
+}
+
+/* Share of the labels' variance that inner margins explain. */
+static void explained(const ridge *r, double *to) {
+  int64_t m = r->m;
+  memset(r->sums, 0, (size_t)m * sizeof *r->sums);
+  for (int64_t i = 0; i < r->s.train; i++)
+    for (int64_t c = 0; c < m; c++)
+      r->sums[c] += (r->y[i * m + c] - r->e[i * m + c]) * (r->y[i * m + c] - r->e[i * m + c]);
+  for (int64_t c = 0; c < m; c++)
+    to[c] = r->spread[c] > 0 ? fmax(-1, 1 - r->sums[c] / r->spread[c]) : 0;
+}
+
+/* Keeps each label set's best penalty. */
+static void choose(ridge *r, int penalty, double *score) {
+  double *reached = r->sums; /* written only after the sums of its column have been read */
+  (r->score == EBB_SCORE_EXPLAINED ? explained : correlations)(r, reached);
+  if (score)
+    score[penalty] = reached[0];
+  for (int64_t c = 0; c < r->m; c++)
+    if (reached[c] > r->best[c]) {
+      r->best[c] = reached[c];
       r->chosen[c] = penalty;
     }
-  }
 }
 
 /* Test rows, every label set at its own penalty; false: memory, or margins that are not finite. */
@@ -193,10 +222,14 @@ static bool judge(ridge *r, const double *lambdas, ebb_ridge_fit *fit) {
                 (int)rank, r->scaled, (int)m, 1, margin, (int)m);
   for (int64_t c = 0; c < m; c++) {
     int32_t hits = 0;
+    double squares = 0;
     for (int64_t i = 0; i < test; i++) {
-      double v = margin[i * m + c] * r->p->labels[c * r->p->n + r->p->test[i]];
-      hits += v > 0 ? 2 : v == 0;
+      double y = label_of(r->p, c, r->p->test[i]), f = margin[i * m + c];
+      hits += f * y > 0 ? 2 : f * y == 0;
+      squares += (y - f) * (y - f);
     }
+    if (fit->squares)
+      fit->squares[c] = squares;
     if (fit->hits)
       fit->hits[c] = hits;
     if (fit->reached)

@@ -57,7 +57,7 @@ static bool piece_make(piece *p, const ridge_device *r, int64_t first, int64_t c
   for (int64_t i = 0; i < sets; i++)
     p->best[i] = -2; /* below any correlation */
   for (int64_t i = 0; i < p->sets * one->n; i++)
-    p->labels[i] = one->labels[i];
+    p->labels[i] = one->targets ? (float)one->targets[i] : one->labels[i];
   return true;
 }
 
@@ -111,10 +111,21 @@ static bool hand_out_penalty(const ridge_device *r, const piece *p, int64_t firs
     ebb_batch_slots(b, problem, slot);
     for (int64_t k = 0; k < problem->train_count; k++)
       fit->inner_margins[penalty * problem->train_count + k] =
-          problem->labels[problem->train[k]] - p->e[(i * b->n + slot[k]) * p->sets];
+          p->labels[problem->train[k]] - p->e[(i * b->n + slot[k]) * p->sets];
   }
   free(slot);
   return true;
+}
+
+/* Of the test rows of design i and label set k. */
+static double squares_of(const piece *p, int64_t i, int64_t k) {
+  const ebb_problem *problem = p->batch.problem[i];
+  double sum = 0;
+  for (int64_t t = 0; t < problem->test_count; t++) {
+    double error = p->labels[k * problem->n + problem->test[t]] - p->f[(i * p->batch.t + t) * p->sets + k];
+    sum += error * error;
+  }
+  return sum;
 }
 
 static void hand_out(ridge_device *r, const piece *p, int64_t first) {
@@ -128,6 +139,8 @@ static void hand_out(ridge_device *r, const piece *p, int64_t first) {
         fit->best[k] = (int32_t)p->chosen[i * K + k];
       if (fit->hits)
         fit->hits[k] = (int32_t)p->hits[i * K + k];
+      if (fit->squares)
+        fit->squares[k] = squares_of(p, i, k);
     }
     for (int64_t t = 0; t < p->batch.problem[i]->test_count; t++) {
       double margin = p->f[(i * p->batch.t + t) * K];
@@ -174,7 +187,8 @@ static bool solve_piece(void *user, int64_t first, int64_t count, ebb_error *err
     ebb_tensor s = EBB_VIEW(t.s, count * b->folds, b->k, b->k), e = EBB_VIEW(t.e, count * b->folds, b->k, K);
     ebb_spd_inverse(c, s);
     ebb_matmul(c, e, s, false, EBB_VIEW(t.a, count * b->folds, b->k, K), false);
-    ebb_keep_best(c, t.score, t.best, t.chosen, t.kept, t.e, t.y, t.a, b->row, i);
+    ebb_keep_best(c, t.score, t.best, t.chosen, t.kept, t.e, t.y, t.a, b->row, i,
+                  r->parameters->score == EBB_SCORE_EXPLAINED);
     ebb_download(c, p.score, t.score);
     if (p.e)
       ebb_download(c, p.e, t.e);
@@ -196,7 +210,8 @@ static bool solve_piece(void *user, int64_t first, int64_t count, ebb_error *err
 
 static bool one_batch(const ebb_problem *a, const ebb_problem *b) {
   return a->d == b->d && a->n == b->n && a->columns == b->columns && a->labels == b->labels &&
-         a->inner_folds == b->inner_folds && (a->inner_folds > 0 || a->train_count == b->train_count);
+         a->targets == b->targets && a->inner_folds == b->inner_folds &&
+         (a->inner_folds > 0 || a->train_count == b->train_count);
 }
 
 /* Problems of one batch, wherever they stand among the others: `taken` says which have been solved. */

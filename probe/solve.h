@@ -26,7 +26,8 @@ typedef struct ebb_problem {
   int64_t n, d;
   const float *x;  /* [n,d] */
   int64_t columns; /* label sets, >= 1: the first is the truth, the others are permutations (ridge only) */
-  const int8_t *labels; /* [columns,n] +1 or -1 */
+  const int8_t *labels;  /* [columns,n] +1 or -1 */
+  const double *targets; /* ridge only: [columns,n] of any size, in place of labels; NULL: labels */
   int64_t train_count, test_count;
   const int32_t *train, *test; /* rows */
   int inner_folds; /* ridge: folds inside the training rows; 0: every training row its own (leave one out) */
@@ -42,12 +43,17 @@ typedef enum ebb_form {
   EBB_FORM_DUAL
 } ebb_form; /* the narrower, and on a device as said above; forced in tests */
 
+/* By which ridge chooses a penalty, of inner margins f and labels y: their correlation, blind to scale and
+ * offset, for the side of zero; or 1 - sum (y - f)^2 / sum (y - mean y)^2, at least -1, for values. */
+typedef enum ebb_score { EBB_SCORE_CORRELATION, EBB_SCORE_EXPLAINED } ebb_score;
+
 typedef struct ebb_parameters {
   int penalty_count;
   const double *penalties; /* rho, descending: a tie goes to the stronger */
   double tolerance;        /* logistic: |gradient| relative to the one at w = 0 */
   int iterations;          /* logistic: most Newton steps for one penalty */
   ebb_form form;
+  ebb_score score; /* ridge */
 } ebb_parameters;
 
 extern const ebb_parameters ebb_parameters_default; /* rho 10 .. 1e-4 by decades, tolerance 1e-6, 100 steps */
@@ -56,12 +62,13 @@ extern const ebb_parameters ebb_parameters_default; /* rho 10 .. 1e-4 by decades
 typedef struct ebb_ridge_fit {
   double *inner_margins; /* [penalties,train_count] first label set: each inner fold judged by the fit on the
                             others; not written where score is -1 */
-  double *score;         /* [penalties] first label set: correlation of inner_margins with the labels; -1: the
+  double *score;         /* [penalties] first label set: parameters.score of inner_margins; -1: the
                             penalty was too small for the arithmetic, or there are no others */
   double *reached;       /* [columns] the highest score over penalties for each label set */
   int32_t *best;         /* [columns] penalty with the highest score for each label set */
   double *margins;       /* [test_count] first label set at its best penalty */
   int32_t *hits; /* [columns] twice the number of test rows on the right side (ties 1) at its best penalty */
+  double *squares; /* [columns] sum over test rows of (y - f)^2 there */
 } ebb_ridge_fit;
 
 /* Inner margins are exact refits in closed form: with H the hat matrix (intercept included) and r = (I - H)
@@ -71,9 +78,10 @@ bool ebb_ridge_batch(ebb_context *c, int64_t count, const ebb_problem *problems,
                      const ebb_parameters *parameters, ebb_ridge_fit *fits, ebb_error *err);
 
 typedef struct ebb_logistic_fit {
-  double *margins;  /* [penalties,test_count] */
-  double *weights;  /* [penalties,d+1] in units of x, intercept last: margin = weights . (x, 1) */
-  double *gradient; /* [penalties] relative gradient reached; infinite: within the tolerance, but the last step
+  double *margins; /* [penalties,test_count] */
+  double *weights; /* [penalties,d+1] in units of x, intercept last: margin = weights . (x, 1) */
+  double
+      *gradient; /* [penalties] relative gradient reached; infinite: within the tolerance, but the last step
                        still moved margins; NaN: not finite */
 } ebb_logistic_fit;
 

@@ -68,7 +68,7 @@ static bool judge(study *s, ebb_tally *tally, ebb_error *err) {
   free(margin);
   free(label);
   return ebb_tally_make(tally, sample->groups, sample->n, s->plan->repeats, row->margin, sample->label,
-                        sample->group, s->plan->fold, err) &&
+                        sample->group, sample->pair, s->plan->fold, err) &&
          intervals(s->config, tally, NULL, row->metric, err);
 }
 
@@ -282,7 +282,14 @@ static bool study_sample(study *s, int rows, ebb_results *results, ebb_error *er
 bool ebb_study_settings(const ebb_config *config, ebb_error *err) {
   const char *preset = config->probe.preset;
   if (strcmp(preset, "strict") != 0 && !ebb_preset_find(preset))
-    return ebb_fail(err, "probe.preset: \"%s\" is not known; there are strict, referee and released", preset);
+    return ebb_fail(err, "probe.preset: \"%s\" is not known; there are strict, referee, released and paper",
+                    preset);
+  if (config->probe.allow_leak && strcmp(preset, "referee") != 0)
+    return ebb_fail(
+        err,
+        "probe.allow_leak (--allow-leak) splits by video where a protocol of others asks for it: of the "
+        "presets for plausibility referee does; %s splits by group",
+        preset);
   if (strcmp(config->probe.by, "category") != 0 && strcmp(config->probe.by, "all") != 0)
     return ebb_fail(err, "probe.by: \"%s\" is not known; there are category and all", config->probe.by);
   const char *heads = config->probe.heads;
@@ -309,6 +316,7 @@ bool ebb_study_run(const ebb_store *store, const ebb_config *config, ebb_context
     ebb_preset_settings(&used, results->not_used, sizeof results->not_used);
     results->folds = results->inner_folds = 1;
     results->permutations = 0;
+    results->by_video = config->probe.allow_leak;
   }
   ebb_sample *samples = NULL;
   int sample_count = 0, rows = 0;
@@ -333,6 +341,8 @@ bool ebb_study_run(const ebb_store *store, const ebb_config *config, ebb_context
              .user = user,
              .work = cells * sample_count};
   for (int i = 0; ok && i < sample_count; i++) {
+    if (results->by_video)
+      ebb_sample_ungroup(&samples[i], store);
     s.sample = &samples[i];
     ok = study_sample(&s, rows, results, &local);
   }
@@ -367,6 +377,9 @@ void ebb_results_free(ebb_results *results) {
     free(row->fit_cell);
     free(row->fit_penalty);
     free(row->cell_p);
+    free(row->step_mean);
+    free(row->step_error);
+    free(row->cell_margins);
     for (int m = 0; m < EBB_METRICS; m++)
       free(row->cell[m]);
   }

@@ -109,15 +109,41 @@ static bool any_exact(const ebb_results *results) {
   return false;
 }
 
+/* Of the steps the one nearest the middle of those captured: the paper's bars are of step 50 of 100. */
+static int middle_step(const ebb_row *r) {
+  double half = 0.5 * (r->steps[0] + r->steps[r->step_count - 1]);
+  int best = 0;
+  for (int s = 1; s < r->step_count; s++)
+    if (fabs(r->steps[s] - half) < fabs(r->steps[best] - half))
+      best = s;
+  return best;
+}
+
+static void print_best_blocks(const ebb_results *results, FILE *out) {
+  fprintf(out, "\nbest block of each seed on its test videos, mean and standard error over %d seeds:\n",
+          results->repeats);
+  for (int i = 0; i < results->row_count; i++) {
+    const ebb_row *r = &results->rows[i];
+    int middle = middle_step(r), best = 0;
+    for (int s = 1; s < r->step_count; s++)
+      best = r->step_mean[s] > r->step_mean[best] ? s : best;
+    char error[TEXT] = "";
+    if (isfinite(r->step_error[middle])) /* one seed has none */
+      snprintf(error, sizeof error, " +- %.4f", r->step_error[middle]);
+    fprintf(out, "  %-8.8s %-19.19s %-20.20s s%d: %.4f%s; highest s%d: %.4f\n", r->category, r->model,
+            r->feature, r->steps[middle], r->step_mean[middle], error, r->steps[best], r->step_mean[best]);
+  }
+}
+
 static void print_preset(const ebb_results *results, const ebb_preset *preset, FILE *out) {
   const ebb_training *t = &preset->training;
   fprintf(out,
           "\naccuracy, AUC, pairwise: preset %s: linear layer by Adam %g, L2 %g, batch %d,\n"
-          "%s %d epochs, features %s; %d random splits by group, %.0f %% trained;\n",
+          "%s %d epochs, features %s; %d random splits by %s, %.0f %% trained;\n",
           preset->name, t->rate, t->decay, t->batch,
           preset->validation > 0 ? "the best of at most" : "the last of", t->epochs,
           t->standardise ? "standardised" : "as they are", results->repeats,
-          100 * (1 - preset->test - preset->validation));
+          results->by_video ? "video" : "group", 100 * (1 - preset->test - preset->validation));
   if (results->bootstrap > 0)
     fprintf(out, "[95 %% bootstrap over groups, widened by %.2f for what splits share];\n",
             sqrt(1 + 5 / 4.0));
@@ -129,6 +155,10 @@ static void print_preset(const ebb_results *results, const ebb_preset *preset, F
           preset->choose_on_test ? "the test" : "validation");
   for (const char *const *line = preset->defect; *line; line++)
     fprintf(out, "%s\n", *line);
+  if (results->by_video)
+    fprintf(
+        out,
+        "LEAK: videos of one group are trained on and tested (probe.allow_leak), which is no evidence.\n");
   if (results->not_used[0])
     fprintf(out, "not used by this preset: %s\n", results->not_used);
 }
@@ -158,6 +188,8 @@ static void print_footer(const ebb_results *results, FILE *out) {
   bool by_head = false;
   for (int i = 0; i < results->row_count; i++)
     by_head = by_head || results->rows[i].by_head;
+  if (preset && preset->choose_on_test && results->row_count > 0 && results->rows[0].step_mean)
+    print_best_blocks(results, out);
   if (preset)
     print_preset(results, preset, out);
   else
@@ -186,4 +218,7 @@ void ebb_results_print(const ebb_results *results, FILE *out) {
     }
   }
   print_footer(results, out);
+  const char *notice = json_string_value(json_object_get(results->provenance, "notice"));
+  if (notice)
+    fprintf(out, "\n%s\n", notice);
 }

@@ -5,6 +5,9 @@ set -euo pipefail
 
 packages=(build-essential cmake ninja-build pkg-config git
   libjansson-dev libyaml-dev libpng-dev libstb-dev libopenblas-dev libssl-dev libcmocka-dev
+  libhdf5-dev # PhyWorld
+  libavformat-dev libavcodec-dev libavfilter-dev libswscale-dev libavutil-dev ffmpeg # ffmpeg: clips for tests
+  libsentencepiece-dev # prompts
   clang libclang-rt-dev) # the last line: fuzzers
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then

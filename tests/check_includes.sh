@@ -20,7 +20,7 @@ sources_in() {
   local folder
   for folder in "$@"; do
     if [ -d "$folder" ]; then
-      find "$folder" -type f \( -name '*.c' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cpp' \)
+      find "$folder" -type f \( -name '*.c' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cc' \)
     fi
   done | sort
 }

@@ -45,17 +45,22 @@ int op_case_halves(const op_case *k, unsigned halves[OP_HALVES]) {
       {"norm_modulate", {3, 1, 2}},    /* y and x; each */
       {"gate_add_norm", {7, 5, 1, 2}}, /* h, x and y; h and y, as a forward has them; h; x */
       {"gate_add_layer_norm", {7, 5, 1, 2}},
-      {"qk_norm_rope", {3}},      /* q, k */
-      {"attention", {15}},        /* out, q, k, v */
-      {"gate_add", {3, 1, 2}},    /* x and y; each */
-      {"convert", {1, 2, 3}},     /* into bfloat16; from it; both */
-      {"patchify", {1}},          /* y */
-      {"unpatchify", {2}},        /* y */
-      {"attention_weights", {7}}, /* p, q, k */
-      {"projected_values", {7}},  /* u, v, w */
-      {"channel_norm", {3}},      /* y and x */
-      {"conv3d_causal", {59}},    /* all but norm */
-      {"downsample_space", {15}}, /* all, and below */
+      {"qk_norm_rope", {3}},        /* q, k */
+      {"attention", {15}},          /* out, q, k, v */
+      {"gate_add", {3, 1, 2}},      /* x and y; each */
+      {"perturb", {1}},             /* x */
+      {"replace_heads", {3}},       /* y and x */
+      {"convert", {1, 2, 3}},       /* into bfloat16; from it; both */
+      {"patchify", {1}},            /* y */
+      {"unpatchify", {2}},          /* y */
+      {"attention_weights", {7}},   /* p, q, k */
+      {"projected_values", {7}},    /* u, v, w */
+      {"rms_norm", {3, 1, 2}},      /* y and x; each */
+      {"attention_relative", {15}}, /* out, q, k, v */
+      {"gated", {7}},               /* y, a, b */
+      {"channel_norm", {3}},        /* y and x */
+      {"conv3d_causal", {59}},      /* all but norm */
+      {"downsample_space", {15}},   /* all, and below */
       {"downsample_time", {15}},
       {"upsample_space", {3}},
       {"upsample_time", {15}},
@@ -79,12 +84,16 @@ static bool is_bf16(const op_case *k, int tensor) {
 }
 
 ebb_dtype op_case_dtype(const op_case *k, int tensor) {
+  if (k->t[tensor].flags & OP_INTEGER)
+    return EBB_I64;
   return k->f64 ? EBB_F64 : is_bf16(k, tensor) && !k->widened ? EBB_BF16 : EBB_F32;
 }
 
 static double draw(const op_case *k, int tensor, int64_t element) {
   double scale = k->t[tensor].scale != 0 ? k->t[tensor].scale : 1;
   double value = scale * (2 * ebb_random_uniform(k->seed, (uint64_t)tensor, (uint64_t)element) - 1);
+  if (k->t[tensor].flags & OP_INTEGER)
+    return floor(value);
   if (is_bf16(k, tensor))
     return (double)ebb_float_of_bf16(ebb_bf16_of_float((float)value));
   return k->f64 ? value : (double)(float)value;
@@ -94,6 +103,13 @@ double op_case_value(const op_case *k, int tensor, int64_t element) {
   const op_tensor *t = &k->t[tensor];
   if (t->flags & OP_BATCHED)
     return draw(k, tensor, element + k->first_sample * (op_tensor_count(t) / t->shape[0]));
+  if (strcmp(t->name, "when") == 0) /* a whole number */
+    return 7;
+  if (strcmp(t->name, "source") == 0) { /* what a head can become, or a sample of the batch */
+    const int64_t least = k->t[2].rank > 0 ? EBB_HEAD_MEAN : EBB_HEAD_ZERO;
+    return (double)(least + ebb_random_below(k->seed, (uint64_t)tensor, (uint64_t)element,
+                                             (uint32_t)(t->shape[0] - least)));
+  }
   if (strcmp(t->name, "spd") != 0)
     return draw(k, tensor, element);
   int64_t n = t->shape[2], i = element / n % n, j = element % n, first = element / (n * n) * n * n;
@@ -116,6 +132,8 @@ static void fill_block(const op_case *k, int i, char *block) {
       value = op_case_value(k, i, at - GUARD);
     if (dtype == EBB_F64)
       ((double *)block)[at] = value;
+    else if (dtype == EBB_I64)
+      ((int64_t *)block)[at] = (int64_t)value;
     else if (dtype == EBB_BF16)
       ((uint16_t *)block)[at] = ebb_bf16_of_float((float)value);
     else
@@ -139,6 +157,9 @@ static double *to_doubles(const op_case *k, int i, const char *block) {
     switch (op_case_dtype(k, i)) {
     case EBB_F64:
       values[at] = ((const double *)block)[GUARD + at];
+      break;
+    case EBB_I64:
+      values[at] = (double)((const int64_t *)block)[GUARD + at];
       break;
     case EBB_BF16:
       values[at] = (double)ebb_float_of_bf16(((const uint16_t *)block)[GUARD + at]);
@@ -238,12 +259,15 @@ RUN(gate_add_norm, ebb_gate_add_norm(c, t[0], t[1], t[2], t[3], t[4], t[5], (flo
 RUN(gate_add_layer_norm, ebb_gate_add_layer_norm(c, t[0], t[1], t[2], t[3], t[4], t[5], (float)k->f[0]))
 RUN(qk_norm_rope, ebb_qk_norm_rope(c, t[0], t[1], t[2], t[3], t[4], t[5], k->i[0], (float)k->f[0]))
 RUN(channel_norm, ebb_channel_norm(c, t[0], t[1], t[2], (ebb_activation)k->i[0]))
+RUN(rms_norm, ebb_rms_norm(c, t[0], t[1], t[2], (float)k->f[0]))
 RUN(timestep_embedding, ebb_timestep_embedding(c, t[0], t[1]))
 RUN(attention, ebb_attention(c, t[0], &((ebb_attention_stats){t[4], t[5], t[6], t[7], t[8], t[9]}), t[1],
                              t[2], t[3], k->i[0], k->i[1] ? k->i[1] : 1))
 RUN(attention_weights,
     ebb_attention_weights(c, t[0], t[1], t[2], t[3], k->i[0], k->i[1] ? k->i[1] : 1, (float)k->f[0]))
 RUN(projected_values, ebb_projected_values(c, t[0], t[1], t[2], k->i[0]))
+RUN(attention_relative, ebb_attention_relative(c, t[0], t[1], t[2], t[3], t[4], k->i[0]))
+RUN(gated, ebb_gated(c, t[0], t[1], t[2], (ebb_activation)k->i[0]))
 RUN(gate_add, ebb_gate_add(c, t[0], t[1], t[2]))
 RUN(axpby, ebb_axpby(c, t[0], (float)k->f[0], t[1], (float)k->f[1], t[2]))
 RUN(convert, ebb_convert(c, t[0], t[1]))
@@ -251,6 +275,9 @@ RUN(activate, ebb_activate(c, t[0], t[1], (ebb_activation)k->i[0]))
 RUN(add_table, ebb_add_table(c, t[0], t[1], t[2]))
 RUN(channel_affine, ebb_channel_affine(c, t[0], t[1], t[2], t[3]))
 RUN(clamp, ebb_clamp(c, t[0], t[1], (float)k->f[0], (float)k->f[1]))
+RUN(perturb, ebb_perturb(c, t[0], t[1], t[2], t[3], t[4], k->i[0]))
+RUN(add_noise, ebb_add_noise(c, t[0], (float)k->f[0], t[1], (float)k->f[1], t[2], k->i[0]))
+RUN(replace_heads, ebb_replace_heads(c, t[0], t[1], t[2], t[3]))
 RUN(patchify, ebb_patchify(c, t[0], t[1], k->i))
 RUN(unpatchify, ebb_unpatchify(c, t[0], t[1], k->i))
 RUN(conv3d_causal, ebb_conv3d_causal(c, t[0], t[1], t[2], t[3], t[4], t[5]))
@@ -281,6 +308,8 @@ RUN(spd_inverse, ebb_spd_inverse(c, t[0]))
 #define YB(name, ...) T(name, OP_OUT | OP_BATCHED, 1, __VA_ARGS__)
 #define XY(name, ...) T(name, OP_INOUT, 1, __VA_ARGS__)
 #define XYB(name, ...) T(name, OP_INOUT | OP_BATCHED, 1, __VA_ARGS__)
+#define IB(name, scale, ...) T(name, OP_IN | OP_BATCHED | OP_INTEGER, scale, __VA_ARGS__)
+#define I(name, ...) T(name, OP_IN | OP_INTEGER, 0, __VA_ARGS__)
 #define NONE                                                                                                 \
   { 0 }
 

@@ -8,7 +8,13 @@
 
 #define OP_TENSORS 10
 
-enum { OP_IN = 1, OP_OUT = 2, OP_INOUT = 3, OP_BATCHED = 4 /* the outermost dimension is the batch */ };
+enum {
+  OP_IN = 1,
+  OP_OUT = 2,
+  OP_INOUT = 3,
+  OP_BATCHED = 4, /* the outermost dimension is the batch */
+  OP_INTEGER = 8  /* int64: keys, numbers of samples */
+};
 
 typedef struct op_tensor {
   const char *name;

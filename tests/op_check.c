@@ -150,7 +150,7 @@ void op_check_in_place(ebb_context *c) {
   ebb_upload(c, u, values + 50);
   ebb_upload(c, three, values + 20);
   ebb_tensor shift = EBB_VIEW(w, 1, 8), scale = EBB_VIEW(u, 1, 8);
-  for (int op = 0; op < 6; op++) {
+  for (int op = 0; op < 8; op++) {
     for (int place = 0; place < 2; place++) {
       ebb_upload(c, x, values);
       ebb_tensor to = place == 0 ? y : x;
@@ -164,6 +164,10 @@ void op_check_in_place(ebb_context *c) {
         ebb_activate(c, to, x, EBB_GELU_TANH);
       else if (op == 4)
         ebb_channel_affine(c, to, x, three, three);
+      else if (op == 5)
+        ebb_rms_norm(c, to, x, w, 1e-6f);
+      else if (op == 6)
+        ebb_gated(c, to, x, x, EBB_SILU);
       else
         ebb_clamp(c, to, x, -0.5f, 1.0f);
       ebb_download(c, place == 0 ? apart : same, to);

@@ -1,5 +1,7 @@
 #include "tests/op_truth.h"
 
+#include "kernels/random.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +16,8 @@ static double activation(double a, int act) {
     return a / (1 + exp(-a));
   case EBB_GELU_TANH:
     return a / 2 * (1 + tanh(sqrt(2 / acos(-1.0)) * (a + 0.044715 * a * a * a)));
+  case EBB_RELU:
+    return a > 0 ? a : 0;
   default:
     return a;
   }
@@ -122,6 +126,13 @@ void truth_channel_norm(const op_case *k, double *const *t) { /* y, x, w; i: act
     channel_norm(t[0] + at, t[1] + at, t[2], C, k->i[0]);
 }
 
+void truth_rms_norm(const op_case *k, double *const *t) { /* y, x, w; f: eps */
+  int64_t D = N(2, 0);
+  memcpy(t[0], t[1], (size_t)op_tensor_count(&k->t[1]) * sizeof(double));
+  for (int64_t at = 0; at < op_tensor_count(&k->t[1]); at += D)
+    rms_normalize(t[0] + at, t[2], D, k->f[0]);
+}
+
 void truth_timestep_embedding(const op_case *k, double *const *t) { /* y, t */
   int64_t B = N(0, 0), F = N(0, 1);
   for (int64_t b = 0; b < B; b++)
@@ -215,6 +226,34 @@ void truth_projected_values(const op_case *k, double *const *t) { /* u, v, w; i:
       }
 }
 
+void truth_attention_relative(const op_case *k, double *const *t) { /* out, q, k, v, bias; i: heads */
+  int64_t B = N(1, 0), S = N(1, 1), D = N(1, 2), heads = k->i[0], P = D / heads;
+  double *p = malloc((size_t)S * sizeof *p);
+  for (int64_t row = 0; row < B * heads * S; row++) {
+    int64_t b = row / (heads * S), n = row / S % heads, s = row % S;
+    double max = -INFINITY, total = 0;
+    for (int64_t m = 0; m < S; m++) {
+      p[m] = t[4][n * (2 * S - 1) + m - s + S - 1];
+      for (int64_t d = n * P; d < (n + 1) * P; d++)
+        p[m] += t[1][(b * S + s) * D + d] * t[2][(b * S + m) * D + d];
+      max = fmax(max, p[m]);
+    }
+    for (int64_t m = 0; m < S; m++)
+      total += p[m] = exp(p[m] - max);
+    for (int64_t d = n * P; d < (n + 1) * P; d++) {
+      t[0][(b * S + s) * D + d] = 0;
+      for (int64_t m = 0; m < S; m++)
+        t[0][(b * S + s) * D + d] += p[m] / total * t[3][(b * S + m) * D + d];
+    }
+  }
+  free(p);
+}
+
+void truth_gated(const op_case *k, double *const *t) { /* y, a, b; i: activation */
+  for (int64_t i = 0; i < op_tensor_count(&k->t[0]); i++)
+    t[0][i] = activation(t[1][i], k->i[0]) * t[2][i];
+}
+
 void truth_gate_add(const op_case *k, double *const *t) { /* x, y, gate */
   int64_t B = N(0, 0), S = N(0, 1), D = N(0, 2);
   for (int64_t i = 0; i < B * S * D; i++)
@@ -224,6 +263,55 @@ void truth_gate_add(const op_case *k, double *const *t) { /* x, y, gate */
 void truth_axpby(const op_case *k, double *const *t) { /* y, x, z; f: a, b */
   for (int64_t i = 0; i < op_tensor_count(&k->t[0]); i++)
     t[0][i] = k->f[0] * t[1][i] + (HAS(2) ? k->f[1] * t[2][i] : 0);
+}
+
+/* Standard normal number `index` of (seed, stream): Box & Muller on the words of kernels/random.h, the first of two for
+ * the radius, the second, a signed 30 bits in each quadrant, for the angle. */
+static double truth_normal(uint64_t seed, uint64_t stream, int64_t index) {
+  const ebb_random4 r = ebb_random_words(seed, stream, (uint64_t)(index / 4));
+  const uint32_t radius = r.v[index % 4 / 2 * 2], angle = r.v[index % 4 / 2 * 2 + 1];
+  const double u = (radius + 0.5) / 4294967296.0, quarter = acos(-1.0) / 2;
+  double part = (double)(angle & 0x3fffffffu) / 1073741824.0;
+  part = angle & 0x20000000u ? part - 1 : part;
+  const double turn = quarter * ((double)(angle >> 30) + part);
+  return sqrt(-2 * log(u)) * (index % 2 ? sin(turn) : cos(turn));
+}
+
+void truth_perturb(const op_case *k, double *const *t) { /* x, dose, keys, when, direction; i: place */
+  const int64_t B = N(0, 0), S = N(0, 1), D = N(0, 2);
+  for (int64_t r = 0; r < B * S; r++) {
+    double *x = t[0] + r * D, mean = 0, square = 0;
+    for (int64_t i = 0; i < D; i++)
+      mean += x[i] / (double)D;
+    for (int64_t i = 0; i < D; i++)
+      square += (x[i] - mean) * (x[i] - mean) / (double)(D - 1);
+    const uint64_t seed = (uint64_t)(int64_t)t[2][r / S],
+                   stream = (uint64_t)k->i[0] << 32 | (uint64_t)t[3][0];
+    for (int64_t i = 0; i < D; i++)
+      x[i] += sqrt(square) * (t[1][r / S * 2] * truth_normal(seed, stream, r % S * D + i) +
+                              (HAS(4) ? t[1][r / S * 2 + 1] * t[4][r / S * D + i] : 0));
+  }
+}
+
+void truth_add_noise(const op_case *k, double *const *t) { /* y, x, keys; f: a, b; i: stream */
+  const int64_t B = N(0, 0), n = op_tensor_count(&k->t[0]) / B;
+  for (int64_t i = 0; i < B * n; i++)
+    t[0][i] =
+        k->f[0] * t[1][i] + k->f[1] * truth_normal((uint64_t)(int64_t)t[2][i / n], (uint64_t)k->i[0], i % n);
+}
+
+void truth_replace_heads(const op_case *k, double *const *t) { /* y, x, mean, source */
+  const int64_t B = N(1, 0), S = N(1, 1), D = N(1, 2), heads = N(3, 1);
+  for (int64_t i = 0; i < B * S * D; i++) {
+    const int64_t b = i / (S * D), d = i % D;
+    const double source = t[3][b * heads + d / (D / heads)];
+    if (source == EBB_HEAD_ZERO)
+      t[0][i] = 0;
+    else if (source == EBB_HEAD_MEAN && HAS(2))
+      t[0][i] = t[2][b * D + d];
+    else
+      t[0][i] = t[1][source < 0 ? i : i + ((int64_t)source - b) * S * D];
+  }
 }
 
 void truth_convert(const op_case *k, double *const *t) { /* y, x */

@@ -84,6 +84,12 @@ OP(gate_add_layer_norm,
 OP(axpby, (ebb_context * c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor z),
    (c, k->t[0], k->a, k->t[1], k->b, k->t[2]), .t = {y, x, z}, .a = a, .b = b)
 OP(convert, (ebb_context * c, ebb_tensor y, ebb_tensor x), (c, k->t[0], k->t[1]), .t = {y, x})
+OP(perturb,
+   (ebb_context * c, ebb_tensor x, ebb_tensor dose, ebb_tensor keys, ebb_tensor when, ebb_tensor direction,
+    int64_t place),
+   (c, k->t[0], k->t[1], k->t[2], k->t[3], k->t[4], k->n), .t = {x, dose, keys, when, direction}, .n = place)
+OP(replace_heads, (ebb_context * c, ebb_tensor y, ebb_tensor x, ebb_tensor mean, ebb_tensor source),
+   (c, k->t[0], k->t[1], k->t[2], k->t[3]), .t = {y, x, mean, source})
 OP(patchify, (ebb_context * c, ebb_tensor y, ebb_tensor x, const int patch[3]),
    (c, k->t[0], k->t[1], k->patch), .t = {y, x}, .patch = {patch[0], patch[1], patch[2]})
 OP(unpatchify, (ebb_context * c, ebb_tensor x, ebb_tensor y, const int patch[3]),
@@ -193,6 +199,8 @@ void recorder_install(ebb_context *c, recorder_counts *into) {
   backend.gate_add_layer_norm = gate_add_layer_norm;
   backend.axpby = axpby;
   backend.convert = convert;
+  backend.perturb = perturb;
+  backend.replace_heads = replace_heads;
   backend.patchify = patchify;
   backend.unpatchify = unpatchify;
   backend.pool_mean = pool_mean;

@@ -39,8 +39,10 @@ static const char *line(const char *format, const char *a, const char *b) {
 
 static void test_usage(void **state) {
   (void)state;
-  static const char *const commands[] = {"run",  "invert", "probe", "report", "compare",
-                                         "eval", "info",   "synth", "data",   "doctor"};
+  static const char *const commands[] = {"run",      "invert",         "probe",     "report",   "regress",
+                                         "export",   "import",         "compare",   "generate", "reconstruct",
+                                         "fidelity", "solver-compare", "intervene", "text",     "eval",
+                                         "info",     "synth",          "data",      "doctor"};
   expect(2, "", "usage: ebb COMMAND");
   expect(0, "--help", "usage: ebb COMMAND");
   expect(0, "--version", "ebb ");
@@ -60,6 +62,13 @@ static void test_usage(void **state) {
   expect(2, "compare a b --out c --sigma inf", "--sigma");
   expect(2, "compare a b --out c --sigma nan", "--sigma");
   expect(2, "eval velocity", "--model");
+  expect(2, "eval text --model m --out o", "eval text needs --model, --prompt and --out");
+  expect(2, "eval text --model m --out o --prompt a --in i", "and no --in");
+  expect(2, "eval velocity --model m --in i --out o --prompt a", "eval needs --model, --in and --out");
+  expect(2, "text embed --model m --out o", "--prompt or --prompts");
+  expect(2, "text imbed --model m --out o --prompt a", "expected embed");
+  expect(1, "text embed --model no/such --out o --prompt a", "no/such/model_index.json");
+  expect(0, "info tests/fixtures/models/text-b", "UMT5EncoderModel; 2 layers, width 24, 3 heads, 408 words");
   expect(2, "eval velocty --model m --in i --out o", "velocty");
   expect(2, "eval velocity --dtype int7", "float32|bfloat16");
   expect(0, "eval --help", "velocity-only");
@@ -131,6 +140,31 @@ static void write_experiment(const char *path, const char *data, const char *out
   put_text(path, text);
 }
 
+static void test_data_commands(void **state) {
+  (void)state;
+  expect(2, "data", "usage: ebb data check");
+  expect(2, "data verify x", "unknown word 'verify'");
+  expect(2, "data check x --format video", "expected one of intphys|inflevel|phyworld|manifest");
+  expect(2, "data evaluate tests/fixtures/data/gravity.tsv", "needs --category");
+  expect(1, "data evaluate tests/fixtures/data/gravity.tsv --category gravity", "no column \"score\"");
+  expect(
+      0,
+      "data evaluate tests/fixtures/data/gravity.tsv --evaluator inflevel --category gravity --score model",
+      "accuracy     0.49264705882352944\n");
+  expect(0, "data evaluate tests/fixtures/data/continuity.csv --category continuity --score model",
+         "pval         0.052000000000000005\n");
+  expect(0, line("synth %s --quadruplets 2 --categories O2 --size 32 --frames 9%s", at("made"), ""), "");
+  char command[512]; /* what is printed is read back as the same set */
+  snprintf(command, sizeof command,
+           "data manifest %s/made >%s/made.csv && mv %s/made.csv %s/made/manifest.csv", folder, folder,
+           folder, folder);
+  expect(0, command, "");
+  expect(0, line("data check %s --format manifest%s", at("made"), ""),
+         "8        4          4          0        2");
+  expect(0, line("data check %s --format manifest%s", at("made"), ""), "and 2 are made of the same frames");
+  expect(2, "data manifest tests/fixtures/data/phyworld.hdf5 --format phyworld", "expected one of");
+}
+
 static void test_run_probe_report(void **state) {
   (void)state;
   expect(0, line("synth %s --quadruplets 6 --categories O1 --size 32 --frames 9%s", at("data"), ""), "");
@@ -158,6 +192,33 @@ static void test_run_probe_report(void **state) {
   expect(0, line("report %s%s", at("run"), ""), "attn_frames");
   expect(0, line("report %s%s", at("run"), ""), "note: attention maps are not drawn again: ");
   expect(1, line("report %s --step 1%s", at("run"), ""), "shard-00000.safetensors");
+}
+
+static void test_generate_and_reconstruct(void **state) {
+  (void)state;
+  const char *more = "generate: {videos: 2, write: png}\n";
+  char command[1024];
+  expect(0, "generate --help", "generate.seed");
+  expect(0, "reconstruct --help", "generate.write");
+  expect(2, "reconstruct", "CONFIG");
+  write_experiment(at("films.yaml"), at("data"), at("films"), more);
+  expect(0, line("reconstruct %s --dry-run%s", at("films.yaml"), ""), "videos before they are written");
+  assert_int_equal(access(at("films"), F_OK), -1);
+  expect(0, line("reconstruct %s%s", at("films.yaml"), ""), "VAE alone (the ceiling)");
+  expect(1, line("reconstruct %s%s", at("films.yaml"), ""), "never overwritten");
+  expect(0, line("generate %s%s", at("films.yaml"), ""), "generating: 2 videos");
+  assert_int_equal(files_in(at("films/generate/generated-00001")), 9);
+  expect(2, line("generate %s --set generate.write=avi%s", at("films.yaml"), ""), "mp4, png");
+  expect(1, line("generate %s --set data.size=36x36 --out %s", at("films.yaml"), at("odd")),
+         "multiples of 8");
+  expect(1, line("generate %s --set generate.noise=none.safetensors --out %s", at("films.yaml"), at("odd")),
+         "none.safetensors");
+  snprintf(command, sizeof command, "generate %s --set data.size=64x64 --out %s", at("films.yaml"),
+           at("full-films"));
+  assert_int_equal(ebb_after("ulimit -f 8;", command), 1);
+  assert_int_equal(access(at("full-films/generate/generate.json"), F_OK), -1);
+  expect(0, command, ""); /* what a stopped run has left is replaced */
+  assert_int_equal(access(at("full-films/generate/generate.json"), F_OK), 0);
 }
 
 static void test_synth_leaves_nothing_and_takes_nothing(void **state) {
@@ -214,6 +275,8 @@ static void test_broken_videos_exit_with_3(void **state) {
   write_experiment(at("some.yaml"), at("data"), at("some"), "");
   expect(3, line("run %s%s", at("some.yaml"), ""), "scene_002.png");
   assert_non_null(strstr(output, "O1/03/1"));
+  write_experiment(at("some-films.yaml"), at("data"), at("some-films"), "generate: {write: png}\n");
+  expect(3, line("reconstruct %s%s", at("some-films.yaml"), ""), "scene_002.png");
 }
 
 static void test_one_class_and_no_videos(void **state) {
@@ -247,7 +310,9 @@ int main(void) {
       cmocka_unit_test(test_usage),
       cmocka_unit_test(test_info),
       cmocka_unit_test(test_eval_errors),
+      cmocka_unit_test(test_data_commands),
       cmocka_unit_test(test_run_probe_report),
+      cmocka_unit_test(test_generate_and_reconstruct),
       cmocka_unit_test(test_config_errors),
       cmocka_unit_test(test_synth_leaves_nothing_and_takes_nothing),
       cmocka_unit_test(test_broken_videos_exit_with_3),

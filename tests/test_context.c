@@ -195,6 +195,20 @@ static void what_ops_refuse(void **state) {
   ebb_downsample_time(&c, video, EBB_VIEW(x, 1, 2, 2, 4, 6), vector, EBB_NO_TENSOR);
   expect(&c, "downsample_time: the number of frames of x is even, expected odd; given y \"video\" float32 "
              "[1, 2, 2, 4, 6], x \"x\" float32 [1, 2, 2, 4, 6], w \"vector\" float32 [8], b absent");
+  ebb_attention_relative(&c, y, x, x, x, mass, 2);
+  expect(&c, "attention_relative: bias is [2, 2, 4, 3], expected [2, 11]; given out \"y\" float32 [2, 6, 8], "
+             "q \"x\" "
+             "float32 [2, 6, 8], k \"x\" float32 [2, 6, 8], v \"x\" float32 [2, 6, 8], bias \"mass\" float32 "
+             "[2, 2, 4, 3]");
+  ebb_gated(&c, h, x, vector, EBB_RELU);
+  expect(&c,
+         "gated: b is [8], expected [2, 6, 8]; given y \"h\" float32 [2, 6, 8], a \"x\" float32 [2, 6, 8], b "
+         "\"vector\" float32 [8]");
+  ebb_rms_norm(&c, y, x, h, 1e-6f);
+  expect(
+      &c,
+      "rms_norm: w is [2, 6, 8], expected [8]; given y \"y\" float32 [2, 6, 8], x \"x\" float32 [2, 6, 8], w "
+      "\"h\" float32 [2, 6, 8]");
   ebb_norm_modulate(&c, vector, vector, vector, vector, 0);
   expect(&c, "norm_modulate: x is [8], expected [B, S, D]; given y \"vector\" float32 [8], x \"vector\" "
              "float32 [8], "

@@ -109,7 +109,8 @@ static int run_case(const char *name, const setting *s, const char *scratch) {
   char *model = ebb_format(FIXTURES "/models/%s", json_string_value(json_object_get(about, "model")));
   const char *solver = json_string_value(json_object_get(o, "solver"));
   const char *labels = json_string_value(json_object_get(o, "labels"));
-  const json_t *steps = json_object_get(o, "steps"), *guidance = json_object_get(o, "guidance");
+  const json_t *steps = json_object_get(o, "steps"), *guidance = json_object_get(o, "guidance"),
+               *shift = json_object_get(o, "shift");
   ebb_eval_options e = {.op = json_string_value(json_object_get(about, "op")),
                         .model = model,
                         .transformer = "transformer",
@@ -121,6 +122,7 @@ static int run_case(const char *name, const setting *s, const char *scratch) {
                         .solver = solver ? solver : "euler",
                         .labels = labels ? labels : "matched",
                         .schedule = "auto",
+                        .shift = shift ? json_number_value(shift) : 0,
                         .guidance = guidance ? json_number_value(guidance) : 1};
   int failures = 1;
   if (ebb_eval(&e, &err))

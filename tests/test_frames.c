@@ -6,6 +6,8 @@
 #include "loaders/frames.h"
 #include "loaders/safetensors.h"
 
+#include <math.h>
+
 #ifndef EBB_FIXTURES
 #define EBB_FIXTURES "tests/fixtures"
 #endif
@@ -172,11 +174,45 @@ static void test_prepare_same_size(void **state) {
         assert_true(video[(c * 2 + t) * 24 + i] == (float)rgb[(t * 24 + i) * 3 + c] / 255.0f * 2.0f - 1.0f);
 }
 
+/* Every level comes back; between levels the nearest one, beyond them the last; what is no number is refused.
+ * */
+static void test_quantise(void **state) {
+  (void)state;
+  enum { FRAMES = 2, HEIGHT = 8, WIDTH = 16, VOLUME = FRAMES * HEIGHT * WIDTH };
+  ebb_error err = {""};
+  uint8_t rgb[VOLUME * 3];
+  float video[VOLUME * 3];
+  for (int i = 0; i < VOLUME * 3; i++)
+    rgb[i] = (uint8_t)(i * 7 % 256);
+  ebb_clip clip = {.frames = FRAMES, .height = HEIGHT, .width = WIDTH, .rgb = rgb}, back;
+  assert_true(ebb_frames_prepare(&clip, FRAMES, FRAMES, HEIGHT, WIDTH, video, &err));
+  assert_true(ebb_frames_quantise(video, FRAMES, HEIGHT, WIDTH, &back, &err));
+  assert_memory_equal(back.rgb, rgb, sizeof rgb);
+  ebb_clip_free(&back);
+  const float values[] = {-1.5f, -1.0f, 1.0f, 7.0f, 0.0f, (100.4f / 255) * 2 - 1, (100.6f / 255) * 2 - 1};
+  const uint8_t levels[] = {0, 0, 255, 255, 128, 100, 101};
+  memcpy(video + VOLUME, values, sizeof values); /* green */
+  assert_true(ebb_frames_quantise(video, FRAMES, HEIGHT, WIDTH, &back, &err));
+  for (int i = 0; i < 7; i++)
+    assert_int_equal(back.rgb[i * 3 + 1], levels[i]);
+  ebb_clip_free(&back);
+  const float broken[] = {NAN, INFINITY, -INFINITY};
+  for (int i = 0; i < 3; i++) {
+    video[VOLUME * 3 - 1] = broken[i];
+    assert_false(ebb_frames_quantise(video, FRAMES, HEIGHT, WIDTH, &back, &err));
+    assert_says(&err, "not finite");
+    assert_null(back.rgb);
+  }
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_align_rows),       cmocka_unit_test(test_align_all),
-      cmocka_unit_test(test_align_short),      cmocka_unit_test(test_usable),
-      cmocka_unit_test(test_resize),           cmocka_unit_test(test_prepare),
-      cmocka_unit_test(test_prepare_same_size)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_align_rows),
+                                     cmocka_unit_test(test_align_all),
+                                     cmocka_unit_test(test_align_short),
+                                     cmocka_unit_test(test_usable),
+                                     cmocka_unit_test(test_resize),
+                                     cmocka_unit_test(test_prepare),
+                                     cmocka_unit_test(test_prepare_same_size),
+                                     cmocka_unit_test(test_quantise)};
   return cmocka_run_group_tests(tests, open_fixture, close_fixture);
 }

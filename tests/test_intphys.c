@@ -57,7 +57,7 @@ static void report(void *user, const char *id, const char *reason) {
 static void open_set(ebb_dataset *set, const char *root, bool unlabelled) {
   ebb_error err = {""};
   reports = 0;
-  if (!ebb_dataset_open(set, "intphys", root, unlabelled, report, NULL, &err))
+  if (!ebb_dataset_open(set, "intphys", root, &(ebb_dataset_options){.unlabelled = unlabelled}, report, NULL, &err))
     fail_msg("%s", err.text);
 }
 
@@ -137,7 +137,7 @@ static void test_broken_videos_are_left_out(void **state) {
 static void refuse_set(const char *root, const char *format, const char *words) {
   ebb_error err = {""};
   ebb_dataset set;
-  assert_false(ebb_dataset_open(&set, format, root, false, NULL, NULL, &err));
+  assert_false(ebb_dataset_open(&set, format, root, NULL, NULL, NULL, &err));
   assert_says(&err, words);
 }
 
@@ -145,7 +145,7 @@ static void test_empty_sets(void **state) {
   (void)state;
   ebb_error err = {""};
   refuse_set(at("nowhere"), "intphys", "cannot open the folder");
-  refuse_set(at("whole"), "phyworld", "expected intphys");
+  refuse_set(at("whole"), "physion", "expected intphys, inflevel, phyworld or manifest");
   assert_true(ebb_make_folders(at("empty"), &err));
   refuse_set(at("empty"), "intphys", "expected the IntPhys layout");
   put_movie("lone/O1/01/1", (const int[]){1}, 1, NULL);
@@ -209,7 +209,7 @@ static void test_frames_are_complete(void **state) {
   refuse_video("v1", "two files are frame 2: scene_002.png and scene_2.png");
   put_frame("v2", "scene_002.png", 1, SIDE);
   refuse_video("v2", "frame 1 is missing");
-  refuse_video("v3", "cannot open the folder");
+  refuse_video("v3", "v3/scene: cannot open");
   for (int i = 1; i <= 11; i++) { /* by number, not by letter: 2 before 10 */
     char name[32];
     snprintf(name, sizeof name, "scene_%d.png", i);

@@ -52,7 +52,6 @@ static ebb_config config_for(const char *out) {
   k.data.height = k.data.width = 32;
   k.data.frames = 9;
   strcpy(k.prompt.embedding, "zeros");
-  strcpy(k.prompt.negative, "zeros");
   k.prompt.max_tokens = 2;
   k.inversion.steps = 3;
   k.inversion.guidance = 1;

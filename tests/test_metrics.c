@@ -50,7 +50,7 @@ static void tallies_agree(void **state) {
   (void)state;
   const int fold[2] = {0, 0};
   ebb_tally t;
-  assert_true(ebb_tally_make(&t, 2, 8, 1, margin, label, group, fold, NULL));
+  assert_true(ebb_tally_make(&t, 2, 8, 1, margin, label, group, NULL, fold, NULL));
   near(ebb_tally_metric(&t, EBB_ACCURACY, NULL), ebb_accuracy(8, margin, label));
   near(ebb_tally_metric(&t, EBB_AUC, NULL), ebb_auc(8, margin, label));
   near(ebb_tally_metric(&t, EBB_PAIRWISE, NULL), ebb_pairwise(8, margin, label, group));
@@ -80,15 +80,36 @@ static void tallies_keep_folds_apart(void **state) {
     twice[8 + i] = margin[i];
   }
   ebb_tally t;
-  assert_true(ebb_tally_make(&t, 2, 8, 2, twice, label, group, fold, NULL));
+  assert_true(ebb_tally_make(&t, 2, 8, 2, twice, label, group, NULL, fold, NULL));
   near(ebb_tally_metric(&t, EBB_AUC, NULL), (3 + 3 + 3) / 12.0);
   near(ebb_tally_metric(&t, EBB_PAIRWISE, NULL), (3 + 3 + 3) / 12.0);
   near(ebb_tally_metric(&t, EBB_ACCURACY, NULL), (2 + 2 + 2) / 12.0);
   ebb_tally_free(&t);
 }
 
+/* Two matched pairs in a group: won only within the pair; a video without one is compared with all. */
+static void matched_pairs_alone_are_compared(void **state) {
+  (void)state;
+  const double said[5] = {1, 3, 0, 2, 2.5};
+  const int8_t truth[5] = {1, 1, -1, -1, -1};
+  const int scene[5] = {0, 0, 0, 0, 0}, held[1] = {0}, pair[5] = {4, 7, 4, 7, 4};
+  const int alone[5] = {4, 7, 4, 7, -1};
+  ebb_tally t;
+  assert_true(ebb_tally_make(&t, 1, 5, 1, said, truth, scene, pair, held, NULL));
+  assert_true(fabs(ebb_tally_metric(&t, EBB_PAIRWISE, NULL) - 2.0 / 3) < 1e-12); /* 1>0, 1<2.5, 3>2 */
+  ebb_tally_free(&t);
+  assert_true(ebb_tally_make(&t, 1, 5, 1, said, truth, scene, alone, held, NULL));
+  assert_true(fabs(ebb_tally_metric(&t, EBB_PAIRWISE, NULL) - 3.0 / 4) < 1e-12); /* and 3>2.5 */
+  ebb_tally_free(&t);
+  assert_true(ebb_tally_make(&t, 1, 5, 1, said, truth, scene, NULL, held, NULL));
+  assert_true(fabs(ebb_tally_metric(&t, EBB_PAIRWISE, NULL) - 4.0 / 6) < 1e-12);
+  assert_true(fabs(ebb_tally_metric(&t, EBB_AUC, NULL) - 4.0 / 6) < 1e-12);
+  ebb_tally_free(&t);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(matched_pairs_alone_are_compared),
       cmocka_unit_test(counted_by_hand),
       cmocka_unit_test(corners),
       cmocka_unit_test(tallies_agree),

@@ -147,6 +147,22 @@ static void activations_are_accurate_everywhere(void **state) {
   assert_true(worst_silu < 3e-7 && worst_gelu < 2e-7);
 }
 
+/* The cases of replaced heads have all that a head can become. */
+static void heads_become_everything(void **state) {
+  (void)state;
+  int seen[4] = {0}; /* mean, zero, kept, another sample */
+  for (int n = 0; n < op_case_count; n++) {
+    const op_case *k = &op_cases[n];
+    for (int64_t i = 0; strcmp(k->op, "replace_heads") == 0 && i < op_tensor_count(&k->t[3]); i++) {
+      const double source = op_case_value(k, 3, i);
+      assert_true(source >= EBB_HEAD_MEAN && source < (double)k->t[3].shape[0] && source == floor(source));
+      seen[source >= 0 ? 3 : (int)source - EBB_HEAD_MEAN]++;
+    }
+  }
+  for (int i = 0; i < 4; i++)
+    assert_true(seen[i] >= 3);
+}
+
 static void not_positive_definite_is_not_a_number(void **state) {
   (void)state;
   ebb_context c;
@@ -226,6 +242,7 @@ int main(void) {
       cmocka_unit_test(fused_norm_is_the_same),
       cmocka_unit_test(in_place_is_the_same),
       cmocka_unit_test(activations_are_accurate_everywhere),
+      cmocka_unit_test(heads_become_everything),
       cmocka_unit_test(not_positive_definite_is_not_a_number),
       cmocka_unit_test(devices_want_aligned_tensors),
   };

@@ -4,10 +4,10 @@
  * Tolerances: float32 1e-5; bfloat16 twice the error that PyTorch's own makes on a case of that shape
  * (tests/op_bf16.inc, made by tests/fixtures/make_op_bf16.py), and 1e-5 where that is less. */
 #include <math.h>
-#include <stdio.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -164,6 +164,28 @@ static void matches_the_cpu(void **state) {
   assert_int_equal(failed, 0);
 }
 
+/* What interventions draw: the very bits, so that a scene's noise does not hang on where it is computed. */
+static void normals_are_those_of_the_cpu(void **state) {
+  contexts *both = *state;
+  cuda_of(state);
+  int compared = 0;
+  for (int n = 0; n < op_case_count; n++) {
+    op_case k = op_cases[n];
+    double *device[OP_TENSORS], *host[OP_TENSORS];
+    if (strcmp(k.op, "add_noise") != 0)
+      continue;
+    k.f[0] = 0; /* nothing to round but the normals themselves */
+    k.f[1] = 1;
+    op_run(&both->cuda, &k, device);
+    op_run(&both->cpu, &k, host);
+    op_assert_same(&k, "on both backends", host, &k, device);
+    op_case_free(device);
+    op_case_free(host);
+    compared++;
+  }
+  assert_true(compared >= 3);
+}
+
 static void bfloat16_is_as_good_as_pytorch(void **state) {
   cuda_of(state);
   int failed = 0;
@@ -275,6 +297,7 @@ int main(int argc, char **argv) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(matches_the_definition),
       cmocka_unit_test(matches_the_cpu),
+      cmocka_unit_test(normals_are_those_of_the_cpu),
       cmocka_unit_test(bfloat16_is_as_good_as_pytorch),
       cmocka_unit_test(same_bytes_in_every_run),
       cmocka_unit_test(same_bytes_alone_and_in_a_batch),

@@ -96,6 +96,43 @@ static void with_captures(subject *s, ebb_model *m, ebb_tensor v, ebb_tensor x, 
   ebb_tap_close(&tap);
 }
 
+/* Noise along and beside a direction in one sample, other heads in another: the same bytes every time, and the samples
+ * that are left alone are what they were. */
+static void with_edits(subject *s, ebb_model *m, ebb_tensor v, ebb_tensor x, const ebb_condition *cond) {
+  ebb_error err = {""};
+  ebb_edit edit;
+  static float direction[384], edited[BATCH * LATENT];
+  const ebb_edit_head heads[] = {{0, 1, EBB_HEAD_ZERO}, {2, EBB_EDIT_ALL_HEADS, EBB_HEAD_MEAN}, {1, 2, 4}};
+  ebb_intervention changes[BATCH] = {
+      {.block = -1},
+      {.block = 1, .noise = 0.5, .along = 0.25, .direction = direction, .key = 77},
+      {.block = -1, .head_count = 3, .heads = heads},
+      {.block = 1, .key = 9},
+      {.block = -1}};
+  for (int i = 0; i < 384; i++)
+    direction[i] = (float)((i * 37) % 11) - 5;
+  if (!ebb_edit_open(&edit, &s->context, (ebb_edit_sizes){m->blocks, m->width, m->heads}, BATCH, 2, true,
+                     &err) ||
+      !ebb_edit_set(&edit, changes, &err))
+    fail_msg("%s", err.text);
+  m->edit = &edit;
+  for (int i = 0; i < TIMES; i++) {
+    ebb_edit_begin(&edit, 1, 0, 0);
+    velocity(s, m, v, x, cond, 0, NULL, i ? s->again : edited);
+    same(s, i ? s->again : edited, edited, sizeof edited, "edited the next time");
+  }
+  for (int b = 0; b < BATCH; b++)
+    if (b != 1 && b != 2)
+      same(s, edited + b * LATENT, s->first + b * LATENT, LATENT * sizeof(float), "beside an edited sample");
+  ebb_edit_begin(&edit, 0, 0, 0);
+  velocity(s, m, v, x, cond, 0, NULL, s->again);
+  if (!s->context.counting &&
+      (memcmp(s->again + LATENT, edited + LATENT, LATENT * sizeof(float)) == 0 ||
+       memcmp(s->first + 2 * LATENT, edited + 2 * LATENT, LATENT * sizeof(float)) == 0))
+    fail_msg("an edit that changes nothing, or the same at two steps");
+  m->edit = NULL;
+}
+
 static bool work(void *user, ebb_error *err) {
   subject *s = user;
   ebb_context *c = &s->context;
@@ -121,6 +158,7 @@ static bool work(void *user, ebb_error *err) {
     if (!c->counting && memcmp(s->again, s->first, sizeof s->first) == 0)
       fail_msg("another moment gives the same velocity");
     with_captures(s, &m, v, x, &cond);
+    with_edits(s, &m, v, x, &cond);
     for (int b = 0; b < BATCH; b++) {
       velocity(s, &m, ebb_slice(v, b, 1), ebb_slice(x, b, 1), &cond, 0, NULL, s->again);
       same(s, s->again, s->first + b * LATENT, LATENT * sizeof(float), "without the batch around it");

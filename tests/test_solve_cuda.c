@@ -1,5 +1,5 @@
-/* The device's way of solving probes (probe/solvers.h) against the host's solvers: on the CPU's definitions of
- * its operators everywhere, and on a GPU where there is one. */
+/* The device's way of solving probes (probe/solvers.h) against the host's solvers: on the CPU's
+ * definitions of its operators everywhere, and on a GPU where there is one. */
 #include "kernels/backend.h"
 #include "kernels/random.h"
 #include "probe/batch.h"
@@ -18,11 +18,12 @@ enum { ROWS = 60, WIDEST = 90, PROBLEMS = 7, SETS = 5, PENALTIES = 6 };
 static ebb_context host, device;
 static bool have_device;
 
-/* Two tables of features, problems on different rows of them: five folds of groups of four, one row missing in
- * the third, leave one out in the last. */
+/* Two tables of features, problems on different rows of them: five folds of groups of four, one row
+ * missing in the third, leave one out in the last. */
 typedef struct world {
   float x[2 * ROWS * WIDEST];
   int8_t labels[SETS * ROWS];
+  double targets[SETS * ROWS];
   int32_t train[PROBLEMS][ROWS], test[PROBLEMS][ROWS], inner[PROBLEMS][ROWS];
   ebb_problem problem[PROBLEMS];
 } world;
@@ -72,7 +73,7 @@ static void near(const double *a, const double *b, int64_t count, double toleran
 
 typedef struct ridge_results {
   double inner[PROBLEMS][PENALTIES * ROWS], score[PROBLEMS][PENALTIES], reached[PROBLEMS][SETS],
-      margins[PROBLEMS][ROWS];
+      margins[PROBLEMS][ROWS], squares[PROBLEMS][SETS];
   int32_t best[PROBLEMS][SETS], hits[PROBLEMS][SETS];
   ebb_ridge_fit fit[PROBLEMS];
 } ridge_results;
@@ -80,8 +81,8 @@ typedef struct ridge_results {
 static void point_ridge(ridge_results *r) {
   memset(r, 0, sizeof *r);
   for (int p = 0; p < PROBLEMS; p++)
-    r->fit[p] =
-        (ebb_ridge_fit){r->inner[p], r->score[p], r->reached[p], r->best[p], r->margins[p], r->hits[p]};
+    r->fit[p] = (ebb_ridge_fit){r->inner[p],   r->score[p], r->reached[p], r->best[p],
+                                r->margins[p], r->hits[p],  r->squares[p]};
 }
 
 static void ridge_is_the_same(ebb_context *c) {
@@ -103,6 +104,49 @@ static void ridge_is_the_same(ebb_context *c) {
       near(b.margins[p], a.margins[p], w.problem[p].test_count, 1e-7);
       assert_memory_equal(b.best[p], a.best[p], sizeof a.best[p]);
       assert_memory_equal(b.hits[p], a.hits[p], sizeof a.hits[p]);
+    }
+  }
+}
+
+/* Targets of any size, a penalty chosen by what it explains. A device has targets in float32. */
+static void values_are_the_same(ebb_context *c) {
+  static world w;
+  static ridge_results a, b;
+  ebb_parameters how = ebb_parameters_default;
+  how.score = EBB_SCORE_EXPLAINED;
+  const int64_t widths[] = {5, 30, WIDEST};
+  for (int k = 0; k < 3; k++) {
+    make(&w, widths[k]);
+    for (int p = 0; p < PROBLEMS; p++)
+      w.problem[p].targets = w.targets;
+    for (int i = 0; i < SETS * ROWS; i++)
+      w.targets[i] =
+          (float)(3 + normal(500, (uint64_t)i) + 0.02 * (i < ROWS) * w.x[i % ROWS * widths[k] + 4]);
+    point_ridge(&a);
+    point_ridge(&b);
+    ebb_error err = {""};
+    assert_true(ebb_ridge_batch(&host, PROBLEMS, w.problem, &how, a.fit, NULL));
+    if (!ebb_ridge_device(c, PROBLEMS, w.problem, &how, b.fit, &err))
+      fail_msg("%s", err.text);
+    for (int p = 0; p < PROBLEMS; p++) {
+      const ebb_problem *one = &w.problem[p];
+      near(b.inner[p], a.inner[p], PENALTIES * one->train_count, 1e-6);
+      near(b.score[p], a.score[p], PENALTIES, 1e-6);
+      near(b.reached[p], a.reached[p], one->columns, 1e-6);
+      near(b.margins[p], a.margins[p], one->test_count, 1e-6);
+      near(b.squares[p], a.squares[p], one->columns, 1e-6);
+      assert_memory_equal(b.best[p], a.best[p], sizeof a.best[p]);
+      double squares = 0, mean = 0, spread = 0, left = 0;
+      for (int64_t t = 0; t < one->test_count; t++)
+        squares += pow(w.targets[one->test[t]] - a.margins[p][t], 2);
+      assert_true(fabs(squares - a.squares[p][0]) < 1e-9 * squares);
+      for (int64_t i = 0; i < one->train_count; i++)
+        mean += w.targets[one->train[i]] / (double)one->train_count;
+      for (int64_t i = 0; i < one->train_count; i++) {
+        spread += pow(w.targets[one->train[i]] - mean, 2);
+        left += pow(w.targets[one->train[i]] - a.inner[p][a.best[p][0] * one->train_count + i], 2);
+      }
+      near(&(double){fmax(-1, 1 - left / spread)}, &a.reached[p][0], 1, 1e-9);
     }
   }
 }
@@ -388,6 +432,7 @@ static void what_a_device_leaves_to_the_host(void **state) {
     name(&device);                                                                                           \
   }
 BOTH(ridge_is_the_same)
+BOTH(values_are_the_same)
 BOTH(logistic_is_the_same)
 BOTH(batches_do_not_matter)
 BOTH(one_inner_fold_judges_nothing)
@@ -414,6 +459,7 @@ static int end(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       TESTS(ridge_is_the_same),
+      TESTS(values_are_the_same),
       TESTS(logistic_is_the_same),
       TESTS(batches_do_not_matter),
       TESTS(nothing_varies),

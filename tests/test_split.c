@@ -1,6 +1,7 @@
 /* Host maths, exact: folds by group. */
 #include "probe/sample.h"
 #include "probe/split.h"
+#include "probe/torch_order.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -95,8 +96,10 @@ static ebb_store store_of(int groups, int per_group) {
   for (int v = 0; v < groups * per_group; v++) {
     snprintf(ids[v], sizeof ids[v], "O1/%d/%d", v / per_group, v % per_group);
     snprintf(names[v], sizeof names[v], "O1/%d", v / per_group);
-    videos[v] = (ebb_store_video){ids[v], names[v], v < 20 ? "O1" : "O2",
-                                  v % 2 ? EBB_POSSIBLE : EBB_IMPOSSIBLE, NULL};
+    videos[v] = (ebb_store_video){.id = ids[v],
+                                  .group = names[v],
+                                  .category = v < 20 ? "O1" : "O2",
+                                  .label = v % 2 ? EBB_POSSIBLE : EBB_IMPOSSIBLE};
   }
   return (ebb_store){.dir = "run", .video_count = groups * per_group, .videos = videos};
 }
@@ -181,6 +184,86 @@ static void clear_errors(void **state) {
   assert_non_null(strstr(err.text, "20 failed"));
 }
 
+/* The official sets: names in order of their bytes ("O1_10" before "O1_2"), torch.randperm of the seed,
+ * the first round(n * share) tested; torch.randperm(10) of seeds 3 and 4 begins as written in
+ * torch_order.inc. */
+static void the_official_sets_are_made_again(void **state) {
+  (void)state;
+  ebb_store store = store_of(10, 4);
+  for (int v = 0; v < 40; v++)
+    videos[v].category = "O1";
+  ebb_sample *samples;
+  int count;
+  ebb_plan plan;
+  assert_true(ebb_samples_make(&store, true, 2, 2, &samples, &count, NULL));
+  assert_true(ebb_plan_split(&plan, samples, 2, 0.25, 0.1, 3, NULL));
+  static const struct {
+    uint64_t seed;
+    int64_t n, head[10], sum;
+  } known[] = {
+#include "tests/fixtures/torch_order.inc"
+  };
+  for (size_t k = 0; k < sizeof known / sizeof *known; k++) {
+    if (known[k].n != 10 || (known[k].seed != 3 && known[k].seed != 4))
+      continue;
+    const ebb_part *p = &plan.part[known[k].seed - 3];
+    assert_int_equal(p->test_count, 2 * 4); /* 2.5 rounds to the even one */
+    assert_int_equal(p->validation_count, 1 * 4);
+    for (int64_t i = 0; i < p->test_count; i++) {
+      int64_t group = samples->group[p->test[i]];
+      assert_true(group == known[k].head[0] || group == known[k].head[1]);
+    }
+    assert_int_equal(samples->group[p->validation[0]], known[k].head[2]);
+  }
+  ebb_plan_free(&plan);
+  ebb_samples_free(samples, count);
+}
+
+static void names_are_in_order_of_their_bytes(void **state) {
+  (void)state;
+  ebb_store store = store_of(5, 4);
+  static const char *const names[5] = {"a/2", "a/10", "a_1", "b", "a/1/1"}; /* a_1, a_10, a_1_1, a_2, b */
+  for (int v = 0; v < 20; v++)
+    videos[v].category = "O1", videos[v].group = (char *)names[v / 4];
+  ebb_sample *samples;
+  int count, place[5] = {3, 1, 0, 4, 2}; /* of each group among the sorted names */
+  ebb_plan plan;
+  assert_true(ebb_samples_make(&store, true, 2, 2, &samples, &count, NULL));
+  for (uint64_t seed = 0; seed < 8; seed++) {
+    int64_t order[5];
+    assert_true(ebb_torch_order(5, seed, order, NULL));
+    assert_true(ebb_plan_split(&plan, samples, 1, 0.2, 0, seed, NULL));
+    assert_int_equal(plan.part[0].test_count, 4);
+    assert_int_equal(place[samples->group[plan.part[0].test[0]]], order[0]);
+    ebb_plan_free(&plan);
+  }
+  ebb_samples_free(samples, count);
+}
+
+/* Matched pairs are numbered within their group, and a sample without groups has none. */
+static void pairs_are_of_their_group(void **state) {
+  (void)state;
+  ebb_store store = store_of(10, 4);
+  static char *const pairs[4] = {"x", "x", "y", NULL};
+  for (int v = 0; v < 40; v++)
+    videos[v].pair = pairs[v % 4];
+  ebb_sample *samples;
+  int count;
+  assert_true(ebb_samples_make(&store, false, 2, 2, &samples, &count, NULL));
+  for (int v = 0; v < 40; v += 4) {
+    const int *p = samples->pair + v;
+    assert_true(p[0] >= 0 && p[0] == p[1] && p[2] >= 0 && p[2] != p[0] && p[3] == -1);
+    assert_true(v == 0 || p[0] != p[-4]);
+  }
+  assert_true(ebb_sample_grouped(samples));
+  ebb_sample_ungroup(samples, &store);
+  assert_false(ebb_sample_grouped(samples));
+  assert_int_equal(samples->groups, 40);
+  assert_string_equal(samples->names[7], "O1/1/3");
+  assert_int_equal(samples->pair[0], -1);
+  ebb_samples_free(samples, count);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(folds_are_even),
@@ -191,6 +274,9 @@ int main(void) {
       cmocka_unit_test(failed_and_one_sided_are_left_out),
       cmocka_unit_test(plans_never_split_a_group),
       cmocka_unit_test(clear_errors),
+      cmocka_unit_test(the_official_sets_are_made_again),
+      cmocka_unit_test(names_are_in_order_of_their_bytes),
+      cmocka_unit_test(pairs_are_of_their_group),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,6 +4,8 @@
 #include "loaders/file.h"
 #include "loaders/store.h"
 
+#include <math.h>
+
 enum { VIDEOS = 7, STEPS = 3, BLOCKS = 2, D = 5, N = 2, T = 3, C = 4 };
 
 static ebb_video videos[VIDEOS];
@@ -133,6 +135,73 @@ static void test_round_trip(void **state) {
   assert_says(&err, "video \"O1/1/5\" has no features of model \"transformer\": a frame is \"missing\"");
   ebb_store_close(&s);
   ebb_store_close(&s);
+}
+
+/* What the data set knows of its videos is in the index, and comes back; what it does not know is absent. */
+static void test_what_the_set_knows(void **state) {
+  (void)state;
+  ebb_error err = {""};
+  ebb_store_writer *w;
+  ebb_store s;
+  int a;
+  double first[] = {0.7, NAN, -3e-7}, second[] = {NAN, NAN, NAN};
+  ebb_video two[] = {{.id = (char *)"a",
+                      .group = (char *)"g",
+                      .category = (char *)"c",
+                      .pair = (char *)"p 1",
+                      .view = (char *)"left",
+                      .split = (char *)"train",
+                      .prompt = (char *)"a \"red\" ball",
+                      .label = EBB_UNLABELLED,
+                      .targets = first},
+                     {.id = (char *)"b", .group = (char *)"g", .category = (char *)"c", .targets = second}};
+  const ebb_dataset known = {.root = (char *)"root",
+                             .videos = two,
+                             .count = 2,
+                             .target_count = 3,
+                             .target_names = {"r", "x0", "v"},
+                             .notice = "do not train"};
+  assert_true(ebb_store_create(&w, at("runs/k"), &known, &err));
+  assert_true(ebb_store_declare(w, &described, &a, &err));
+  assert_true(write_batch(w, a, 2, (const int64_t[]){0, 1}, &err));
+  assert_true(ebb_store_finish(&w, NULL, &err));
+  if (!ebb_store_open(&s, at("runs/k"), &err))
+    fail_msg("%s", err.text);
+  const ebb_store_video *v = s.videos;
+  assert_string_equal(s.notice, "do not train");
+  assert_int_equal(s.target_count, 3);
+  assert_string_equal(s.target_names[1], "x0");
+  assert_string_equal(s.target_names[2], "v");
+  assert_string_equal(v[0].pair, "p 1");
+  assert_string_equal(v[0].view, "left");
+  assert_string_equal(v[0].split, "train");
+  assert_string_equal(v[0].prompt, "a \"red\" ball");
+  assert_true(v[0].targets[0] == 0.7 && isnan(v[0].targets[1]) && v[0].targets[2] == -3e-7);
+  assert_true(!v[1].pair && !v[1].view && !v[1].split && !v[1].prompt);
+  assert_true(isnan(v[1].targets[0]) && isnan(v[1].targets[1]) && isnan(v[1].targets[2]));
+  assert_null(json_object_get(json_array_get(json_object_get(s.index, "videos"), 1), "targets"));
+  ebb_store_close(&s);
+  char *index;
+  size_t bytes;
+  const struct {
+    const char *from, *to, *words;
+  } damage[] = {{"\"v\": -", "\"w\": -", "target \"w\" of video \"a\""},
+                {"\"r\": 0.69", "\"r\": \"x\", \"s\": 0.69", "target \"r\" of video \"a\""},
+                {"\"targets\": {", "\"targets\": 3, \"t\": {", "\"targets\" of video \"a\" is not"},
+                {"\"x0\",", "\"r\",", "entry 1 of \"target_names\""},
+                {"\"target_names\": [", "\"target_names\": 3, \"t\": [", "not a list of at most 16"}};
+  assert_true(ebb_file_read(at("runs/k/index.json"), 1 << 20, &index, &bytes, &err));
+  for (size_t i = 0; i < sizeof damage / sizeof *damage; i++) {
+    const char *hit = strstr(index, damage[i].from);
+    assert_non_null(hit);
+    char *text =
+        ebb_format("%.*s%s%s", (int)(hit - index), index, damage[i].to, hit + strlen(damage[i].from));
+    put_text(at("runs/k/index.json"), text);
+    free(text);
+    assert_false(ebb_store_open(&s, at("runs/k"), &err));
+    assert_says(&err, damage[i].words);
+  }
+  free(index);
 }
 
 static void test_same_bytes(void **state) {
@@ -282,8 +351,9 @@ static void test_damage(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip), cmocka_unit_test(test_same_bytes),
-                                     cmocka_unit_test(test_unfinished_and_finished),
-                                     cmocka_unit_test(test_writer_refuses), cmocka_unit_test(test_damage)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_what_the_set_knows),
+      cmocka_unit_test(test_same_bytes),     cmocka_unit_test(test_unfinished_and_finished),
+      cmocka_unit_test(test_writer_refuses), cmocka_unit_test(test_damage)};
   return cmocka_run_group_tests(tests, make_set, folder_remove);
 }

@@ -467,6 +467,37 @@ static char *slurp(const char *dir, const char *name) {
   return text;
 }
 
+/* Terms of the data's makers stand below the table, now and when it is printed again, and with the numbers. */
+static void the_notice_of_the_data_is_shown(void **state) {
+  (void)state;
+  const planted p = {.categories = 1,
+                     .groups = 8,
+                     .steps = 1,
+                     .blocks = 1,
+                     .width = 4,
+                     .signal = 2,
+                     .seed = 4,
+                     .notice = "not to be trained on"};
+  char *dir = fresh("notice"), *probe = ebb_path_join(dir, "probe"), *table[2] = {NULL, NULL};
+  size_t bytes;
+  ebb_config k = settings(1, 0);
+  wants(&k, "block_out.mean");
+  assert_true(planted_write(&p, dir, NULL));
+  for (int again = 0; again < 2; again++) {
+    FILE *out = open_memstream(&table[again], &bytes);
+    assert_true(again ? ebb_report_run(dir, -1, out, NULL)
+                      : ebb_probe_run(dir, &k, &c, NULL, NULL, out, NULL));
+    fclose(out);
+    assert_non_null(strstr(table[again], "\nnot to be trained on\n"));
+    free(table[again]);
+  }
+  char *json = slurp(probe, "results.json");
+  assert_non_null(strstr(json, "\"notice\": \"not to be trained on\""));
+  free(json);
+  free(probe);
+  free(dir);
+}
+
 /* A signal that nothing misses, with and without a bootstrap: exact limits over 8 groups (.025^(1/8) = .6306), or no
  * interval anywhere. */
 static void intervals_that_are_none(void **state) {
@@ -638,6 +669,7 @@ int main(void) {
       cmocka_unit_test(errors_are_told),
       cmocka_unit_test(hostile_counts_are_refused),
       cmocka_unit_test(intervals_that_are_none),
+      cmocka_unit_test(the_notice_of_the_data_is_shown),
       cmocka_unit_test(best_is_of_the_first_repeat),
       cmocka_unit_test(checks_before_an_inversion),
   };

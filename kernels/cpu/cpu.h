@@ -100,21 +100,30 @@ void cpu_gate_add_layer_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_ten
 void cpu_qk_norm_rope(ebb_context *c, ebb_tensor q, ebb_tensor k, ebb_tensor wq, ebb_tensor wk,
                       ebb_tensor cos, ebb_tensor sin, int heads, float eps);
 void cpu_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act);
+void cpu_rms_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, float eps);
 void cpu_timestep_embedding(ebb_context *c, ebb_tensor y, ebb_tensor t);
 void cpu_attention(ebb_context *c, ebb_tensor out, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
                    ebb_tensor v, int heads, int64_t repeats, void *scratch);
 void cpu_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, ebb_tensor w, int heads,
                            int64_t repeats, float eps);
 void cpu_projected_values(ebb_context *c, ebb_tensor u, ebb_tensor v, ebb_tensor w, int heads);
+void cpu_attention_relative(ebb_context *c, ebb_tensor out, ebb_tensor q, ebb_tensor k, ebb_tensor v,
+                            ebb_tensor bias, int heads);
 void cpu_gate_add(ebb_context *c, ebb_tensor x, ebb_tensor y, ebb_tensor gate);
 void cpu_axpby(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor z);
 void cpu_convert(ebb_context *c, ebb_tensor y, ebb_tensor x);
 void cpu_activate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_activation act);
+void cpu_gated(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor b, ebb_activation act);
 void cpu_add_table(ebb_context *c, ebb_tensor y, ebb_tensor table, ebb_tensor x);
 void cpu_channel_affine(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor scale, ebb_tensor shift);
 void cpu_clamp(ebb_context *c, ebb_tensor y, ebb_tensor x, float low, float high);
 void cpu_patchify(ebb_context *c, ebb_tensor y, ebb_tensor x, const int patch[3]);
 void cpu_unpatchify(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[3]);
+void cpu_perturb(ebb_context *c, ebb_tensor x, ebb_tensor dose, ebb_tensor keys, ebb_tensor when,
+                 ebb_tensor direction, int64_t place);
+void cpu_add_noise(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor keys,
+                   int64_t stream);
+void cpu_replace_heads(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor mean, ebb_tensor source);
 size_t cpu_convolution_scratch(ebb_context *c, ebb_convolution which, ebb_tensor y, ebb_tensor x,
                                ebb_tensor norm, ebb_tensor w, ebb_tensor residual);
 void cpu_conv3d_causal(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor norm, ebb_tensor w,
@@ -142,7 +151,7 @@ void cpu_logistic_newton(ebb_context *c, ebb_tensor a, ebb_tensor b, ebb_tensor 
 void cpu_fold_blocks(ebb_context *c, ebb_tensor s, ebb_tensor p, ebb_tensor rows, ebb_tensor lambda);
 void cpu_centred_labels(ebb_context *c, ebb_tensor y, ebb_tensor mean, ebb_tensor labels, ebb_tensor rows);
 void cpu_keep_best(ebb_context *c, ebb_tensor score, ebb_tensor best, ebb_tensor chosen, ebb_tensor kept,
-                   ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number);
+                   ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number, bool explained);
 void cpu_count_hits(ebb_context *c, ebb_tensor hits, ebb_tensor f, ebb_tensor shift, ebb_tensor labels,
                     ebb_tensor rows);
 void cpu_logistic_adam(ebb_context *c, ebb_tensor w, ebb_tensor epochs, ebb_tensor accuracy, ebb_tensor f,

@@ -113,6 +113,19 @@ void cpu_qk_norm_rope(ebb_context *c, ebb_tensor q, ebb_tensor k, ebb_tensor wq,
     make_ready(c, k, wk, cos, sin, heads, eps);
 }
 
+void cpu_rms_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, float eps) {
+  int64_t D = ebb_last(x), rows = ebb_rows(x);
+  const float *weight = cpu_f32(w);
+  CPU_PARALLEL(c, 4.0 * (double)ebb_count(x))
+  for (int64_t r = 0; r < rows; r++) {
+    const float *from = cpu_f32(x) + r * D;
+    float *to = cpu_f32(y) + r * D;
+    float inverse = (float)(1.0 / sqrt(sum_squares(from, D, 0.0) / (double)D + (double)eps));
+    for (int64_t i = 0; i < D; i++)
+      to[i] = from[i] * inverse * weight[i];
+  }
+}
+
 void cpu_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act) {
   int64_t C = ebb_last(x), rows = ebb_rows(x) / x.shape[0];
   const float *weight = cpu_f32(w);

@@ -5,6 +5,7 @@
 #include "kernels/cpu/exp.h"
 
 #define TILE 16384 /* elements that a thread takes at a time */
+#define CHUNK 2048 /* the same, where they are kept on the stack */
 
 /* Both activations are a / (1 + e^-z): z = a for silu, and as (1 + tanh u)/2 = 1/(1 + e^-2u), z = 2u for
  * gelu_tanh. */
@@ -15,6 +16,9 @@ void cpu_activate_row(float *x, int64_t n, ebb_activation act) {
   else if (act == EBB_GELU_TANH)
     for (int64_t i = 0; i < n; i++)
       x[i] = x[i] / (1.0f + cpu_exp(x[i] * (-1.59576912f - 0.0713548163f * (x[i] * x[i]))));
+  else if (act == EBB_RELU)
+    for (int64_t i = 0; i < n; i++)
+      x[i] = x[i] < 0.0f ? 0.0f : x[i]; /* NaN stays NaN */
 }
 
 void cpu_convert(ebb_context *c, ebb_tensor y, ebb_tensor x) {
@@ -30,6 +34,20 @@ void cpu_activate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_activation act
     if (y.data != x.data)
       memcpy(cpu_f32(y) + first, cpu_f32(x) + first, (size_t)count * sizeof(float));
     cpu_activate_row(cpu_f32(y) + first, count, act);
+  }
+}
+
+void cpu_gated(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor b, ebb_activation act) {
+  cpu_cut tiles = cpu_cut_of(ebb_count(a), CHUNK, 16);
+  CPU_PARALLEL(c, 10.0 * (double)ebb_count(a))
+  for (int64_t tile = 0; tile < tiles.pieces; tile++) {
+    int64_t first = cpu_first(tiles, tile), count = cpu_size(tiles, tile);
+    float gate[CHUNK], *to = cpu_f32(y) + first;
+    const float *from = cpu_f32(b) + first;
+    memcpy(gate, cpu_f32(a) + first, (size_t)count * sizeof *gate);
+    cpu_activate_row(gate, count, act);
+    for (int64_t i = 0; i < count; i++)
+      to[i] = gate[i] * from[i];
   }
 }
 

@@ -92,26 +92,30 @@ void cpu_centred_labels(ebb_context *c, ebb_tensor y, ebb_tensor mean, ebb_tenso
 }
 
 void cpu_keep_best(ebb_context *c, ebb_tensor score, ebb_tensor best, ebb_tensor chosen, ebb_tensor kept,
-                   ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number) {
+                   ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number, bool explained) {
   (void)c;
   int64_t n = y.shape[1], sets = y.shape[2];
   for (int64_t b = 0; b < y.shape[0]; b++)
     for (int64_t k = 0; k < sets; k++) {
-      double count = rows_of(numbers(rows) + b * n, n), f = 0, ff = 0, fy = 0, yy = 0;
+      double count = rows_of(numbers(rows) + b * n, n), f = 0, ff = 0, fy = 0, yy = 0, ee = 0;
       int64_t at = b * n * sets + k, to = b * sets + k;
       for (int64_t i = 0; i < n; i++) {
-        double yi = cpu_f64(y)[at + i * sets], v = yi - cpu_f64(e)[at + i * sets];
+        double yi = cpu_f64(y)[at + i * sets], ei = cpu_f64(e)[at + i * sets], v = yi - ei;
+        ee += ei * ei;
         f += v;
         ff += v * v;
         fy += v * yi;
         yy += yi * yi;
       }
       double variance = (ff - f * f / count) * yy;
-      double correlation = !isfinite(ff) ? NAN : variance > 0 ? fy / sqrt(variance) : 0;
-      cpu_f64(score)[to] = correlation;
-      if (!(correlation > cpu_f64(best)[to]))
+      double reached = explained      ? (yy > 0 ? fmax(-1, 1 - ee / yy) : 0)
+                       : variance > 0 ? fy / sqrt(variance)
+                                      : 0;
+      reached = isfinite(ff) ? reached : NAN;
+      cpu_f64(score)[to] = reached;
+      if (!(reached > cpu_f64(best)[to]))
         continue;
-      cpu_f64(best)[to] = correlation;
+      cpu_f64(best)[to] = reached;
       cpu_f64(chosen)[to] = number;
       for (int64_t i = 0; i < n; i++)
         cpu_f64(kept)[at + i * sets] = cpu_f64(a)[at + i * sets];

@@ -139,6 +139,8 @@ static __device__ __forceinline__ float activated(float a, ebb_activation act) {
     return __fdividef(a, 1.0f + __expf(-a));
   if (act == EBB_GELU_TANH)
     return __fdividef(a, 1.0f + __expf(a * (-1.59576912f - 0.0713548163f * (a * a))));
+  if (act == EBB_RELU)
+    return a < 0.0f ? 0.0f : a; /* NaN stays NaN */
   return a;
 }
 
@@ -158,6 +160,7 @@ void cuda_gate_add_layer_norm(ebb_context *c, ebb_tensor h, ebb_tensor x, ebb_te
 void cuda_qk_norm_rope(ebb_context *c, ebb_tensor q, ebb_tensor k, ebb_tensor wq, ebb_tensor wk,
                        ebb_tensor cos, ebb_tensor sin, int heads, float eps);
 void cuda_channel_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, ebb_activation act);
+void cuda_rms_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, float eps);
 void cuda_timestep_embedding(ebb_context *c, ebb_tensor y, ebb_tensor t);
 size_t cuda_attention_scratch(ebb_context *c, ebb_attention_stats stats, ebb_tensor q, ebb_tensor k,
                               int heads);
@@ -166,15 +169,23 @@ void cuda_attention(ebb_context *c, ebb_tensor out, ebb_attention_stats stats, e
 void cuda_attention_weights(ebb_context *c, ebb_tensor p, ebb_tensor q, ebb_tensor k, ebb_tensor w, int heads,
                             int64_t repeats, float eps);
 void cuda_projected_values(ebb_context *c, ebb_tensor u, ebb_tensor v, ebb_tensor w, int heads);
+void cuda_attention_relative(ebb_context *c, ebb_tensor out, ebb_tensor q, ebb_tensor k, ebb_tensor v,
+                             ebb_tensor bias, int heads);
 void cuda_gate_add(ebb_context *c, ebb_tensor x, ebb_tensor y, ebb_tensor gate);
 void cuda_axpby(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor z);
 void cuda_convert(ebb_context *c, ebb_tensor y, ebb_tensor x);
 void cuda_activate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_activation act);
+void cuda_gated(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor b, ebb_activation act);
 void cuda_add_table(ebb_context *c, ebb_tensor y, ebb_tensor table, ebb_tensor x);
 void cuda_channel_affine(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor scale, ebb_tensor shift);
 void cuda_clamp(ebb_context *c, ebb_tensor y, ebb_tensor x, float low, float high);
 void cuda_patchify(ebb_context *c, ebb_tensor y, ebb_tensor x, const int patch[3]);
 void cuda_unpatchify(ebb_context *c, ebb_tensor x, ebb_tensor y, const int patch[3]);
+void cuda_perturb(ebb_context *c, ebb_tensor x, ebb_tensor dose, ebb_tensor keys, ebb_tensor when,
+                  ebb_tensor direction, int64_t place);
+void cuda_add_noise(ebb_context *c, ebb_tensor y, float a, ebb_tensor x, float b, ebb_tensor keys,
+                    int64_t stream);
+void cuda_replace_heads(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor mean, ebb_tensor source);
 size_t cuda_convolution_scratch(ebb_context *c, ebb_convolution which, ebb_tensor y, ebb_tensor x,
                                 ebb_tensor norm, ebb_tensor w, ebb_tensor residual);
 void cuda_conv3d_causal(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor norm, ebb_tensor w,
@@ -208,7 +219,7 @@ void cuda_logistic_newton(ebb_context *c, ebb_tensor a, ebb_tensor b, ebb_tensor
 void cuda_fold_blocks(ebb_context *c, ebb_tensor s, ebb_tensor p, ebb_tensor rows, ebb_tensor lambda);
 void cuda_centred_labels(ebb_context *c, ebb_tensor y, ebb_tensor mean, ebb_tensor labels, ebb_tensor rows);
 void cuda_keep_best(ebb_context *c, ebb_tensor score, ebb_tensor best, ebb_tensor chosen, ebb_tensor kept,
-                    ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number);
+                    ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number, bool explained);
 void cuda_count_hits(ebb_context *c, ebb_tensor hits, ebb_tensor f, ebb_tensor shift, ebb_tensor labels,
                      ebb_tensor rows);
 size_t cuda_logistic_adam_scratch(ebb_context *c, ebb_tensor w, ebb_tensor z);

@@ -335,6 +335,40 @@ static __global__ void __launch_bounds__(WIDE_THREADS)
   }
 }
 
+#define RMS_THREADS 256
+
+/* y = x / sqrt(mean(x^2) + eps) * w: a block a row, its numbers read twice. */
+template <int N, typename Y, typename X>
+static __global__ void __launch_bounds__(RMS_THREADS)
+    rms_norm(Y *y, const X *x, const float *w, int D, float eps) {
+  __shared__ float sums[RMS_THREADS / 32];
+  float v[N], u[N], total = 0;
+  x += (int64_t)blockIdx.x * D;
+  y += (int64_t)blockIdx.x * D;
+  for (int i = (int)threadIdx.x * N; i < D; i += RMS_THREADS * N) {
+    load_unit(v, x + i);
+#pragma unroll
+    for (int k = 0; k < N; k++)
+      total = fmaf(v[k], v[k], total);
+  }
+  total = warp_sum(total);
+  if (threadIdx.x % 32 == 0)
+    sums[threadIdx.x / 32] = total;
+  __syncthreads();
+  total = 0;
+  for (int warp = 0; warp < RMS_THREADS / 32; warp++)
+    total += sums[warp];
+  const float inverse = 1.0f / sqrtf(total / (float)D + eps);
+  for (int i = (int)threadIdx.x * N; i < D; i += RMS_THREADS * N) {
+    load_unit(v, x + i);
+    read_unit(u, w + i);
+#pragma unroll
+    for (int k = 0; k < N; k++)
+      v[k] = v[k] * inverse * u[k];
+    store_unit(y + i, v);
+  }
+}
+
 /* ---- launchers --------------------------------------------------------------------------------------- */
 
 typedef struct layout {
@@ -455,4 +489,19 @@ extern "C" void cuda_qk_norm_rope(ebb_context *c, ebb_tensor q, ebb_tensor k, eb
       LAUNCH_ROWS(c, l, QK_UNITS * 16 / sizeof(X), qk_rows, (X), of, r, l.at, eps);
   });
   cuda_launched(c, "qk_norm_rope");
+}
+
+extern "C" void cuda_rms_norm(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_tensor w, float eps) {
+  const int D = (int)ebb_last(x);
+  const unsigned rows = (unsigned)ebb_rows(x);
+  const bool whole = whole_units(x, 4, D) && whole_units(y, 4, D) && whole_units(w, 4, D);
+  CUDA_FOR_DTYPE(x, X, CUDA_FOR_DTYPE(y, Y, {
+                   if (whole)
+                     rms_norm<4><<<rows, RMS_THREADS, 0, cuda_stream(c)>>>(cuda_at<Y>(y), cuda_at<X>(x),
+                                                                           cuda_f32(w), D, eps);
+                   else
+                     rms_norm<1><<<rows, RMS_THREADS, 0, cuda_stream(c)>>>(cuda_at<Y>(y), cuda_at<X>(x),
+                                                                           cuda_f32(w), D, eps);
+                 }));
+  cuda_launched(c, "rms_norm");
 }

@@ -49,6 +49,28 @@ static __global__ void __launch_bounds__(THREADS) each(Y *y, const X *x, int64_t
     }
 }
 
+/* y = act(a) b */
+template <int N, typename T>
+static __global__ void __launch_bounds__(THREADS)
+    gated(T *y, const T *a, const T *b, int64_t units, ebb_activation act) {
+  int64_t first = (int64_t)blockIdx.x * (THREADS * BATCH) + threadIdx.x;
+  float v[BATCH][N], u[BATCH][N];
+#pragma unroll
+  for (int k = 0; k < BATCH; k++)
+    if (first + k * THREADS < units) {
+      load_unit(v[k], a + (first + k * THREADS) * N);
+      load_unit(u[k], b + (first + k * THREADS) * N);
+    }
+#pragma unroll
+  for (int k = 0; k < BATCH; k++)
+    if (first + k * THREADS < units) {
+#pragma unroll
+      for (int i = 0; i < N; i++)
+        v[k][i] = activated(v[k][i], act) * u[k][i];
+      store_unit(y + (first + k * THREADS) * N, v[k]);
+    }
+}
+
 /* y = a x + b z */
 template <int N>
 static __global__ void __launch_bounds__(THREADS)
@@ -199,6 +221,20 @@ extern "C" void cuda_convert(ebb_context *c, ebb_tensor y, ebb_tensor x) {
 
 extern "C" void cuda_activate(ebb_context *c, ebb_tensor y, ebb_tensor x, ebb_activation act) {
   launch_each(c, "activate", y, x, activation{act});
+}
+
+extern "C" void cuda_gated(ebb_context *c, ebb_tensor y, ebb_tensor a, ebb_tensor b, ebb_activation act) {
+  int64_t n = ebb_count(a);
+  bool whole = whole_units(a, 4, n) && whole_units(b, 4, n) && whole_units(y, 4, n);
+  CUDA_FOR_DTYPE(y, T, {
+    if (whole)
+      gated<4><<<blocks_for(n / 4), THREADS, 0, cuda_stream(c)>>>(cuda_at<T>(y), cuda_at<T>(a), cuda_at<T>(b),
+                                                                  n / 4, act);
+    else
+      gated<1><<<blocks_for(n), THREADS, 0, cuda_stream(c)>>>(cuda_at<T>(y), cuda_at<T>(a), cuda_at<T>(b), n,
+                                                              act);
+  });
+  cuda_launched(c, "gated");
 }
 
 extern "C" void cuda_clamp(ebb_context *c, ebb_tensor y, ebb_tensor x, float low, float high) {

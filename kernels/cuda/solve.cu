@@ -1,5 +1,5 @@
-/* Rows made ready for linear probes, and ridge regression. A thread or a warp for each column or label set, in
- * an order of summation that only the number of rows fixes. */
+/* Rows made ready for linear probes, and ridge regression. A thread or a warp for each column or label
+ * set, in an order of summation that only the number of rows fixes. */
 #include "kernels/cuda/cuda.h"
 
 enum { THREADS = 256, GRID_MAX = 32768 /* of the second and third dimension */ };
@@ -113,27 +113,31 @@ static __global__ void centred_labels_kernel(double *y, double *mean, const floa
 /* A thread for each label set goes down its rows. */
 static __global__ void keep_best_kernel(double *score, double *best, double *chosen, double *kept,
                                         const double *e, const double *y, const double *a,
-                                        const int64_t *rows, int n, int64_t sets, double number) {
+                                        const int64_t *rows, int n, int64_t sets, double number,
+                                        bool explained) {
   int64_t b = blockIdx.y, k = (int64_t)blockIdx.x * THREADS + threadIdx.x;
-  double count = rows_of(rows + b * n, n), f = 0, ff = 0, fy = 0, yy = 0;
+  double count = rows_of(rows + b * n, n), f = 0, ff = 0, fy = 0, yy = 0, ee = 0;
   if (k >= sets)
     return;
   int64_t at = b * n * sets + k;
   for (int64_t i = 0; i < n; i++) {
-    double yi = y[at + i * sets], v = yi - e[at + i * sets];
+    double yi = y[at + i * sets], ei = e[at + i * sets], v = yi - ei;
+    ee += ei * ei;
     f += v;
     ff += v * v;
     fy += v * yi;
     yy += yi * yi;
   }
-  double variance = (ff - f * f / count) * yy, correlation = variance > 0 ? fy / sqrt(variance) : 0;
+  double variance = (ff - f * f / count) * yy, reached = variance > 0 ? fy / sqrt(variance) : 0;
+  if (explained)
+    reached = yy > 0 ? fmax(-1.0, 1 - ee / yy) : 0;
   if (!isfinite(ff))
-    correlation = nan("");
+    reached = nan("");
   int64_t to = b * sets + k;
-  score[to] = correlation;
-  if (!(correlation > best[to]))
+  score[to] = reached;
+  if (!(reached > best[to]))
     return;
-  best[to] = correlation;
+  best[to] = reached;
   chosen[to] = number;
   for (int64_t i = 0; i < n; i++)
     kept[at + i * sets] = a[at + i * sets];
@@ -213,7 +217,8 @@ void cuda_centred_labels(ebb_context *c, ebb_tensor y, ebb_tensor mean, ebb_tens
 }
 
 void cuda_keep_best(ebb_context *c, ebb_tensor score, ebb_tensor best, ebb_tensor chosen, ebb_tensor kept,
-                    ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number) {
+                    ebb_tensor e, ebb_tensor y, ebb_tensor a, ebb_tensor rows, double number,
+                    bool explained) {
   int64_t n = rows.shape[1], sets = y.shape[2];
   FOR_BATCHES(rows.shape[0], first, count) {
     int64_t at = first * sets, all = first * n * sets;
@@ -221,7 +226,8 @@ void cuda_keep_best(ebb_context *c, ebb_tensor score, ebb_tensor best, ebb_tenso
                        cuda_stream(c)>>>(
         cuda_at<double>(score) + at, cuda_at<double>(best) + at, cuda_at<double>(chosen) + at,
         cuda_at<double>(kept) + all, cuda_at<const double>(e) + all, cuda_at<const double>(y) + all,
-        cuda_at<const double>(a) + all, cuda_at<const int64_t>(rows) + first * n, (int)n, sets, number);
+        cuda_at<const double>(a) + all, cuda_at<const int64_t>(rows) + first * n, (int)n, sets, number,
+        explained);
   }
   cuda_launched(c, "keep_best");
 }
