@@ -52,7 +52,7 @@ say() {
 tests() {
   local t
   for t in test_ops_cuda test_run_cuda test_fixtures test_solve_cuda test_presets test_job test_context test_tap test_wan \
-    test_weights test_fidelity_run; do
+    test_weights test_maps test_edit test_t5 test_reconstruct test_intervene test_fidelity_run; do
     say "$t" 12 "$bin/$t"
   done
 }
