@@ -12,8 +12,6 @@
 #include <string.h>
 
 #define FEATURE "block_out.mean"
-#define DIRECTION_STREAM ((uint64_t)1 << 62) /* beside those of noise, which are smaller */
-#define DONOR_STREAM ((uint64_t)2 << 62)
 #define INVERSION_OFF 0.05 /* relative L2 of features that are not those of the run */
 #define TRIALS_AT_ONCE 8   /* batches handed over in one call */
 
@@ -49,7 +47,19 @@ typedef struct job {
 
 /* ---- settings ---------------------------------------------------------------------------------------- */
 
-/* Steps that the set captured; --steps and --step must be among them. */
+static int by_number(const void *a, const void *b) {
+  const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+  return (x > y) - (x < y);
+}
+
+static bool has_step(const ebb_feature_set *s, int64_t step) {
+  for (int i = 0; i < s->step_count; i++)
+    if (s->steps[i] == step)
+      return true;
+  return false;
+}
+
+/* Steps that the set captured, in ascending order; --steps and --step must be among them. */
 static bool choose_steps(job *j, ebb_error *err) {
   const int set = ebb_store_find(&j->store, j->config.model.transformer);
   if (set < 0)
@@ -61,6 +71,11 @@ static bool choose_steps(job *j, ebb_error *err) {
                           err))
       return false;
     j->steps.count = (int)count;
+    qsort(j->steps.values, (size_t)count, sizeof *j->steps.values, by_number);
+    for (int i = 0; i < j->steps.count; i++)
+      if (!has_step(s, j->steps.values[i]))
+        return ebb_fail(err, "--steps: step %lld was not captured in this run (%s)",
+                        (long long)j->steps.values[i], j->o->run);
   } else {
     for (int i = 0; i < s->step_count && i < EBB_LIST; i++)
       j->steps.values[j->steps.count++] = s->steps[i];
@@ -220,7 +235,7 @@ static int64_t donor_of(const job *j, int64_t video, int draw) {
   const uint64_t key = ebb_edit_key((uint64_t)j->o->seed, all[video].id, draw);
   int64_t count = 0;
   for (int pass = 0; pass < 2; pass++) {
-    int64_t left = pass ? (int64_t)ebb_random_below(key, DONOR_STREAM, 0, (uint32_t)count) : 0;
+    int64_t left = pass ? (int64_t)ebb_random_below(key, EBB_STREAM_DONOR, 0, (uint32_t)count) : 0;
     for (int64_t v = 0; v < j->store.video_count; v++) {
       if (all[v].failed || strcmp(all[v].group, all[video].group) == 0 ||
           strcmp(all[v].category, all[video].category) != 0)
@@ -386,7 +401,7 @@ static bool make_direction(const job *j, const scene *s, const ebb_change *k, fl
   const ebb_crossfit *f = &j->probe;
   const uint64_t key = ebb_edit_key((uint64_t)j->o->seed, j->store.videos[s->video].id, k->draw);
   for (int64_t i = 0; k->kind != EBB_CHANGE_PROBE && i < f->width; i++)
-    u[i] = ebb_normal(key, DIRECTION_STREAM | (uint64_t)k->block, (uint64_t)i);
+    u[i] = ebb_normal(key, EBB_STREAM_DIRECTION | (uint64_t)k->block, (uint64_t)i);
   if (k->kind == EBB_CHANGE_RANDOM)
     return true;
   int b = 0;
@@ -413,7 +428,7 @@ static bool make_direction(const job *j, const scene *s, const ebb_change *k, fl
 /* The trial of one change; direction and head are its own memory. *skip: what it goes by has failed. */
 static bool make_trial(const job *j, const scene *s, const ebb_change *k, ebb_trial *trial, float *direction,
                        ebb_edit_head *head, bool *skip, ebb_error *err) {
-  *trial = (ebb_trial){.scene = s->place, .change = {.block = -1}};
+  *trial = (ebb_trial){.scene = s->place, .change = {.block = -1}, .psnr = NAN};
   *skip = false;
   if (k->kind >= EBB_CHANGE_ZERO) {
     *head = (ebb_edit_head){.block = k->block,
@@ -430,10 +445,11 @@ static bool make_trial(const job *j, const scene *s, const ebb_change *k, ebb_tr
   } else if (k->kind == EBB_CHANGE_DAMAGE) {
     char noise[80];
     ebb_change_key(k, EBB_CHANGE_NOISE, noise);
-    const json_t *of = json_object_get(json_object_get(s->doc, "interventions"), noise);
-    trial->psnr = json_number_value(json_object_get(of, "psnr"));
+    const json_t *of = json_object_get(json_object_get(s->doc, "interventions"), noise),
+                 *psnr = json_object_get(of, "psnr");
+    trial->psnr = json_is_number(psnr) ? json_number_value(psnr) : NAN;
     trial->change.key = ebb_edit_key((uint64_t)j->o->seed, j->store.videos[s->video].id, k->draw);
-    *skip = !(trial->psnr > 0);
+    *skip = isnan(trial->psnr);
   } else if (k->kind != EBB_CHANGE_NOTHING) {
     trial->change.block = k->block;
     trial->change.key = ebb_edit_key((uint64_t)j->o->seed, j->store.videos[s->video].id, k->draw);

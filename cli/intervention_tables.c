@@ -16,14 +16,15 @@
 
 /* ---- files ------------------------------------------------------------------------------------------- */
 
-static bool write_json(const char *path, const json_t *doc, ebb_error *err) {
+/* `taken` NULL: what is there is replaced; else it stays and *taken says so. */
+static bool write_json(const char *path, const json_t *doc, bool *taken, ebb_error *err) {
   ebb_file_writer w = {0};
   bool ok = ebb_file_create(&w, path, err);
   if (ok && json_dumpf(doc, w.stream, JSON_SORT_KEYS | JSON_INDENT(1) | JSON_REAL_PRECISION(DIGITS)) != 0)
     ok = ebb_fail(err, "%s: cannot be written", path);
   if (ok)
     fputc('\n', w.stream);
-  ok = ok && ebb_file_commit(&w, err);
+  ok = ok && (taken ? ebb_file_commit_new(&w, taken, err) : ebb_file_commit(&w, err));
   ebb_file_abandon(&w);
   return ok;
 }
@@ -34,30 +35,34 @@ static void describe_value(const json_t *value, char *text, size_t size) {
   free(dump);
 }
 
+/* Errors: the settings that the folder was made with are others. */
+static bool compare_settings(const char *out, const char *path, const json_t *settings, ebb_error *err) {
+  json_t *before = ebb_json_read(path, err);
+  const char *key;
+  json_t *value;
+  bool ok = before != NULL;
+  json_object_foreach((json_t *)settings, key, value) {
+    char there[200], here[200];
+    if (!ok || json_equal(value, json_object_get(before, key)))
+      continue;
+    describe_value(json_object_get(before, key), there, sizeof there);
+    describe_value(value, here, sizeof here);
+    ok = ebb_fail(
+        err,
+        "%s: these interventions were made with another %s (%s, now %s): results of both do not mix; "
+        "take another --out, or remove this folder",
+        out, key, there, here);
+  }
+  json_decref(before);
+  return ok;
+}
+
+/* Shards may start at the same moment: the first to write decides, the others compare with it. */
 bool ebb_intervention_settings(const char *out, const json_t *settings, ebb_error *err) {
   char *path = ebb_path_join(out, "settings.json");
-  bool ok = ebb_make_folders(out, err);
-  if (ok && ebb_is_there(path)) {
-    json_t *before = ebb_json_read(path, err);
-    const char *key;
-    json_t *value;
-    ok = before != NULL;
-    json_object_foreach((json_t *)settings, key, value) {
-      char there[200], here[200];
-      if (!ok || json_equal(value, json_object_get(before, key)))
-        continue;
-      describe_value(json_object_get(before, key), there, sizeof there);
-      describe_value(value, here, sizeof here);
-      ok = ebb_fail(
-          err,
-          "%s: these interventions were made with another %s (%s, now %s): results of both do not mix; "
-          "take another --out, or remove this folder",
-          out, key, there, here);
-    }
-    json_decref(before);
-  } else if (ok) {
-    ok = write_json(path, settings, err);
-  }
+  bool ok = ebb_make_folders(out, err), taken = ebb_is_there(path);
+  ok = ok && (taken || write_json(path, settings, &taken, err)) &&
+       (!taken || compare_settings(out, path, settings, err));
   free(path);
   return ok;
 }
@@ -84,7 +89,7 @@ json_t *ebb_scene_read(const char *out, int64_t video, ebb_error *err) {
 
 bool ebb_scene_write(const char *out, int64_t video, const json_t *doc, ebb_error *err) {
   char *folder = ebb_format("%s/scenes/%05lld", out, (long long)video), *path = scene_path(out, video);
-  bool ok = ebb_make_folders(folder, err) && write_json(path, doc, err);
+  bool ok = ebb_make_folders(folder, err) && write_json(path, doc, NULL, err);
   free(folder);
   free(path);
   return ok;

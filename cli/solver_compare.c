@@ -175,18 +175,64 @@ static bool check_cell(const ebb_compare_cell *cell, const ebb_config *k, ebb_er
   return ok;
 }
 
+static bool other_input(const ebb_compare_cell *cell, const char *what, const char *was, const char *is,
+                        ebb_error *err) {
+  return ebb_fail(err,
+                  "%s: made with another %s (SHA-256 %.16s..., now %.16s...): bring it back, remove the "
+                  "folder, or take another --out",
+                  cell->dir, what, was && was[0] ? was : "unknown", is);
+}
+
+/* A finished run is of the weights, the text and the frames that are there now. */
+static bool check_identity(const ebb_solver_grid *g, const ebb_compare_cell *cell, const json_t *run,
+                           ebb_error *err) {
+  const ebb_identity *now = &g->identity;
+  const json_t *about = json_object_get(run, "provenance"), *models = json_object_get(about, "models"),
+               *videos = json_object_get(run, "videos");
+  const char *transformer = g->config->model.transformer;
+  const struct {
+    const char *what, *was, *is;
+  } all[] = {
+      {transformer, json_string_value(json_object_get(json_object_get(models, transformer), "sha256")),
+       now->transformer},
+      {"vae", json_string_value(json_object_get(json_object_get(models, "vae"), "sha256")), now->vae},
+      {"prompt", json_string_value(json_object_get(about, "prompt_sha256")), now->prompt},
+      {"negative prompt", json_string_value(json_object_get(about, "negative_sha256")), now->negative}};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+    if (!all[i].was || strcmp(all[i].was, all[i].is) != 0)
+      return other_input(cell, all[i].what, all[i].was, all[i].is, err);
+  if (json_array_size(videos) != (size_t)now->videos)
+    return ebb_fail(err,
+                    "%s: of %zu videos, the data set has now %lld: remove the folder, or take another --out",
+                    cell->dir, json_array_size(videos), (long long)now->videos);
+  for (int64_t v = 0; v < now->videos; v++) {
+    const json_t *video = json_array_get(videos, (size_t)v);
+    const char *id = json_string_value(json_object_get(video, "id")),
+               *was = json_string_value(json_object_get(video, "sha256"));
+    if (!id || strcmp(id, now->id[v]) != 0)
+      return ebb_fail(
+          err, "%s: video %lld is %s, in the data set it is now %s: remove the folder, or take another --out",
+          cell->dir, (long long)v, id ? id : "unknown", now->id[v]);
+    if (was && was[0] && strcmp(was, now->frames[v]) != 0) /* none: it failed then, which the run says */
+      return other_input(cell, id, was, now->frames[v][0] ? now->frames[v] : "unreadable", err);
+  }
+  return true;
+}
+
 /* Videos of a finished run that failed, or never made it into its list. */
-static bool count_failed(ebb_compare_cell *cell, const char *index, ebb_error *err) {
+static bool count_failed(const ebb_solver_grid *g, ebb_compare_cell *cell, const char *index,
+                         ebb_error *err) {
   size_t i;
   const json_t *video;
   json_t *o = ebb_json_read(index, err);
+  bool ok = o && check_identity(g, cell, o, err);
   cell->failed = (int64_t)json_array_size(json_object_get(json_object_get(o, "provenance"), "skipped"));
   json_array_foreach(json_object_get(o, "videos"), i, video) {
     const char *status = json_string_value(json_object_get(video, "status"));
     cell->failed += status && strcmp(status, "failed") == 0;
   }
   json_decref(o);
-  return o != NULL;
+  return ok;
 }
 
 static bool invert_cell(const ebb_config *k, ebb_error *err) {
@@ -212,7 +258,7 @@ static bool run_cell(ebb_solver_grid *g, ebb_compare_cell *cell, ebb_error *err)
     fprintf(stderr, "---- %s\n", cell->dir);
     ok = invert_cell(&k, err);
   }
-  ok = ok && count_failed(cell, index, err);
+  ok = ok && count_failed(g, cell, index, err);
   if (ok && !ebb_is_there(results)) {
     ebb_context context = {0};
     ok = ebb_context_open(&context, k.run.device, err) &&
@@ -235,6 +281,7 @@ static bool run_all(ebb_solver_grid *g, const asked *a, bool with_index, ebb_err
         "[plausible] (--set probe.target=[plausible]), or --errors-only",
         g->config->path, g->config->probe.target.names[0]);
   bool ok = list_cells(g, with_index, err) && (!g->probed || ebb_overrides_check_probe(g->config, err)) &&
+            ebb_identity_find(&g->identity, g->config, g->probed ? -1 : g->videos, stderr, err) &&
             ebb_make_folders(g->out, err) && ebb_solver_grid_errors(g, err);
   for (int i = 0; ok && g->probed && i < g->cell_count; i++)
     ok = run_cell(g, &g->cells[i], err);
@@ -242,6 +289,7 @@ static bool run_all(ebb_solver_grid *g, const asked *a, bool with_index, ebb_err
 }
 
 static void free_grid(ebb_solver_grid *g) {
+  ebb_identity_free(&g->identity);
   for (int i = 0; i < g->cell_count; i++)
     free(g->cells[i].dir);
   free(g->cells);

@@ -4,6 +4,7 @@
 #ifndef EBB_CLI_SOLVER_COMPARE_H
 #define EBB_CLI_SOLVER_COMPARE_H
 
+#include "engine/identity.h"
 #include "engine/solver_errors.h"
 #include "probe/stats.h"
 
@@ -35,6 +36,7 @@ typedef struct ebb_solver_grid {
   ebb_solver_case *cases; /* [case_count], solvers outermost, then labels, then steps */
   ebb_case_error *errors; /* [case_count] */
   ebb_compare_cell *cells;
+  ebb_identity identity; /* of the videos that are measured; probed: of all */
 } ebb_solver_grid;
 
 static inline const char *ebb_cell_captures(const ebb_compare_cell *c) {

@@ -15,9 +15,33 @@ static char *error_path(const ebb_solver_grid *g, int number) {
   return ebb_format("%s/errors/%s-%s-%d.json", g->out, c->solver, c->labels, c->steps);
 }
 
+/* The grid of the reference, on which the cases lie that are compared. */
+static bool write_grid(const ebb_solver_grid *g, FILE *to, ebb_error *err) {
+  const ebb_config *k = g->config;
+  ebb_schedule *each = ebb_must(calloc((size_t)g->case_count + 1, sizeof *each)), fine = {0};
+  const ebb_schedule **list = ebb_must(calloc((size_t)g->case_count + 1, sizeof *list));
+  int *stop = NULL, stops = 0;
+  bool ok = true;
+  for (int i = 0; ok && i < g->case_count; i++) {
+    list[i] = &each[i];
+    ok = ebb_schedule_open(&each[i], k->model.path, k->inversion.schedule, g->cases[i].steps,
+                           k->inversion.shift, err);
+  }
+  ok = ok && ebb_reference_grid(list, g->case_count, (int)g->reference_steps, &fine, &stop, &stops, err);
+  for (int i = 0; ok && i <= fine.steps; i++)
+    fprintf(to, "%.17g\n", fine.sigma[i]);
+  for (int i = 0; i < g->case_count; i++)
+    ebb_schedule_free(&each[i]);
+  ebb_schedule_free(&fine);
+  free(each);
+  free(list);
+  free(stop);
+  return ok;
+}
+
 /* What a case's errors hang on besides the case. */
-static void error_key(const ebb_solver_grid *g, char key[65]) {
-  char *text = NULL;
+static bool error_key(const ebb_solver_grid *g, char key[65], ebb_error *err) {
+  char *text = NULL, identity[65];
   size_t bytes = 0;
   ebb_config k = *g->config, plain;
   ebb_config_defaults(&plain);
@@ -28,9 +52,13 @@ static void error_key(const ebb_solver_grid *g, char key[65]) {
   ebb_config_write(&k, memory);
   fprintf(memory, "%s %lld %lld %lld %lld\n", g->reference, (long long)g->reference_steps,
           (long long)g->videos, (long long)g->config->probe.bootstrap, (long long)g->config->probe.seed);
+  ebb_identity_hash(&g->identity, g->videos, identity);
+  fprintf(memory, "%s\n", identity);
+  bool ok = write_grid(g, memory, err);
   fclose(memory);
   ebb_sha256(text, bytes, key);
   free(text);
+  return ok;
 }
 
 static bool read_error(ebb_solver_grid *g, int n, const char *key) {
@@ -117,8 +145,9 @@ static bool measure(ebb_solver_grid *g, const bool *todo, const char *key, ebb_e
 bool ebb_solver_grid_errors(ebb_solver_grid *g, ebb_error *err) {
   char key[65];
   int missing = 0;
+  if (!error_key(g, key, err))
+    return false;
   bool *todo = ebb_must(calloc((size_t)g->case_count, sizeof *todo));
-  error_key(g, key);
   for (int i = 0; i < g->case_count; i++)
     missing += todo[i] = !read_error(g, i, key);
   if (missing < g->case_count)

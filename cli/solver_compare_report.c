@@ -330,9 +330,13 @@ static bool write_json(const report *r, const char *version, ebb_error *err) {
   FILE *memory = ebb_must(open_memstream(&text, &bytes));
   ebb_config_write(r->g->config, memory);
   fclose(memory);
-  json_t *o = json_pack("{s:s, s:s, s:s, s:I, s:I, s:b, s:o}", "version", version, "config", text,
-                        "reference", r->g->reference, "reference_steps", (json_int_t)r->g->reference_steps,
-                        "videos", (json_int_t)r->g->videos, "probed", r->g->probed, "cells", cells_json(r));
+  char videos[65];
+  ebb_identity_hash(&r->g->identity, r->g->identity.videos, videos);
+  json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:b, s:o}", "version", version, "config",
+                        text, "transformer_sha256", r->g->identity.transformer, "vae_sha256",
+                        r->g->identity.vae, "identity_sha256", videos, "reference", r->g->reference,
+                        "reference_steps", (json_int_t)r->g->reference_steps, "videos",
+                        (json_int_t)r->g->videos, "probed", r->g->probed, "cells", cells_json(r));
   ebb_file_writer w = {0};
   bool ok =
       ebb_file_create(&w, path, err) &&

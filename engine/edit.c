@@ -153,6 +153,13 @@ ebb_tensor ebb_edit_apply_heads(ebb_edit *edit, int block, ebb_tensor heads, ebb
   return room;
 }
 
+_Static_assert(((uint64_t)EBB_EDIT_BLOCKS << 32) <= (uint64_t)EBB_STREAM_NOISED,
+               "an edit's streams are below all others");
+_Static_assert((uint64_t)EBB_STREAM_NOISED < EBB_STREAM_DIRECTION &&
+                   EBB_STREAM_DIRECTION + EBB_EDIT_BLOCKS <= EBB_STREAM_DONOR &&
+                   EBB_STREAM_DONOR < EBB_STREAM_DAMAGE,
+               "streams of different purposes differ");
+
 uint64_t ebb_edit_key(uint64_t seed, const char *scene, int64_t draw) {
   uint64_t name = 14695981039346656037u; /* FNV-1a, 64 bits */
   for (const char *p = scene; *p; p++)

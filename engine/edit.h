@@ -19,6 +19,13 @@
 #define EBB_EDIT_BLOCKS 128
 #define EBB_EDIT_ALL_HEADS (-1)
 
+/* Streams of ebb_edit_key for other draws than eps of an edit, whose streams (block and evaluation) end below
+ * EBB_STREAM_NOISED: draws of two purposes never share a number. */
+#define EBB_STREAM_NOISED ((int64_t)1 << 61)     /* latents noised forward */
+#define EBB_STREAM_DIRECTION ((uint64_t)1 << 62) /* | block: a random direction */
+#define EBB_STREAM_DONOR ((uint64_t)2 << 62)     /* the scene that a head comes from */
+#define EBB_STREAM_DAMAGE ((uint64_t)3 << 62)    /* noise on what was generated */
+
 typedef struct ebb_edit_sizes {
   int64_t blocks, width, heads; /* L, D, N */
 } ebb_edit_sizes;

@@ -157,7 +157,7 @@ static bool read_noised(ebb_job *j, ebb_job_model *m, const ebb_condition *text,
   for (int i = 0; i < m->plan.step_count; i++) {
     const int step = m->plan.steps[i];
     const double sigma = j->plan.sigma[step];
-    ebb_add_noise(c, x, (float)(1 - sigma), z, (float)sigma, keys, 0);
+    ebb_add_noise(c, x, (float)(1 - sigma), z, (float)sigma, keys, EBB_STREAM_NOISED);
     ebb_tap_begin(tap, step);
     ebb_model_velocity(&m->model, v, x, text, j->plan.step[step].moment[0], tap);
     ebb_tap_latent(tap, EBB_LATENT, x);

@@ -23,10 +23,11 @@ typedef struct session {
   int *stop, stops;
   ebb_course reference, *course; /* [count] */
   int64_t batch;
-  float *latents;    /* host [videos, latent]; videos that failed: NaN */
-  float *truth;      /* host [stops, videos, latent] */
-  char key[65];      /* of the reference */
-  double done, work; /* steps */
+  float *latents;     /* host [videos, latent]; videos that failed: NaN */
+  float *truth;       /* host [stops, videos, latent] */
+  char (*frames)[65]; /* [videos] SHA-256 of what was decoded; empty: failed */
+  char key[65];       /* of the reference */
+  double done, work;  /* steps */
 } session;
 
 /* ---- the reference's grid ---------------------------------------------------------------------------- */
@@ -115,8 +116,8 @@ static void report(void *user, int step, int steps) {
 
 /* ---- the reference ----------------------------------------------------------------------------------- */
 
-/* What the reference hangs on, as one hash. */
-static void make_key(session *s) {
+/* What the reference hangs on, as one hash: settings, grid, text, weights and the frames that were encoded. */
+static bool make_key(session *s, ebb_error *err) {
   char *text = NULL;
   size_t bytes = 0;
   ebb_config k = *s->e.config;
@@ -129,16 +130,21 @@ static void make_key(session *s) {
   memcpy(k.inversion.solver, s->options->reference, strlen(s->options->reference) + 1);
   strcpy(k.inversion.labels, "matched");
   k.inversion.steps = 1;
+  if (!ebb_digest_finish(&s->e.model.digest, s->e.model.sha256, err) ||
+      !ebb_digest_finish(&s->e.vae.digest, s->e.vae.sha256, err))
+    return false;
   FILE *memory = ebb_must(open_memstream(&text, &bytes));
   ebb_config_write(&k, memory);
+  fprintf(memory, "%s %s\n", s->e.model.sha256, s->e.vae.sha256);
   for (int i = 0; i <= s->fine.steps; i++)
     fprintf(memory, "%.17g\n", s->fine.sigma[i]);
   for (int64_t v = 0; v < s->errors->videos; v++)
-    fprintf(memory, "%s\n", s->errors->id[v]);
+    fprintf(memory, "%s %s\n", s->errors->id[v], s->frames[v]);
   fprintf(memory, "%s %s\n", s->e.prompts.sha256, s->e.prompts.negative_sha256);
   fclose(memory);
   ebb_sha256(text, bytes, s->key);
   free(text);
+  return true;
 }
 
 /* true: it was there, of this experiment, and read. What is wrong with it is no error: it is made again. */
@@ -285,6 +291,7 @@ static bool encode_videos(session *s, ebb_error *err) {
       for (int64_t i = 0; i < n; i++)
         s->latents[v * n + i] = NAN;
     } else {
+      memcpy(s->frames[v], clip->sha256, sizeof clip->sha256);
       ebb_experiment_encode(&s->e, clip->pixels, s->latents + v * n);
     }
     ebb_reader_done(reader);
@@ -298,6 +305,7 @@ static bool take_host_memory(session *s, ebb_error *err) {
   const size_t state = (size_t)(s->errors->videos * ebb_experiment_latent(&s->e));
   s->latents = malloc(state * sizeof *s->latents);
   s->truth = malloc((size_t)s->stops * state * sizeof *s->truth);
+  s->frames = ebb_must(calloc((size_t)s->errors->videos + 1, sizeof *s->frames));
   return (s->latents && s->truth) ||
          ebb_fail(err, "no memory for a reference of %d states: %.2f GiB; fewer videos take less", s->stops,
                   (double)s->stops * (double)state * 4 / (1 << 30));
@@ -311,8 +319,7 @@ static bool work(void *user, ebb_error *err) {
     ebb_experiment_encode(&s->e, NULL, NULL);
   else
     ok = ok && take_host_memory(s, err) && encode_videos(s, err);
-  if (ok && !counting)
-    make_key(s);
+  ok = ok && (counting || make_key(s, err));
   if (ok && (counting || !read_reference(s)))
     ok = make_reference(s, err);
   else
@@ -375,6 +382,7 @@ bool ebb_solver_errors_run(const ebb_config *config, const ebb_solver_case *case
   free(s.stop);
   free(s.latents);
   free(s.truth);
+  free(s.frames);
   ebb_experiment_close(&s.e);
   return ok;
 }

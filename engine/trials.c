@@ -9,7 +9,6 @@
 #include <string.h>
 
 #define PIXEL_PEAK 2.0
-#define DAMAGE_STREAM ((uint64_t)3 << 62)
 #define PSNR_MOST 200.0 /* of what is equal, or nearly: results stay finite */
 
 struct ebb_trials {
@@ -352,21 +351,21 @@ static double square_error(const float *a, const float *truth, int64_t n) {
 static void damage(float *x, const float *truth, int64_t n, double wanted, uint64_t key) {
   double along = 0, noise = 0;
   for (int64_t i = 0; i < n; i++) {
-    const double e = ebb_normal(key, DAMAGE_STREAM, (uint64_t)i);
+    const double e = ebb_normal(key, EBB_STREAM_DAMAGE, (uint64_t)i);
     along += ((double)x[i] - truth[i]) * e / (double)n;
     noise += e * e / (double)n;
   }
   const double more = wanted - square_error(x, truth, n);
   const double s = more > 0 ? (sqrt(along * along + noise * more) - along) / noise : 0;
   for (int64_t i = 0; i < n; i++)
-    x[i] += (float)(s * ebb_normal(key, DAMAGE_STREAM, (uint64_t)i));
+    x[i] += (float)(s * ebb_normal(key, EBB_STREAM_DAMAGE, (uint64_t)i));
 }
 
 /* What was generated, on the host, damaged as its trial asks; its quality. */
 static double judge_one(const ebb_trials *t, const ebb_trial *trial, float *x, int64_t n) {
   const float *truth = (t->options.decode ? t->pixels : t->latents) + trial->scene * n;
   const double peak = t->options.decode ? PIXEL_PEAK : range_of(truth, n);
-  if (trial->psnr > 0)
+  if (!isnan(trial->psnr))
     damage(x, truth, n, peak * peak / pow(10, trial->psnr / 10), trial->change.key);
   return psnr_of(square_error(x, truth, n), peak);
 }
@@ -391,7 +390,7 @@ static bool judge(ebb_trials *t, int64_t count, const ebb_trial *trials, ebb_ten
     if (!c->counting) {
       ebb_download(c, host, shown);
       psnr[b] = judge_one(t, &trials[b], host, n);
-      if (trials[b].psnr > 0)
+      if (!isnan(trials[b].psnr))
         ebb_upload(c, shown, host);
     }
     if (decode)

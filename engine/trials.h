@@ -29,7 +29,7 @@ typedef struct ebb_trials_options {
 typedef struct ebb_trial {
   int64_t scene;
   ebb_intervention change;
-  /* Above 0: beside the intervention, white noise of change.key on what was generated (latents, or pixels when decoded), as
+  /* dB; NaN: none. Beside the intervention, white noise of change.key on what was generated (latents, or pixels when decoded), as
    * much as gives it this quality; none where it is no better to begin with. */
   double psnr;
 } ebb_trial;

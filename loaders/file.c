@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -103,13 +104,28 @@ static char *place_of(const char *path, ebb_error *err) {
   return real ? real : ebb_format("%s", path);
 }
 
+/* A new file beside `place` that is this writer's alone: a name of random digits, as process ids are not unique where
+ * containers or machines share a folder. -1: not created, errno says why. */
+static int create_beside(const char *place, char **name) {
+  for (int attempt = 0;; attempt++) {
+    uint64_t digits = 0;
+    if (getentropy(&digits, sizeof digits) != 0)
+      digits = (uint64_t)getpid() << 32 | (uint32_t)attempt;
+    *name = ebb_format("%s.partial.%016llx", place, (unsigned long long)digits);
+    int fd = open(*name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd >= 0 || errno != EEXIST || attempt == 100)
+      return fd;
+    free(*name);
+  }
+}
+
 bool ebb_file_create(ebb_file_writer *w, const char *path, ebb_error *err) {
   char *place = place_of(path, err);
   *w = (ebb_file_writer){0};
   if (place == NULL)
     return false;
-  *w = (ebb_file_writer){.path = place, .temporary = ebb_format("%s.partial", place)};
-  int fd = open(w->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666);
+  w->path = place;
+  int fd = create_beside(place, &w->temporary);
   if (fd >= 0 && (w->stream = fdopen(fd, "wb")) != NULL)
     return true;
   ebb_fail(err, "%s: cannot create: %s", w->temporary, strerror(errno));
@@ -163,35 +179,61 @@ bool ebb_sync_folder_of(const char *path, ebb_error *err) {
   return ok;
 }
 
-bool ebb_file_commit(ebb_file_writer *w, ebb_error *err) {
-  const char *what = NULL;
+/* Everything written is on the disk and the stream closed; false: *what failed, and *code. */
+static bool flush(ebb_file_writer *w, const char **what, int *code) {
+  *what = NULL;
   errno = 0;
   bool broken =
       ferror(w->stream) != 0; /* an earlier write failed; its errno is gone unless the flush fails too */
   if (fflush(w->stream) != 0 || broken)
-    what = "cannot write";
+    *what = "cannot write";
   else if (fsync(fileno(w->stream)) != 0)
-    what = "cannot sync";
-  int code = errno;
-  if (fclose(w->stream) != 0 && what == NULL) {
-    what = "cannot close";
-    code = errno;
+    *what = "cannot sync";
+  *code = errno;
+  if (fclose(w->stream) != 0 && *what == NULL) {
+    *what = "cannot close";
+    *code = errno;
   }
   w->stream = NULL;
-  if (what == NULL && rename(w->temporary, w->path) != 0) {
-    what = "cannot rename into place";
-    code = errno;
-  }
-  if (what != NULL) {
-    ebb_fail(err, "%s: %s: %s; nothing was left behind%s", w->path, what,
-             code != 0 ? strerror(code) : "a write failed", hint(code));
-    ebb_file_abandon(w);
-    return false;
-  }
+  return *what == NULL;
+}
+
+static bool fail_commit(ebb_file_writer *w, const char *what, int code, ebb_error *err) {
+  ebb_fail(err, "%s: %s: %s; nothing was left behind%s", w->path, what,
+           code != 0 ? strerror(code) : "a write failed", hint(code));
+  ebb_file_abandon(w);
+  return false;
+}
+
+bool ebb_file_commit(ebb_file_writer *w, ebb_error *err) {
+  const char *what;
+  int code;
+  if (!flush(w, &what, &code))
+    return fail_commit(w, what, code, err);
+  if (rename(w->temporary, w->path) != 0)
+    return fail_commit(w, "cannot rename into place", errno, err);
   free(w->temporary);
   w->temporary = NULL;
   bool ok = ebb_sync_folder_of(w->path, err);
   ebb_file_abandon(w);
+  return ok;
+}
+
+bool ebb_file_commit_new(ebb_file_writer *w, bool *taken, ebb_error *err) {
+  const char *what;
+  int code;
+  *taken = false;
+  if (!flush(w, &what, &code))
+    return fail_commit(w, what, code, err);
+  if (link(w->temporary, w->path) != 0) {
+    code = errno;
+    *taken = code == EEXIST || ebb_is_there(w->path);
+    bool linkless = code == EPERM || code == ENOTSUP || code == ENOSYS; /* a file system without hard links */
+    if (!*taken && (!linkless || rename(w->temporary, w->path) != 0))
+      return fail_commit(w, "cannot put it in place", linkless ? errno : code, err);
+  }
+  bool ok = ebb_sync_folder_of(w->path, err);
+  ebb_file_abandon(w); /* with the temporary name */
   return ok;
 }
 

@@ -18,8 +18,9 @@ bool ebb_read_at(int fd, const char *path, uint64_t from, uint64_t bytes, void *
 /* A name from outside that may stand for a file or folder inside another: not empty, not hidden, no way out. */
 bool ebb_is_plain_name(const char *name);
 
-/* A file being written under a temporary name beside `path` ("<path>.partial": what a killed run leaves is
- * replaced by the next). One writer per path at a time. */
+/* A file being written under a temporary name beside `path`: "<path>.partial." and random digits, so that any number
+ * of processes may write one path at once; what is there is always whole, of the last to commit. A killed process
+ * leaves its temporary file, which nothing reads. */
 typedef struct ebb_file_writer {
   FILE *stream; /* write here; errors are found at commit */
   char *path, *temporary;
@@ -30,6 +31,8 @@ bool ebb_file_write(ebb_file_writer *w, const void *data, size_t bytes,
 /* Flushes, syncs the file, renames it into place, syncs the folder. On failure nothing is left. Closes w in
  * any case. */
 bool ebb_file_commit(ebb_file_writer *w, ebb_error *err);
+/* The same, but what is there stays: *taken says that somebody was first and this file is gone, which is no error. */
+bool ebb_file_commit_new(ebb_file_writer *w, bool *taken, ebb_error *err);
 void ebb_file_abandon(ebb_file_writer *w); /* a zeroed or committed writer is fine */
 
 /* What the first bytes of a file are when they are what people have in place of weights, images and configs:

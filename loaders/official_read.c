@@ -153,6 +153,8 @@ static bool list_scenes(import *m, ebb_error *err) {
 
 /* ---- shapes -------------------------------------------------------------------------------------------- */
 
+enum { BLOCK_MOST = 100000, STEPS_MOST = 1000000 }; /* of what a file may say */
+
 /* The number of step_0050; -1: another name. */
 static int step_of(const char *name) {
   int step = -1, end = 0;
@@ -168,12 +170,15 @@ static bool list_steps(import *m, ebb_error *err) {
   bool ok = ebb_folder_list(scene, &names, &count, err);
   if (ok) {
     m->steps = ebb_must(calloc((size_t)count + 1, sizeof *m->steps));
-    for (int64_t i = 0; i < count && m->step_count < EBB_STORE_LIST; i++)
+    for (int64_t i = 0; i < count; i++)
       if (step_of(names[i]) >= 0)
         m->steps[m->step_count++] = step_of(names[i]);
     ebb_names_free(names, count);
     if (m->step_count == 0)
       ok = ebb_fail(err, "%s: no step_NNNN folder", scene);
+    else if (m->step_count > EBB_STORE_LIST)
+      ok = ebb_fail(err, "%s: %d step_NNNN folders, a run can keep %d: move the others away", scene,
+                    m->step_count, EBB_STORE_LIST);
   }
   free(scene);
   return ok;
@@ -201,6 +206,46 @@ static char *step_path(const import *m, int64_t scene, int step) {
   return ebb_format("%s/%s/step_%04d/block_outputs.pt", m->dir, m->stems[scene], m->steps[step]);
 }
 
+/* Numbers of the blocks: those that meta.json at `path` says, else 0, 1, 2 ... */
+static bool read_blocks(import *m, const char *path, ebb_error *err) {
+  const json_t *blocks = json_object_get(json_object_get(m->first, "ebb"), "blocks");
+  m->blocks = ebb_must(calloc((size_t)m->block_count + 1, sizeof *m->blocks));
+  const bool named = json_array_size(blocks) == (size_t)m->block_count;
+  for (int b = 0; b < m->block_count; b++) {
+    const json_t *number = json_array_get(blocks, (size_t)b);
+    const json_int_t is = json_integer_value(number), before = b > 0 ? m->blocks[b - 1] : -1;
+    if (named && (!json_is_integer(number) || is <= before || is > BLOCK_MOST))
+      return ebb_fail(err,
+                      "%s: ebb.blocks: entry %d is %lld after %lld: expected ascending numbers from 0 to %d",
+                      path, b, (long long)is, (long long)before, BLOCK_MOST);
+    m->blocks[b] = named ? (int)is : b;
+  }
+  return true;
+}
+
+/* The number of steps and the sigmas, those that meta.json at `path` says, else nominal ones. */
+static bool read_sigmas(import *m, const char *path, ebb_error *err) {
+  const json_t *sigmas = json_object_get(json_object_get(m->first, "ebb"), "sigmas"),
+               *steps = json_object_get(m->first, "num_inference_steps");
+  if (json_is_integer(steps) && (json_integer_value(steps) < 1 || json_integer_value(steps) > STEPS_MOST))
+    return ebb_fail(err, "%s: num_inference_steps is %lld, expected 1 to %d", path,
+                    (long long)json_integer_value(steps), STEPS_MOST);
+  m->inference_steps = json_is_integer(steps) ? json_integer_value(steps) : 100;
+  m->sigmas = ebb_must(calloc((size_t)m->step_count + 1, sizeof *m->sigmas));
+  for (int s = 0; s < m->step_count; s++) {
+    char key[16];
+    snprintf(key, sizeof key, "%d", m->steps[s]);
+    const json_t *sigma = json_object_get(sigmas, key);
+    const bool said = json_is_number(sigma);
+    m->nominal = m->nominal || !said;
+    m->sigmas[s] = said ? json_number_value(sigma) : (double)m->steps[s] / (double)m->inference_steps;
+    if (!(m->sigmas[s] >= 0 && m->sigmas[s] <= 1 && (s == 0 || m->sigmas[s] > m->sigmas[s - 1])))
+      return ebb_fail(err, "%s: sigma of step %d is %g%s: expected ascending numbers from 0 to 1", path,
+                      m->steps[s], m->sigmas[s], said ? " in ebb.sigmas" : ", step / num_inference_steps");
+  }
+  return true;
+}
+
 /* Blocks, width, sigmas from the first scene. */
 static bool measure(import *m, ebb_error *err) {
   char *path = step_path(m, 0, 0);
@@ -214,27 +259,12 @@ static bool measure(import *m, ebb_error *err) {
   free(path);
   if (!ok)
     return false;
-  const json_t *ours = json_object_get(m->first, "ebb"), *blocks = json_object_get(ours, "blocks"),
-               *sigmas = json_object_get(ours, "sigmas");
   m->block_count = (int)shape[0];
   m->width = shape[2];
-  m->blocks = ebb_must(calloc((size_t)m->block_count + 1, sizeof *m->blocks));
-  bool named = json_array_size(blocks) == (size_t)m->block_count;
-  for (int b = 0; b < m->block_count; b++)
-    m->blocks[b] = named ? (int)json_integer_value(json_array_get(blocks, (size_t)b)) : b;
-  const json_t *steps = json_object_get(m->first, "num_inference_steps");
-  m->inference_steps =
-      json_is_integer(steps) && json_integer_value(steps) > 0 ? json_integer_value(steps) : 100;
-  m->sigmas = ebb_must(calloc((size_t)m->step_count + 1, sizeof *m->sigmas));
-  for (int s = 0; s < m->step_count; s++) {
-    char key[16];
-    snprintf(key, sizeof key, "%d", m->steps[s]);
-    const json_t *sigma = json_object_get(sigmas, key);
-    m->nominal = m->nominal || !json_is_number(sigma);
-    m->sigmas[s] =
-        json_is_number(sigma) ? json_number_value(sigma) : (double)m->steps[s] / (double)m->inference_steps;
-  }
-  return true;
+  path = ebb_format("%s/%s/meta.json", m->dir, m->stems[0]);
+  ok = read_blocks(m, path, err) && read_sigmas(m, path, err);
+  free(path);
+  return ok;
 }
 
 /* ---- features ------------------------------------------------------------------------------------------ */

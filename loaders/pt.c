@@ -132,7 +132,7 @@ const ebb_pt_entry *ebb_pt_find(const ebb_pt_archive *a, const char *name, size_
 
 bool ebb_pt_parse(ebb_pt *pt, const char *path, const void *bytes, size_t count, ebb_error *err) {
   *pt = (ebb_pt){0};
-  ebb_pt_archive a = {.path = path};
+  ebb_pt_archive a = {.path = path, .bytes = count};
   bool ok = read_directory(&a, bytes, count, err);
   if (ok) {
     const ebb_pt_entry *pickle = ebb_pt_find(&a, "data.pkl", 8), *order = ebb_pt_find(&a, "byteorder", 9);
@@ -226,7 +226,7 @@ void ebb_pt_floats(const ebb_pt_tensor *t, float *to) {
 
 /* ---- writing ------------------------------------------------------------------------------------------- */
 
-/* What torch.save pickles for one tensor (protocol 2), without the memo that nothing refers to. */
+/* What torch.save pickles for one tensor (protocol 2), without the memo that nothing refers to. 0: no memory. */
 static size_t pickle_of(int rank, const int64_t *shape, int64_t count, uint8_t *to, size_t room) {
   FILE *f = fmemopen(to, room, "wb");
   if (f == NULL)
@@ -338,6 +338,8 @@ bool ebb_pt_write(const char *path, int rank, const int64_t *shape, const float 
                     path, rank, EBB_PT_RANK);
   uint8_t pickle[1024];
   size_t pickled = pickle_of(rank, shape, (int64_t)(bytes / sizeof *data), pickle, sizeof pickle);
+  if (pickled == 0)
+    return ebb_fail(err, "%s: its pickle cannot be made: no memory for a stream", path);
   written entries[] = {{"data.pkl", pickle, pickled, 0, 0},
                        {"byteorder", "little", 6, 0, 0},
                        {"data/0", data, (size_t)bytes, 0, 0},

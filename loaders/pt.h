@@ -14,7 +14,8 @@
 #define EBB_PT_TENSORS 65536           /* most of a file */
 #define EBB_PT_BYTES ((size_t)2 << 30) /* largest file that is read */
 #define EBB_PT_ELEMENTS                                                                                      \
-  ((int64_t)1 << 31) /* most elements of one tensor, whatever its strides make of them */
+  ((int64_t)1                                                                                                \
+   << 31) /* most elements of one tensor, and no more than the file has bytes for, strides or not */
 
 typedef enum ebb_pt_type {
   EBB_PT_FLOAT,
@@ -34,7 +35,7 @@ typedef struct ebb_pt_tensor {
   char *name; /* where it stands: "" for a file that is one tensor, "a", "a/0" in dicts and tuples */
   ebb_pt_type type;
   int rank;
-  int64_t shape[EBB_PT_RANK], stride[EBB_PT_RANK]; /* stride in elements, >= 0 */
+  int64_t shape[EBB_PT_RANK], stride[EBB_PT_RANK]; /* stride in elements, >= 0; 0 where shape is 1 */
   int64_t count;                                   /* elements: product of shape */
   const uint8_t *data;                             /* its first element; all of them lie in the file */
 } ebb_pt_tensor;

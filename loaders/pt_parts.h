@@ -14,6 +14,7 @@ typedef struct ebb_pt_entry {
 
 typedef struct ebb_pt_archive {
   const char *path; /* for messages */
+  size_t bytes;     /* of the file */
   int64_t count;
   ebb_pt_entry *entries;
 } ebb_pt_archive;

@@ -205,7 +205,7 @@ static bool shape_of(machine *m, const value *shape, const value *stride, ebb_pt
     if (n == NULL || s == NULL || n->number < 0 || s->number < 0)
       return FAIL(m, "a tensor whose size or stride is no integer of 0 or more");
     t->shape[k] = n->number;
-    t->stride[k] = s->number;
+    t->stride[k] = n->number == 1 ? 0 : s->number; /* of one element it means nothing, and any is written */
   }
   t->rank = (int)shape->length;
   t->count = 1;
@@ -236,6 +236,11 @@ static bool make_tensor(machine *m, const value *arguments) {
            !__builtin_add_overflow(last, span, &last);
   if (!fits || (t.count > 0 && last >= storage->length))
     return FAIL(m, "a tensor that reaches over its storage of %lld elements", (long long)storage->length);
+  if (t.count > (int64_t)(m->archive->bytes / (size_t)ebb_pt_storages[t.type].bytes))
+    return FAIL(m,
+                "a tensor of %lld elements, which its strides make of a file of %zu bytes: expected no more "
+                "than the file has room for (save a copy: tensor.contiguous())",
+                (long long)t.count, m->archive->bytes);
   t.data =
       (const uint8_t *)storage->text + (t.count > 0 ? offset->number * ebb_pt_storages[t.type].bytes : 0);
   ebb_pt *pt = m->pt;

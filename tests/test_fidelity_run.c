@@ -507,6 +507,52 @@ static void test_comparison_goes_on_where_it_was(void **state) {
   expect(1, "a run of other settings", line);
 }
 
+/* Defect 12: what is kept is of the weights, the frames and the grid that it was made with, not of whatever lies now
+ * under the same names. */
+static void defect_12_what_is_kept_knows_its_inputs(void **state) {
+  (void)state;
+  char line[700], shell[700];
+  write_experiment();
+  snprintf(shell, sizeof shell,
+           "cp -rL " MODEL " %s/own && cp -r %s %s/own-data && cp %s/own/transformer/*.safetensors "
+           "%s/weights.kept",
+           folder, data, folder, folder, folder);
+  assert_int_equal(system(shell), 0);
+  const char *how = "solver-compare %s --set model.path=%s/own --set data.path=%s/own-data --solvers euler "
+                    "--labels matched --steps %s --reference-steps 4 --videos 4 --out %s/kept%s";
+  snprintf(line, sizeof line, how, experiment, folder, folder, "2", folder, "");
+  expect(0, "", line);
+  expect(0, "errors of 1 of 1 cases are there already", line);
+  char before[65], after[65], errors[700];
+  ebb_error err = {0};
+  snprintf(errors, sizeof errors, how, experiment, folder, folder, "2", folder, " --errors-only");
+  assert_true(ebb_file_sha256(at("kept/reference.safetensors"), before, &err));
+  /* the weights of the same name: a bit of the last number */
+  snprintf(shell, sizeof shell,
+           "f=$(ls %s/own/transformer/*.safetensors) && n=$(($(stat -c %%s $f) - 4)) && "
+           "printf '\\001' | dd of=$f bs=1 seek=$n conv=notrunc 2>/dev/null",
+           folder);
+  assert_int_equal(system(shell), 0);
+  expect(0, "", errors);
+  assert_null(strstr(output, "there already"));
+  assert_true(ebb_file_sha256(at("kept/reference.safetensors"), after, &err));
+  assert_string_not_equal(before, after);
+  expect(1, "made with another transformer", line);
+  snprintf(shell, sizeof shell, "cp %s/weights.kept %s/own/transformer/*.safetensors", folder, folder);
+  assert_int_equal(system(shell), 0);
+  expect(0, "", line);
+  /* the frames of the same name: those of another video */
+  snprintf(shell, sizeof shell, "cp %s/own-data/O1/01/2/scene/* %s/own-data/O1/01/1/scene/", folder, folder);
+  assert_int_equal(system(shell), 0);
+  expect(1, "made with another O1/01/1", line);
+  assert_null(strstr(output, "there already"));
+  /* another case moves the grid of the reference */
+  expect(0, "errors of 1 of 1 cases are there already", errors);
+  snprintf(errors, sizeof errors, how, experiment, folder, folder, "2,3", folder, " --errors-only");
+  expect(0, "", errors);
+  assert_null(strstr(output, "there already"));
+}
+
 /* A video that fails makes exit code 3, also when the comparison only reads back what is finished. */
 static void test_failed_videos_are_told_again(void **state) {
   (void)state;
@@ -520,8 +566,8 @@ static void test_failed_videos_are_told_again(void **state) {
            "solver-compare %s --solvers euler --labels matched --steps 2 --reference-steps 4 --out %s/some",
            experiment, folder);
   expect(3, "failed O1/01/2", line);
+  expect(3, "errors of 1 of 1 cases are there already", line);
   assert_int_equal(rename(aside, frame), 0);
-  expect(3, "accuracy of block_out.motion", line);
   /* its error is not in the mean: 15 videos, all of the first 16 but one */
   char *text = text_of(at("some/errors/euler-matched-2.json"));
   assert_non_null(strstr(text, "\"videos\": 15"));
@@ -583,6 +629,7 @@ int main(void) {
                                      cmocka_unit_test(defect_18_fidelity_is_always_a_file),
                                      cmocka_unit_test(defect_25_both_schedules_have_names),
                                      cmocka_unit_test(test_comparison_goes_on_where_it_was),
+                                     cmocka_unit_test(defect_12_what_is_kept_knows_its_inputs),
                                      cmocka_unit_test(test_failed_videos_are_told_again),
                                      cmocka_unit_test(test_commands_say_what_is_wrong)};
   return cmocka_run_group_tests_name("fidelity-run", tests, make_data, remove_data);

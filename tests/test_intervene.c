@@ -263,6 +263,37 @@ static void test_damage_has_the_quality_of_the_noise(void **state) {
   }
 }
 
+/* A quality below 0 dB is one like any other, and no sign that the noise has failed. The fixture's last norm keeps its
+ * noise above that, so it is written into the results that the command goes on from. */
+static void test_damage_below_zero_decibels(void **state) {
+  (void)state;
+  const char *line = "intervene %s --out %s --directions %s --alpha 1 --draws 1 --scenes 1 --blocks 1";
+  OK(line, at("run"), at("drowned"), "noise");
+  json_t *doc = scene("drowned", 0);
+  json_object_set_new((json_t *)change(doc, "noise b1 a1 d0"), "psnr", json_real(-3));
+  assert_int_equal(json_dump_file(doc, at("drowned/scenes/00000/surprise.json"), 0), 0);
+  json_decref(doc);
+  OK(line, at("run"), at("drowned"), "noise,damage");
+  doc = scene("drowned", 0);
+  assert_true(fabs(number(change(doc, "damage b1 a1 d0"), "psnr") + 3) < 1e-3);
+  json_decref(doc);
+}
+
+/* Steps may be given in any order. */
+static void test_steps_in_any_order(void **state) {
+  (void)state;
+  static const char *const steps[] = {"0,4", "4,0"};
+  static const char *const out[] = {"up", "down"};
+  for (int i = 0; i < 2; i++)
+    OK("intervene %s --out %s --steps %s --step 4 --directions noise --alpha 0.5 --draws 1 --scenes 1 "
+       "--blocks 0",
+       at("run"), at(out[i]), steps[i]);
+  json_t *up = scene("up", 0), *down = scene("down", 0);
+  assert_true(json_equal(up, down));
+  json_decref(up);
+  json_decref(down);
+}
+
 /* With a head masked in the inversion itself nothing is generated; without, it is the run's. */
 static void test_the_inversion_can_be_tampered_with(void **state) {
   (void)state;
@@ -501,9 +532,20 @@ static void test_on_a_gpu(void **state) {
 
 static void test_through_pixels_and_in_shards(void **state) {
   (void)state;
-  for (int shard = 0; shard < 2; shard++)
-    OK("intervene %s --out %s --decode --blocks 0 --draws 1 --directions noise --shard %d --shards 2",
-       at("run"), at("sharded"), shard);
+  pid_t child[2]; /* at the same time, as on two machines */
+  for (int shard = 0; shard < 2; shard++) {
+    child[shard] = fork();
+    assert_true(child[shard] >= 0);
+    if (child[shard] == 0)
+      _exit(
+          ebb("intervene %s --out %s --decode --blocks 0 --draws 1 --directions noise --shard %d --shards 2",
+              at("run"), at("sharded"), shard));
+  }
+  for (int shard = 0; shard < 2; shard++) {
+    int status;
+    assert_int_equal(waitpid(child[shard], &status, 0), child[shard]);
+    assert_int_equal(status, 0);
+  }
   OK("intervene %s --out %s --decode --blocks 0 --draws 1 --directions noise --batch 5", at("run"),
      at("whole"));
   same_tables("sharded", "whole");
@@ -519,6 +561,8 @@ int main(void) {
       cmocka_unit_test(test_defect_31_surprise_by_both_definitions),
       cmocka_unit_test(test_defect_21_draws_controls_and_quality),
       cmocka_unit_test(test_damage_has_the_quality_of_the_noise),
+      cmocka_unit_test(test_damage_below_zero_decibels),
+      cmocka_unit_test(test_steps_in_any_order),
       cmocka_unit_test(test_the_inversion_can_be_tampered_with),
       cmocka_unit_test(test_strict_probes_do_not_know_the_scene),
       cmocka_unit_test(test_defect_30_lists_and_batches_do_not_matter),

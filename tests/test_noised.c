@@ -141,8 +141,9 @@ static void test_noised_latents_are_the_formula(void **state) {
       for (int c = 0; c < C; c++) {
         double eps = 0;
         for (int i = 0; i < LATENT; i++)
-          eps +=
-              (double)ebb_normal(ebb_edit_key(11, s.videos[v].id, 0), 0, (uint64_t)(c * LATENT + i)) / LATENT;
+          eps += (double)ebb_normal(ebb_edit_key(11, s.videos[v].id, 0), (uint64_t)EBB_STREAM_NOISED,
+                                    (uint64_t)(c * LATENT + i)) /
+                 LATENT;
         assert_true(fabs(x[v * C + c] - ((1 - sigma) * z[v * C + c] + sigma * eps)) < 1e-5);
       }
     free(x);

@@ -209,6 +209,21 @@ static void defect_06_what_is_missing_is_told(void **state) {
 
 /* A run of some blocks: their numbers go out and come back, and stand in the columns of the official
  * files. */
+/* With `from` (extended regular expression) as `to` in every meta.json the folder is refused with these words. */
+static void meta_is_refused(const char *dir, const char *from, const char *to, const char *words) {
+  char command[1200];
+  ebb_official_found found;
+  ebb_error err = {""};
+  snprintf(command, sizeof command,
+           "rm -rf %s-bad && cp -r %s %s-bad && sed -i -E 's/%s/%s/' %s-bad/*/meta.json && ! diff -rq %s "
+           "%s-bad >/dev/null",
+           dir, dir, dir, from, to, dir, dir, dir);
+  assert_int_equal(system(command), 0);
+  snprintf(command, sizeof command, "%s-bad", dir);
+  assert_false(ebb_official_read(command, &(ebb_official_import){0}, at("refused"), &found, &err));
+  assert_says(&err, words);
+}
+
 static void defect_09_blocks_keep_their_numbers(void **state) {
   (void)state;
   ebb_video videos[16];
@@ -249,6 +264,12 @@ static void defect_09_blocks_keep_their_numbers(void **state) {
   k.probe.bootstrap = 0;
   if (!ebb_probe_run(at("some-again"), &k, &c, NULL, NULL, NULL, &err))
     fail_msg("%s", err.text);
+  meta_is_refused(at("some-folder"), "\\b23\\b", "7", "meta.json: ebb.blocks: entry 1 is 7 after 7");
+  meta_is_refused(at("some-folder"), "\\b7\\b", "-7", "meta.json: ebb.blocks: entry 0 is -7");
+  meta_is_refused(at("some-folder"), "\\b0\\.5[0-9]*", "1.5",
+                  "meta.json: sigma of step 50 is 1.5 in ebb.sigmas");
+  meta_is_refused(at("some-folder"), "(num_inference_steps.: )[0-9]+", "\\1-1",
+                  "meta.json: num_inference_steps is -1");
   char *text = whole(
       at("some-again/probe/official/transformer/block_out.mean/probe_pairwise_results_step0050_O1.csv"));
   assert_non_null(strstr(text, "\n7,"));

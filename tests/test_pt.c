@@ -65,6 +65,11 @@ static void reads_strides_and_protocols(void **state) {
   for (int i = 0; i < 6; i++)
     assert_true(x[i] == value(i / 3));
   ebb_pt_close(&pt);
+  pt = opened("one-stride"); /* of a dimension of one: no step is taken by it */
+  ebb_pt_floats(&pt.tensors[0], x);
+  assert_true(pt.tensors[0].count == 2 && pt.tensors[0].stride[1] == 0 && x[0] == value(0) &&
+              x[1] == value(1));
+  ebb_pt_close(&pt);
   pt = opened("scalar");
   ebb_pt_floats(&pt.tensors[0], x);
   assert_true(pt.tensors[0].rank == 0 && pt.tensors[0].count == 1 && x[0] == -50);
@@ -99,6 +104,7 @@ static void refuses_all_else(void **state) {
                {"hostile-stride", "reaches over its storage of 4 elements"},
                {"hostile-overflow", "more than 2147483648 elements"},
                {"hostile-huge", "more than 2147483648 elements"},
+               {"hostile-expanded", "2013265920 elements, which its strides make of a file of"},
                {"hostile-missing", "\"data/0\" is not in the archive"},
                {"hostile-bomb", "more than 16 deep"},
                {"list", "opcode 0x5d (EMPTY_LIST)"},

@@ -445,7 +445,7 @@ static void try_all(const ebb_config *k, float *features) {
   ebb_trial trials[8];
   for (int i = 0; i < 8; i++) {
     heads[i] = (ebb_edit_head){.block = 0, .head = 1, .source = (i + 1) % 8};
-    trials[i] = (ebb_trial){.scene = i, .change = {.block = -1, .head_count = 1, .heads = &heads[i]}};
+    trials[i] = (ebb_trial){.scene = i, .change = {.block = -1, .head_count = 1, .heads = &heads[i]}, .psnr = NAN};
   }
   if (!ebb_trials_open(&t, k, &how, &err))
     fail_msg("%s", err.text);
