@@ -558,6 +558,8 @@ bool ebb_intervention_run(const ebb_intervene_options *o, FILE *table, int64_t *
   bool ok = read_run(&j, err);
   if (ok && o->batch > 0)
     j.config.run.batch = o->batch;
+  if (ok && j.store.notice)
+    fprintf(table, "%s\n\n", j.store.notice);
   ok = ok && fit_probes(&j, err) && open_trials(&j, err) && choose_scenes(&j, err) && run_all(&j, err) &&
        ebb_intervention_tables(o->out, j.config.probe.bootstrap, (uint64_t)o->seed,
                                strtod(o->words.alphas, NULL), table, err);

@@ -8,7 +8,7 @@ macro(ebb_no_fuzzers why)
   set_tests_properties(fuzz_readers PROPERTIES SKIP_RETURN_CODE 77)
 endmacro()
 
-set(EBB_FUZZ_SECONDS 20 CACHE STRING "Seconds that each fuzzer runs as a test")
+set(EBB_FUZZ_SECONDS 10 CACHE STRING "Seconds that each fuzzer runs as a test")
 file(GLOB ebb_fuzzers CONFIGURE_DEPENDS tests/fuzz/fuzz_*.c)
 if(NOT ebb_fuzzers)
   set(ebb_fuzz_note "none in this tree")

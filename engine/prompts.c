@@ -191,7 +191,9 @@ static bool take_texts(ebb_prompts *p, const ebb_dataset *set, ebb_context *c, b
 
 static bool identify(const ebb_prompts *p, ebb_prompt_source source, const char *embedding, int64_t number,
                      char sha256[65], ebb_error *err) {
-  strcpy(sha256, source == EBB_PROMPT_ZEROS ? "zeros" : number >= 0 ? p->texts.entries[number].sha256 : "");
+  strcpy(sha256, source == EBB_PROMPT_ZEROS ? "zeros"
+                 : number >= 0              ? p->texts.entries[number].states_sha256
+                                            : "");
   return source != EBB_PROMPT_FILE || ebb_file_sha256(embedding, sha256, err);
 }
 
@@ -291,8 +293,8 @@ bool ebb_prompts_condition_videos(const ebb_prompts *p, int64_t count, const int
 /* ---- provenance -------------------------------------------------------------------------------------- */
 
 static json_t *describe_text(const ebb_text_entry *e) {
-  return ebb_must(json_pack("{s:s, s:s, s:I, s:s}", "given", e->given, "cleaned", e->clean, "length",
-                            (json_int_t)e->length, "sha256", e->sha256));
+  return ebb_must(json_pack("{s:s, s:s, s:I, s:s, s:s}", "given", e->given, "cleaned", e->clean, "length",
+                            (json_int_t)e->length, "sha256", e->sha256, "states_sha256", e->states_sha256));
 }
 
 /* The text as the experiment gives it, though a text of the same words may have come first. */

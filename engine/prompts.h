@@ -24,7 +24,7 @@ typedef struct ebb_prompts {
   bool per_video;            /* videos have texts of their own */
   int64_t videos, *of_video; /* [videos] number of each video's text; NULL unless per_video */
   int64_t kept; /* tokens that any of the run's texts has before padding that all share, and one of that */
-  char sha256[65], negative_sha256[65]; /* of the run's own text: its name, the file's hash, or "zeros" */
+  char sha256[65], negative_sha256[65]; /* of the run's own text: its states, the file, or "zeros" */
 } ebb_prompts;
 
 /* Finds every text of the run and, with ENCODER, its states: the encoder is loaded, run and gone when this
@@ -48,7 +48,7 @@ bool ebb_prompts_condition_videos(const ebb_prompts *p, int64_t count, const int
                                   int64_t moments, ebb_error *err);
 
 /* For provenance, a new object: {"source", "max_tokens", "per_video", "pipeline", "encoder",
- * "encoder_sha256", "tokenizer_sha256", "dtype", "text": {"given", "cleaned", "length", "sha256"},
+ * "encoder_sha256", "tokenizer_sha256", "dtype", "text": {"given", "cleaned", "length", "sha256", "states_sha256"},
  * "negative": the same or null, "videos": [the texts of videos]}; what a source has not is null or left out.
  * */
 json_t *ebb_prompts_describe(const ebb_prompts *p);

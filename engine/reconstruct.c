@@ -412,7 +412,30 @@ static bool run_batches(ebb_job *j, ebb_error *err) {
   return ok;
 }
 
-static bool open_folder(ebb_job *j, ebb_error *err) {
+/* A killed run leaves films and its settings: films of the same settings are made again, the same bytes; of others they
+ * would stay among this run's. */
+static bool same_settings(const char *folder, const ebb_config *config, ebb_error *err) {
+  char *path = ebb_path_join(folder, "config.yaml"), *there = NULL, *text = NULL;
+  size_t bytes = 0, there_bytes = 0;
+  bool ok = true;
+  if (ebb_is_there(path)) {
+    FILE *memory = ebb_must(open_memstream(&text, &bytes));
+    ebb_config_write(config, memory);
+    fclose(memory);
+    ok = ebb_file_read(path, 1 << 20, &there, &there_bytes, err);
+    if (ok && (bytes != there_bytes || memcmp(text, there, bytes) != 0))
+      ok = ebb_fail(err,
+                    "%s: belongs to an unfinished run of other settings: remove %s, or choose another --out",
+                    path, folder);
+  }
+  free(text);
+  free(there);
+  free(path);
+  return ok;
+}
+
+/* config: as it was asked for. */
+static bool open_folder(ebb_job *j, const ebb_config *config, ebb_error *err) {
   reel *r = j->user;
   r->folder = ebb_path_join(j->config->run.out, r->name);
   char *last = ebb_format("%s/%s.json", r->folder, r->name);
@@ -422,11 +445,17 @@ static bool open_folder(ebb_job *j, ebb_error *err) {
              "%s: is there: a finished run, which is never overwritten; choose another --out or remove %s",
              last, r->folder);
   free(last);
-  return !finished && ebb_make_folders(r->folder, err);
+  if (finished || !ebb_make_folders(r->folder, err) || !same_settings(r->folder, config, err))
+    return false;
+  const ebb_config *own = j->config;
+  j->config = config;
+  const bool ok = ebb_job_write_config(j, r->folder, err);
+  j->config = own;
+  return ok;
 }
 
 static bool run(ebb_job *j, const ebb_config *config, ebb_reconstruction *summary, ebb_error *err) {
-  bool ok = open_folder(j, err) && ebb_job_begin(j, err) && run_batches(j, err);
+  bool ok = open_folder(j, config, err) && ebb_job_begin(j, err) && run_batches(j, err);
   if (ok) {
     const reel *r = j->user;
     *summary = summarise(j);
@@ -436,7 +465,7 @@ static bool run(ebb_job *j, const ebb_config *config, ebb_reconstruction *summar
       j->result->failed += r->failures[i] != NULL;
     j->result->used = (ebb_job_memory){j->context.weights.peak, j->context.activations.peak};
     j->config = config; /* as it was asked for, in what is written */
-    ok = ebb_job_write_config(j, r->folder, err) && write_table(j, err) && write_summary(j, summary, err);
+    ok = write_table(j, err) && write_summary(j, summary, err);
   }
   if (ok)
     ebb_job_print_used(j);

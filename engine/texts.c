@@ -109,6 +109,10 @@ void ebb_texts_key(const ebb_texts *t, const char *clean, char sha256[65]) {
   free(all);
 }
 
+void ebb_texts_states_key(const ebb_texts *t, const ebb_text_entry *e, char sha256[65]) {
+  ebb_sha256(e->states, (size_t)(e->rows * t->width) * sizeof(float), sha256);
+}
+
 void ebb_texts_states(const ebb_texts *t, int64_t text, float *to) {
   const ebb_text_entry *e = &t->entries[text];
   const size_t known = (size_t)(e->rows * t->width), all = (size_t)(t->max_tokens * t->width);
@@ -263,8 +267,11 @@ static bool run(encoding *e, ebb_error *err) {
             ebb_context_reserve(c, EBB_ACTIVATIONS, activations, err) &&
             ebb_t5_open(&e->t5, c, e->folder, e->dtype, err) && (!t->encoder_sha256[0] || identify(e, err)) &&
             run_passes(e, err) && identify(e, err);
-  for (int64_t i = 0; ok && i < e->pending_count; i++)
-    ebb_texts_key(t, t->entries[e->pending[i]].clean, t->entries[e->pending[i]].sha256);
+  for (int64_t i = 0; ok && i < e->pending_count; i++) {
+    ebb_text_entry *x = &t->entries[e->pending[i]];
+    ebb_texts_key(t, x->clean, x->sha256);
+    ebb_texts_states_key(t, x, x->states_sha256);
+  }
   ebb_t5_close(&e->t5);
   return ok;
 }

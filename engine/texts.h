@@ -4,8 +4,8 @@
  * The file is safetensors. A text's tensor is F32 [rows, width] under the name
  *   SHA-256("ebb texts 1\n" encoder_sha256 "\n" tokenizer_sha256 "\n" max_tokens "\n" cleaned text)
  * and its metadata hold format, pipeline, encoder, encoder_sha256, tokenizer_sha256, dtype, max_tokens, and
- * for every text "text.<name>", cleaned, and "length.<name>", its tokens before the padding. Texts are in
- * order of name: the same texts make the same bytes. */
+ * for every text "text.<name>", cleaned, "length.<name>", its tokens before the padding, and "states.<name>",
+ * the SHA-256 of its numbers. Texts are in order of name: the same texts make the same bytes. */
 #ifndef EBB_ENGINE_TEXTS_H
 #define EBB_ENGINE_TEXTS_H
 
@@ -16,12 +16,13 @@
 #define EBB_TEXTS_MAX ((int64_t)1 << 16) /* texts of a table */
 
 typedef struct ebb_text_entry {
-  char *given, *clean; /* as given (of a file: cleaned), and as tokenised */
-  int64_t *ids;        /* [max_tokens]; NULL: not tokenised */
-  int64_t length, cut; /* tokens before the padding, the end token among them; tokens that did not fit */
-  int64_t rows;        /* of states: length where the pipeline pads with zeros, else max_tokens */
-  float *states;       /* [rows, width]; NULL: not encoded */
-  char sha256[65];     /* its name in a file; empty: not encoded */
+  char *given, *clean;    /* as given (of a file: cleaned), and as tokenised */
+  int64_t *ids;           /* [max_tokens]; NULL: not tokenised */
+  int64_t length, cut;    /* tokens before the padding, the end token among them; tokens that did not fit */
+  int64_t rows;           /* of states: length where the pipeline pads with zeros, else max_tokens */
+  float *states;          /* [rows, width]; NULL: not encoded */
+  char sha256[65];        /* its name in a file; empty: not encoded */
+  char states_sha256[65]; /* of the states' bytes: what a run was conditioned on, whoever made it */
 } ebb_text_entry;
 
 typedef struct ebb_texts {
@@ -63,8 +64,8 @@ void ebb_texts_states(const ebb_texts *t, int64_t text, float *to);
 
 /* Every text must have states. Written whole or not at all. */
 bool ebb_texts_write(const ebb_texts *t, const char *path, ebb_error *err);
-/* Errors: another kind of file (ebb_texts_is_file tells before), a text whose name is not its hash, shapes
- * that do not fit the metadata. */
+/* Errors: another kind of file (ebb_texts_is_file tells before), a text whose name, or whose states, are not
+ * what their hash says, shapes that do not fit the metadata. */
 bool ebb_texts_read(ebb_texts *t, const char *path, ebb_error *err);
 /* True when the file's metadata say that it is one of these; false for any other file, or none. */
 bool ebb_texts_is_file(const char *path);
@@ -73,5 +74,6 @@ bool ebb_texts_is_file(const char *path);
 bool ebb_texts_rule(ebb_texts *t, const char *where, const char *pipeline, ebb_error *err);
 ebb_text_entry *ebb_texts_new(ebb_texts *t, char *given, char *clean); /* takes both over */
 void ebb_texts_key(const ebb_texts *t, const char *clean, char sha256[65]);
+void ebb_texts_states_key(const ebb_texts *t, const ebb_text_entry *e, char sha256[65]);
 
 #endif

@@ -41,6 +41,7 @@ static pairs describe(const ebb_texts *t, const ebb_text_entry *const *order) {
   for (int64_t i = 0; i < t->count; i++) {
     add_pair(&p, ebb_format("text.%s", order[i]->sha256), ebb_format("%s", order[i]->clean));
     add_pair(&p, ebb_format("length.%s", order[i]->sha256), ebb_format("%lld", (long long)order[i]->length));
+    add_pair(&p, ebb_format("states.%s", order[i]->sha256), ebb_format("%s", order[i]->states_sha256));
   }
   return p;
 }
@@ -132,8 +133,18 @@ static bool read_text(ebb_texts *t, const ebb_safetensors *st, const ebb_st_entr
   x->rows = rows;
   strcpy(x->sha256, sha256);
   x->states = malloc((size_t)e->bytes); /* no more than the file has */
-  return x->states ? ebb_safetensors_read_f32(st, e, x->states, err)
-                   : ebb_fail(err, "%s: no memory for %lld texts", st->path, (long long)st->count);
+  if (!x->states)
+    return ebb_fail(err, "%s: no memory for %lld texts", st->path, (long long)st->count);
+  snprintf(key, sizeof key, "states.%.64s", e->name);
+  if (!take(st, key, x->states_sha256, sizeof x->states_sha256, err) ||
+      !ebb_safetensors_read_f32(st, e, x->states, err))
+    return false;
+  ebb_texts_states_key(t, x, sha256);
+  return strcmp(sha256, x->states_sha256) == 0 ||
+         ebb_fail(
+             err,
+             "%s: the states of \"%.40s\" have SHA-256 %.16s..., expected %.16s...: the file was changed",
+             st->path, text, sha256, x->states_sha256);
 }
 
 static bool read_table(ebb_texts *t, const ebb_safetensors *st, ebb_error *err) {

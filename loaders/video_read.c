@@ -172,6 +172,18 @@ static bool matroska_is_short(source s) {
   }
 }
 
+/* AVI counts frames, but those too that stand for "as before" and have no packet: what its first chunk says of the file's
+ * size tells better. */
+static bool avi_is_short(source s) {
+  uint8_t head[8];
+  s.at = 0;
+  if (source_read(&s, head, 8) != 8)
+    return true;
+  const uint32_t size =
+      (uint32_t)head[4] | (uint32_t)head[5] << 8 | (uint32_t)head[6] << 16 | (uint32_t)head[7] << 24;
+  return (int64_t)size > s.size - s.at;
+}
+
 /* The failure of a file that is a video, but not whole. */
 static bool broken(reading *r, const char *what, int code) {
   int64_t shown;
@@ -368,8 +380,10 @@ static bool read_packets(reading *r) {
   if (!ok)
     return false;
   int64_t shown, expected = packets_expected(r, &shown);
-  const bool cut = strstr(r->format->iformat->name, "matroska") && matroska_is_short(r->from);
-  if (code != AVERROR_EOF || r->packets < expected || cut) {
+  const char *container = r->format->iformat->name;
+  const bool cut = (strstr(container, "matroska") && matroska_is_short(r->from)) ||
+                   (strstr(container, "avi") && avi_is_short(r->from));
+  if (code != AVERROR_EOF || (r->packets < expected && !strstr(container, "avi")) || cut) {
     decode(r, NULL); /* what the decoder holds counts as decoded */
     return broken(r, "the video is truncated", code == AVERROR_EOF ? 0 : code);
   }

@@ -638,6 +638,13 @@ static void errors_say_what_is_wrong(void **state) {
   ebb_job_result result;
   generate(&k, &result);
   expect_error(&k, true, "never overwritten");
+  char *last = ebb_format("%s/generate/generate.json", k.run.out); /* killed before its end */
+  assert_int_equal(remove(last), 0);
+  free(last);
+  k.generate.seed++;
+  expect_error(&k, true, "belongs to an unfinished run of other settings");
+  k.generate.seed--;
+  generate(&k, &result);
   k = config_for("error");
   k.data.height = k.data.width = 36;
   expect_error(&k, false, "data.size is 36x36: videos come out of the VAE in multiples of 8");

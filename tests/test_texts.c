@@ -168,6 +168,13 @@ static void a_changed_file_is_told(void **state) {
     assert_int_equal(t.count, 0);
     assert_says(&err, changes[i].says);
   }
+  assert_true(
+      ebb_file_read(at("cache"), 1 << 20, &bytes, &count, &err)); /* and one number of a text's states */
+  bytes[count - 3] ^= 1;
+  put(at("changed"), bytes, count);
+  free(bytes);
+  assert_false(ebb_texts_read(&t, at("changed"), &err));
+  assert_says(&err, "the states of");
 }
 
 static void encoding_again_adds_what_is_new(void **state) {

@@ -123,6 +123,10 @@ static void equals_ffmpeg(void **state) {
        "-pix_fmt yuv420p -vf 'select=not(eq(mod(n\\,3)\\,1))*not(between(n\\,8\\,19))' "
        "-fps_mode vfr",
        30, 64, 96},
+      {"vfr.avi",
+       SOURCE("96x64", 30) "-c:v mpeg4 -q:v 3 -vf 'select=not(eq(mod(n\\,3)\\,1))*not(between(n\\,8\\,19))' "
+                           "-fps_mode vfr",
+       30, 64, 96},
       {"sound.mp4",
        "-f lavfi -i sine=f=440:d=2 " SOURCE("96x64", 25) X264 "-pix_fmt yuv420p -c:a aac -shortest", 25, 64,
        96},
@@ -225,7 +229,7 @@ static void truncated_in_other_containers(void **state) {
   }
 }
 
-/* Between two chunks nothing but the header's count tells that something is missing. */
+/* Between two chunks nothing but the header's size tells that something is missing. */
 static void avi_cut_between_frames(void **state) {
   (void)state;
   NEEDS_FFMPEG();
