@@ -9,6 +9,7 @@
 
 typedef struct scored {
   double score;
+  int64_t kind;
   int label;
 } scored;
 
@@ -17,50 +18,88 @@ static int by_score(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-/* Of scores against labels of the videos with both, ties 0.5; NaN without both classes. *spread: its standard
- * deviation were there nothing to it. */
-static double auc_of(const ebb_video *const *videos, const double *scores, int64_t n, double *spread) {
-  scored *s = ebb_must(malloc(((size_t)n + 1) * sizeof *s));
-  double count[2] = {0, 0}, ranks = 0;
-  int64_t m = 0;
-  for (int64_t i = 0; i < n; i++)
-    if (videos[i]->label != EBB_UNLABELLED && isfinite(scores[i])) {
-      s[m++] = (scored){scores[i], videos[i]->label == EBB_POSSIBLE};
-      count[videos[i]->label == EBB_POSSIBLE]++;
-    }
-  qsort(s, (size_t)m, sizeof *s, by_score);
+static int by_kind(const void *a, const void *b) {
+  const scored *x = a, *y = b;
+  return x->kind != y->kind ? (x->kind > y->kind) - (x->kind < y->kind) : by_score(a, b);
+}
+
+/* Pairs of a possible and an impossible video in which the possible one has the higher score, ties half; s in
+ * order of scores. count: of either label. */
+static double wins(const scored *s, int64_t m, double count[2]) {
+  double ranks = 0;
+  count[0] = count[1] = 0;
   for (int64_t first = 0, next; first < m; first = next) { /* equal scores share the mean of their ranks */
     for (next = first + 1; next < m && s[next].score == s[first].score;)
       next++;
-    for (int64_t i = first; i < next; i++)
+    for (int64_t i = first; i < next; i++) {
       ranks += s[i].label * (1 + (double)(first + next - 1) / 2);
+      count[s[i].label]++;
+    }
+  }
+  return ranks - count[1] * (count[1] + 1) / 2;
+}
+
+/* Of scores against labels of the videos with both, ties 0.5; NaN without both classes. kinds, where given: what
+ * the scores were made from; two videos of one kind are a tie. *spread: its standard deviation were there
+ * nothing to it. */
+static double auc_of(const ebb_video *const *videos, const double *scores, const int64_t *kinds, int64_t n,
+                     double *spread) {
+  scored *s = ebb_must(malloc(((size_t)n + 1) * sizeof *s));
+  double count[2], within[2];
+  int64_t m = 0;
+  for (int64_t i = 0; i < n; i++)
+    if (videos[i]->label != EBB_UNLABELLED && isfinite(scores[i])) {
+      s[m++] = (scored){scores[i], kinds != NULL ? kinds[i] : 0, videos[i]->label == EBB_POSSIBLE};
+    }
+  qsort(s, (size_t)m, sizeof *s, by_score);
+  double won = wins(s, m, count);
+  if (kinds != NULL)
+    qsort(s, (size_t)m, sizeof *s, by_kind);
+  for (int64_t first = 0, next; kinds != NULL && first < m; first = next) {
+    for (next = first + 1; next < m && s[next].kind == s[first].kind;)
+      next++;
+    won -= wins(s + first, next - first, within);
+    won += within[0] * within[1] / 2;
   }
   free(s);
   const double p = count[1], q = count[0];
   *spread = p > 0 && q > 0 ? sqrt((p + q + 1) / (12 * p * q)) : NAN;
-  return p > 0 && q > 0 ? (ranks - p * (p + 1) / 2) / (p * q) : NAN;
+  return p > 0 && q > 0 ? won / (p * q) : NAN;
+}
+
+/* A quantity of the video may go with the label either way. What predicts the label from other groups tells it
+ * above 1/2 only: their mean is below the own label by construction, down to an AUC of 0 where each group is one
+ * video. */
+typedef enum direction { EITHER_WAY, ABOVE } direction;
+
+static double beyond_chance(double auc, direction way) {
+  return way == ABOVE ? auc - 0.5 : fabs(auc - 0.5);
 }
 
 /* What is further from 1/2 than chance takes a statistic in a thousand sets. */
-static bool is_leak(double auc, double spread) {
-  return fabs(auc - 0.5) > 3.3 * spread;
+static bool is_leak(double auc, double spread, direction way) {
+  return beyond_chance(auc, way) > 3.3 * spread;
 }
 
 /* ---- the container ------------------------------------------------------------------------------------ */
 
-static int print_measure(const ebb_dataset *set, const char *name, const double *scores, FILE *out) {
+/* kinds: of scores that were predicted from them, NULL for quantities of the video. */
+static int print_measure(const ebb_dataset *set, const char *name, const double *scores,
+                         const int64_t *kinds, FILE *out) {
+  const direction way = kinds != NULL ? ABOVE : EITHER_WAY;
   const ebb_video **videos = ebb_must(malloc((size_t)set->count * sizeof *videos));
   double spread, worst = 0.5, worst_spread = 0;
   const char *where = "";
   for (int64_t i = 0; i < set->count; i++)
     videos[i] = &set->videos[i];
-  const double all = auc_of(videos, scores, set->count, &spread);
+  const double all = auc_of(videos, scores, kinds, set->count, &spread);
   for (int64_t first = 0, next; first < set->count; first = next) {
     for (next = first + 1; next < set->count && strcmp(videos[next]->category, videos[first]->category) == 0;)
       next++;
     double s;
-    const double auc = auc_of(videos + first, scores + first, next - first, &s);
-    if (fabs(auc - 0.5) > fabs(worst - 0.5)) {
+    const double auc =
+        auc_of(videos + first, scores + first, kinds != NULL ? kinds + first : NULL, next - first, &s);
+    if (beyond_chance(auc, way) > beyond_chance(worst, way)) {
       worst = auc;
       worst_spread = s;
       where = videos[first]->category;
@@ -69,8 +108,9 @@ static int print_measure(const ebb_dataset *set, const char *name, const double 
   free(videos);
   if (!isfinite(all))
     return 0;
-  const bool leak = is_leak(all, spread) || is_leak(worst, worst_spread);
-  fprintf(out, "  %-22s AUC %.3f (chance 0.5 +- %.3f)", name, all, spread);
+  const bool leak = is_leak(all, spread, way) || is_leak(worst, worst_spread, way);
+  fprintf(out, "  %-22s AUC %.3f (chance %s0.5 +- %.3f)", name, all, way == ABOVE && all < 0.5 ? "up to " : "",
+          spread);
   if (where[0] != '\0')
     fprintf(out, ", furthest in %s: %.3f (+- %.3f)", where, worst, worst_spread);
   fprintf(out, "%s\n", leak ? "  LEAK: it predicts the label" : "");
@@ -88,7 +128,7 @@ static int check_container(const ebb_dataset *set, const ebb_look *looks, FILE *
                            (double)l->height * l->width};
       scores[i] = l->frames > 0 ? of[k] : NAN;
     }
-    leaks += print_measure(set, names[k], scores, out);
+    leaks += print_measure(set, names[k], scores, NULL, out);
   }
   free(scores);
   return leaks;
@@ -217,7 +257,7 @@ static int check_prompts(const ebb_dataset *set, FILE *out) {
     fprintf(out, "  %-22s %lld different of %lld videos%s\n", "prompt", (long long)prompts,
             (long long)set->count, prompts == 1 ? ": it tells nothing" : "");
     predict(set, prompt, prompts, of, to);
-    leaks += prompts > 1 ? print_measure(set, "prompt", to, out) : 0;
+    leaks += prompts > 1 ? print_measure(set, "prompt", to, prompt, out) : 0;
     leaks += check_targets(set, prompt, prompts, of, to, out);
   }
   free(texts);

@@ -198,6 +198,33 @@ static void test_groups_that_share(void **state) {
   says("g3_0 cannot be read");
 }
 
+/* Groups of one video: the mean label of the others with a prompt is below the own label by construction. That
+ * is no leak; a prompt that goes with the label in three of four videos is. */
+static const char *two_prompts(int g, int v) {
+  static char line[40];
+  snprintf(line, sizeof line, "_%d,%s", v, g % 2 ? "a ball" : "a cube");
+  return line;
+}
+
+static const char *most_by_class(int g, int v) {
+  static char line[40];
+  snprintf(line, sizeof line, "_%d,%s", v, (v < 2) == (g % 4 > 0) ? "fine" : "odd");
+  return line;
+}
+
+static void test_prompts_of_single_videos(void **state) {
+  (void)state;
+  put_matched("single", 12, false, ",prompt", two_prompts);
+  assert_int_equal(check("manifest", at("single"), NULL), 0);
+  says("2 different of 48 videos");
+  says("prompt                 AUC 0.250 (chance up to 0.5 +- 0.084)\n");
+  says_not("LEAK");
+  put_matched("most", 20, false, ",prompt", most_by_class);
+  assert_int_equal(check("manifest", at("most"), NULL), 0);
+  says("prompt                 AUC 0.750");
+  says("LEAK: it predicts the label");
+}
+
 /* 3: official prompts of PhyWorld tell what is regressed, and the check says so; the default does not. 1:
  * every first frame is compared with column 0. */
 static void defect_03_the_check_finds_the_prompt_that_tells(void **state) {
@@ -260,6 +287,7 @@ int main(void) {
                                      cmocka_unit_test(test_prompts_that_tell),
                                      cmocka_unit_test(test_container_that_tells),
                                      cmocka_unit_test(test_groups_that_share),
+                                     cmocka_unit_test(test_prompts_of_single_videos),
                                      cmocka_unit_test(defect_03_the_check_finds_the_prompt_that_tells),
                                      cmocka_unit_test(defect_16_the_check_finds_events_in_several_groups)};
   return cmocka_run_group_tests(tests, folder_make, folder_remove);
