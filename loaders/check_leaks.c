@@ -173,7 +173,7 @@ static int64_t number_texts(char **texts, int64_t n, int64_t *number) {
   return distinct;
 }
 
-/* The mean of `of` over the videos of other groups with the same prompt, NaN where there are none. Videos
+/* The mean of `of` over the videos of other groups with the same prompt (or view), NaN where there are none. Videos
  * stand in order of groups. */
 static void predict(const ebb_dataset *set, const int64_t *prompt, int64_t prompts, const double *of,
                     double *to) {
@@ -238,6 +238,29 @@ static int check_targets(const ebb_dataset *set, const int64_t *prompt, int64_t 
   return leaks;
 }
 
+static double label_of(const ebb_video *v) {
+  return v->label == EBB_UNLABELLED ? NAN : v->label;
+}
+
+static int check_views(const ebb_dataset *set, FILE *out) {
+  const size_t n = (size_t)set->count;
+  char **texts = ebb_must(malloc(n * sizeof *texts));
+  int64_t *view = ebb_must(malloc(n * sizeof *view));
+  double *of = ebb_must(malloc(2 * n * sizeof *of)), *to = of + n;
+  static char nothing[] = "";
+  for (size_t i = 0; i < n; i++) {
+    texts[i] = set->videos[i].view != NULL ? set->videos[i].view : nothing;
+    of[i] = label_of(&set->videos[i]);
+  }
+  const int64_t views = number_texts(texts, set->count, view);
+  predict(set, view, views, of, to);
+  const int leaks = views > 1 ? print_measure(set, "view", to, view, out) : 0;
+  free(texts);
+  free(view);
+  free(of);
+  return leaks;
+}
+
 static int check_prompts(const ebb_dataset *set, FILE *out) {
   const size_t n = (size_t)set->count;
   char **texts = ebb_must(malloc(n * sizeof *texts));
@@ -247,7 +270,7 @@ static int check_prompts(const ebb_dataset *set, FILE *out) {
   for (size_t i = 0; i < n; i++) {
     without += set->videos[i].prompt == NULL;
     texts[i] = set->videos[i].prompt != NULL ? set->videos[i].prompt : nothing;
-    of[i] = set->videos[i].label == EBB_UNLABELLED ? NAN : set->videos[i].label;
+    of[i] = label_of(&set->videos[i]);
   }
   int leaks = 0;
   if (without == set->count) {
@@ -337,6 +360,7 @@ static int check_groups(const ebb_dataset *set, const ebb_look *looks, FILE *out
 int ebb_check_leaks(const ebb_dataset *set, const ebb_look *looks, FILE *out) {
   fprintf(out, "Leaks: what tells labels or targets without looking at the frames\n");
   int leaks = check_container(set, looks, out);
+  leaks += check_views(set, out);
   leaks += check_prompts(set, out);
   return leaks + check_groups(set, looks, out);
 }

@@ -225,6 +225,18 @@ static void test_prompts_of_single_videos(void **state) {
   says("LEAK: it predicts the label");
 }
 
+static const char *side_by_class(int g, int v) {
+  (void)g;
+  return v < 2 ? ",left" : ",right";
+}
+
+static void test_views_that_tell(void **state) {
+  (void)state;
+  put_matched("side", 12, false, ",view", side_by_class);
+  assert_int_equal(check("manifest", at("side"), NULL), 0);
+  says("view                   AUC 1.000 (chance 0.5 +- 0.084), furthest in all: 1.000 (+- 0.084)  LEAK");
+}
+
 /* 3: official prompts of PhyWorld tell what is regressed, and the check says so; the default does not. 1:
  * every first frame is compared with column 0. */
 static void defect_03_the_check_finds_the_prompt_that_tells(void **state) {
@@ -288,6 +300,7 @@ int main(void) {
                                      cmocka_unit_test(test_container_that_tells),
                                      cmocka_unit_test(test_groups_that_share),
                                      cmocka_unit_test(test_prompts_of_single_videos),
+                                     cmocka_unit_test(test_views_that_tell),
                                      cmocka_unit_test(defect_03_the_check_finds_the_prompt_that_tells),
                                      cmocka_unit_test(defect_16_the_check_finds_events_in_several_groups)};
   return cmocka_run_group_tests(tests, folder_make, folder_remove);
