@@ -136,8 +136,10 @@ static int check_container(const ebb_dataset *set, const ebb_look *looks, FILE *
 
 /* ---- the prompt --------------------------------------------------------------------------------------- */
 
-/* Does a number of the text, rounded as it is written, stand for the value? */
-static bool states(const char *text, double value) {
+/* The number of the text that, rounded as it is written, stands for the value; the nearest of several, NaN when
+ * there is none. */
+static double stated_number(const char *text, double value) {
+  double nearest = NAN;
   for (const char *p = text; *p != '\0';) {
     if (*p < '0' || *p > '9') {
       p++;
@@ -147,11 +149,12 @@ static bool states(const char *text, double value) {
     const double sign = p > text && p[-1] == '-' ? -1 : 1;
     const size_t whole = strspn(p, "0123456789");
     const size_t decimals = p[whole] == '.' ? strspn(p + whole + 1, "0123456789") : 0;
-    if (fabs(sign * strtod(p, &end) - value) <= 0.5001 * pow(10, -(double)decimals))
-      return true;
+    const double number = sign * strtod(p, &end), off = fabs(number - value);
+    if (off <= 0.5001 * pow(10, -(double)decimals) && !(off >= fabs(nearest - value)))
+      nearest = number;
     p += whole + (decimals > 0 ? decimals + 1 : 0);
   }
-  return false;
+  return nearest;
 }
 
 static int compare_text(const void *a, const void *b) {
@@ -218,14 +221,21 @@ static int check_targets(const ebb_dataset *set, const int64_t *prompt, int64_t 
   int leaks = 0;
   for (int t = 0; t < set->target_count; t++) {
     int64_t stated = 0, known = 0;
+    double first = NAN;
+    bool differ = false; /* "1 ball" in all prompts states the radius of none */
     for (int64_t i = 0; i < set->count; i++) {
       of[i] = set->videos[i].targets[t];
       known += isfinite(of[i]) != 0;
-      stated += isfinite(of[i]) && set->videos[i].prompt != NULL && states(set->videos[i].prompt, of[i]);
+      const char *text = set->videos[i].prompt;
+      const double number = isfinite(of[i]) && text != NULL ? stated_number(text, of[i]) : NAN;
+      if (!isfinite(number))
+        continue;
+      differ |= stated++ > 0 && number != first;
+      first = number;
     }
     predict(set, prompt, prompts, of, to);
     const double r2 = prompts > 1 ? explained(of, to, set->count) : NAN;
-    if (known > 0 && 10 * stated >= 9 * known) {
+    if (differ && 10 * stated >= 9 * known) {
       fprintf(out, "  LEAK: the prompt states the target %s in figures, in %lld of %lld videos\n",
               set->target_names[t], (long long)stated, (long long)known);
       leaks++;

@@ -237,6 +237,41 @@ static void test_views_that_tell(void **state) {
   says("view                   AUC 1.000 (chance 0.5 +- 0.084), furthest in all: 1.000 (+- 0.084)  LEAK");
 }
 
+static const char *counted(int g, int v) {
+  static char line[60];
+  snprintf(line, sizeof line, ",1 %s ball falls,%.4f", g % 2 ? "red" : "blue", 0.7 + 0.01 * g + 0.1 * v);
+  return line;
+}
+
+static const char *one_ball(int g, int v) {
+  static char line[60];
+  snprintf(line, sizeof line, ",1 ball falls,%.4f", 0.7 + 0.01 * g + 0.1 * v);
+  return line;
+}
+
+static const char *measured(int g, int v) {
+  static char line[60];
+  const double r = 0.7 + 0.01 * g + 0.1 * v;
+  snprintf(line, sizeof line, ",1 ball of radius %.2f,%.4f", r, r);
+  return line;
+}
+
+/* A whole number stands for half of the targets, the same in all prompts for none. */
+static void test_numbers_that_tell_nothing(void **state) {
+  (void)state;
+  put_matched("one", 12, false, ",prompt,target:r", one_ball);
+  assert_int_equal(check("manifest", at("one"), NULL), 0);
+  says("1 different of 48 videos: it tells nothing");
+  says_not("LEAK");
+  put_matched("count", 12, false, ",prompt,target:r", counted);
+  assert_int_equal(check("manifest", at("count"), NULL), 0);
+  says("2 different of 48 videos\n");
+  says_not("LEAK");
+  put_matched("radius", 12, false, ",prompt,target:r", measured);
+  assert_int_equal(check("manifest", at("radius"), NULL), 0);
+  says("LEAK: the prompt states the target r in figures, in 48 of 48 videos");
+}
+
 /* 3: official prompts of PhyWorld tell what is regressed, and the check says so; the default does not. 1:
  * every first frame is compared with column 0. */
 static void defect_03_the_check_finds_the_prompt_that_tells(void **state) {
@@ -301,6 +336,7 @@ int main(void) {
                                      cmocka_unit_test(test_groups_that_share),
                                      cmocka_unit_test(test_prompts_of_single_videos),
                                      cmocka_unit_test(test_views_that_tell),
+                                     cmocka_unit_test(test_numbers_that_tell_nothing),
                                      cmocka_unit_test(defect_03_the_check_finds_the_prompt_that_tells),
                                      cmocka_unit_test(defect_16_the_check_finds_events_in_several_groups)};
   return cmocka_run_group_tests(tests, folder_make, folder_remove);
