@@ -329,10 +329,19 @@ static int64_t in_many_groups(named *list, int64_t n, const named *example[2]) {
   return keys;
 }
 
-/* The group's name without its view: "gravity/left__tube__duck" and "gravity/right__tube__duck" become
- * one. */
-static char *without_view(const ebb_video *v) {
-  const char *hit = v->view != NULL && v->view[0] != '\0' ? strstr(v->group, v->view) : NULL;
+/* Where the text stands in the name as a whole part, between '_', '/', '-' or the ends; NULL: nowhere. */
+static const char *whole_part(const char *name, const char *text) {
+  const size_t n = strlen(text);
+  for (const char *hit = name; n > 0 && (hit = strstr(hit, text)) != NULL; hit++)
+    if ((hit == name || strchr("_/-", hit[-1]) != NULL) && strchr("_/-", hit[n]) != NULL) /* its end, too */
+      return hit;
+  return NULL;
+}
+
+/* The group's name without its view: "gravity/left__tube__duck" and "gravity/right__tube__duck" become one. A
+ * group with several views is not cut by view: "left_shoe" is another event than "right_shoe". */
+static char *without_view(const ebb_video *v, bool one_view) {
+  const char *hit = one_view && v->view != NULL ? whole_part(v->group, v->view) : NULL;
   return hit == NULL ? ebb_format("%s", v->group)
                      : ebb_format("%.*s|%s", (int)(hit - v->group), v->group, hit + strlen(v->view));
 }
@@ -341,8 +350,14 @@ static int check_groups(const ebb_dataset *set, const ebb_look *looks, FILE *out
   named *list = ebb_must(malloc((size_t)set->count * sizeof *list));
   const named *example[2];
   int leaks = 0;
-  for (int64_t i = 0; i < set->count; i++)
-    list[i] = (named){without_view(&set->videos[i]), &set->videos[i]};
+  for (int64_t first = 0, next; first < set->count; first = next) {
+    const ebb_video *v = &set->videos[first];
+    bool one = v->view != NULL;
+    for (next = first; next < set->count && strcmp(set->videos[next].group, v->group) == 0; next++)
+      one = one && set->videos[next].view != NULL && strcmp(set->videos[next].view, v->view) == 0;
+    for (int64_t i = first; i < next; i++)
+      list[i] = (named){without_view(&set->videos[i], one), &set->videos[i]};
+  }
   const int64_t events = in_many_groups(list, set->count, example);
   if (events > 0)
     fprintf(out,

@@ -272,6 +272,36 @@ static void test_numbers_that_tell_nothing(void **state) {
   says("LEAK: the prompt states the target r in figures, in 48 of 48 videos");
 }
 
+static const char *numbered_view(int g, int v) {
+  (void)v;
+  return g % 2 ? ",1" : ",0";
+}
+
+static const char *shoes(int g, int v) {
+  static char line[40];
+  snprintf(line, sizeof line, "_%s_shoe,%s", g % 2 ? "left" : "right", v % 2 ? "left" : "right");
+  return line;
+}
+
+/* Names that have a view's text in them, and are not those of views of one event. */
+static void test_groups_that_only_sound_alike(void **state) {
+  (void)state;
+  put_matched("number", 2, false, ",view", numbered_view); /* groups g0, g1; views 0, 1 */
+  assert_int_equal(check("manifest", at("number"), NULL), 0);
+  says_not("LEAK");
+  put_matched("shoes", 2, false, ",view", shoes);
+  char *manifest, *hit;
+  size_t bytes;
+  ebb_error err = {""};
+  assert_true(ebb_file_read(at("shoes/manifest.csv"), 1 << 20, &manifest, &bytes, &err));
+  while ((hit = strstr(manifest, ",g1_left")) != NULL)
+    hit[2] = '0';
+  put_text(at("shoes/manifest.csv"), manifest); /* groups g0_left_shoe and g0_right_shoe, each of both views */
+  free(manifest);
+  assert_int_equal(check("manifest", at("shoes"), NULL), 0);
+  says_not("LEAK");
+}
+
 /* 3: official prompts of PhyWorld tell what is regressed, and the check says so; the default does not. 1:
  * every first frame is compared with column 0. */
 static void defect_03_the_check_finds_the_prompt_that_tells(void **state) {
@@ -337,6 +367,7 @@ int main(void) {
                                      cmocka_unit_test(test_prompts_of_single_videos),
                                      cmocka_unit_test(test_views_that_tell),
                                      cmocka_unit_test(test_numbers_that_tell_nothing),
+                                     cmocka_unit_test(test_groups_that_only_sound_alike),
                                      cmocka_unit_test(defect_03_the_check_finds_the_prompt_that_tells),
                                      cmocka_unit_test(defect_16_the_check_finds_events_in_several_groups)};
   return cmocka_run_group_tests(tests, folder_make, folder_remove);
