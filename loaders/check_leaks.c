@@ -204,15 +204,17 @@ static void predict(const ebb_dataset *set, const int64_t *prompt, int64_t promp
 }
 
 static double explained(const double *of, const double *predicted, int64_t n) {
-  double sum = 0, square = 0, left = 0, m = 0;
+  double first = 0, sum = 0, total = 0, left = 0, m = 0;
   for (int64_t i = 0; i < n; i++)
     if (isfinite(of[i]) && isfinite(predicted[i])) {
-      sum += of[i];
-      square += of[i] * of[i];
+      if (m++ == 0)
+        first = of[i];
+      sum += of[i] - first; /* so that a constant leaves exactly nothing */
       left += (of[i] - predicted[i]) * (of[i] - predicted[i]);
-      m++;
     }
-  const double total = square - sum * sum / m;
+  for (int64_t i = 0; i < n; i++)
+    if (isfinite(of[i]) && isfinite(predicted[i]))
+      total += (of[i] - first - sum / m) * (of[i] - first - sum / m);
   return m > 1 && total > 0 ? 1 - left / total : NAN;
 }
 

@@ -302,6 +302,30 @@ static void test_groups_that_only_sound_alike(void **state) {
   says_not("LEAK");
 }
 
+static const char *constant(int g, int v) {
+  static char line[60];
+  snprintf(line, sizeof line, ",0.1,%d,%d", g + v, 100000000 + (g + v) % 5);
+  return line;
+}
+
+static const char *far(int g, int v) {
+  static char line[80];
+  snprintf(line, sizeof line, ",%d,%.6f", g + 5 * v, 1e9 + 1e-3 * (g + 5 * v));
+  return line;
+}
+
+/* A constant target goes with none; targets far from 0 keep their digits. */
+static void test_correlation(void **state) {
+  (void)state;
+  put_matched("constant", 12, false, ",target:k,target:r,target:q", constant);
+  assert_int_equal(check("manifest", at("constant"), NULL), 0);
+  says("k                      48          0.1          0.1  -\n");
+  put_matched("far", 12, false, ",target:r,target:q", far);
+  assert_int_equal(check("manifest", at("far"), NULL), 0);
+  says("q, r = 1.000");
+  says("r, r = 1.000");
+}
+
 /* 3: official prompts of PhyWorld tell what is regressed, and the check says so; the default does not. 1:
  * every first frame is compared with column 0. */
 static void defect_03_the_check_finds_the_prompt_that_tells(void **state) {
@@ -368,6 +392,7 @@ int main(void) {
                                      cmocka_unit_test(test_views_that_tell),
                                      cmocka_unit_test(test_numbers_that_tell_nothing),
                                      cmocka_unit_test(test_groups_that_only_sound_alike),
+                                     cmocka_unit_test(test_correlation),
                                      cmocka_unit_test(defect_03_the_check_finds_the_prompt_that_tells),
                                      cmocka_unit_test(defect_16_the_check_finds_events_in_several_groups)};
   return cmocka_run_group_tests(tests, folder_make, folder_remove);
