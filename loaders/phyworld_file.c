@@ -26,6 +26,8 @@ void ebb_phyworld_file_free(ebb_phyworld_file *file) {
 #define PIECES_MAX 1000
 #define FRAMES_MAX 4096
 #define TRY_SECONDS 600
+#define REALS_BYTES_MAX ((hsize_t)1 << 30) /* pieces have 1000 rows: half a megabyte */
+#define DEFLATE_MAX 1040                   /* the most that a compressed number shrinks by */
 #define VIDEO_BYTES_MAX ((hsize_t)1 << 30)
 
 /* libhdf5 as distributions build it may be used by one thread at a time. */
@@ -78,6 +80,29 @@ static hid_t open_dataset(hid_t file, const char *path, const char *name, int ra
   return data;
 }
 
+/* Are n numbers of 8 bytes in the file? libhdf5 makes up those that never were written. */
+static bool is_stored(hid_t data, const char *path, const char *name, hsize_t n, ebb_error *err) {
+  uint64_t file;
+  hid_t made = H5Dget_create_plist(data), type = H5Dget_type(data);
+  const bool filtered = H5Pget_nfilters(made) > 0;
+  const hsize_t size = H5Tget_size(type), wanted = n * size; /* n below 2^34, a float of a few bytes */
+  H5Pclose(made);
+  H5Tclose(type);
+  if (size < 1 || size > 64 || n > REALS_BYTES_MAX / sizeof(double))
+    return ebb_fail(err, "%s: \"%s\": %llu numbers of %llu bytes, expected at most %llu bytes", path, name,
+                    (unsigned long long)n, (unsigned long long)size, (unsigned long long)REALS_BYTES_MAX);
+  if (!ebb_file_size(path, &file, err))
+    return false;
+  hsize_t stored = H5Dget_storage_size(data);
+  stored = stored > file ? file : stored;
+  return stored >= (filtered ? wanted / DEFLATE_MAX : wanted) ||
+         ebb_fail(
+             err,
+             "%s: \"%s\" is declared to hold %llu bytes, but %llu were written: the file is damaged or cut "
+             "short",
+             path, name, (unsigned long long)wanted, (unsigned long long)stored);
+}
+
 /* f64 [shape], every number finite; rank 2 or 3, bounded. */
 static double *read_reals(hid_t file, const char *path, const char *name, int rank, hsize_t shape[3],
                           ebb_error *err) {
@@ -91,8 +116,9 @@ static double *read_reals(hid_t file, const char *path, const char *name, int ra
              (unsigned long long)shape[1], rank == 3 ? " x ..." : "", rank == 3 ? "frames x " : "");
   } else {
     const size_t n = (size_t)shape[0] * (rank == 3 ? (size_t)shape[1] : 1) * 2;
-    x = malloc(n * sizeof *x);
-    bool ok = x != NULL || ebb_fail(err, "%s: \"%s\": no memory for %zu numbers", path, name, n);
+    bool ok = is_stored(data, path, name, n, err);
+    x = ok ? malloc(n * sizeof *x) : NULL;
+    ok = ok && (x != NULL || ebb_fail(err, "%s: \"%s\": no memory for %zu numbers", path, name, n));
     if (ok && H5Dread(data, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, x) < 0)
       ok = ebb_fail(err, "%s: \"%s\" cannot be read: the file is damaged or cut short", path, name);
     for (size_t i = 0; ok && i < n; i++)

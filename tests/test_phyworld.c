@@ -260,6 +260,8 @@ static void test_damaged_files(void **state) {
     put(at("cut.hdf5"), bytes, cut);
     refuse(at("cut.hdf5"), "cut.hdf5");
   }
+  refuse("tests/fixtures/data/unwritten.hdf5",
+         "\"position_streams/00000\" is declared to hold 1024000 bytes, but 0 were written");
   uint32_t random = 7; /* bytes changed: a clear error or sound numbers, where libhdf5 itself would crash */
   for (int i = 0; i < 400; i++) {
     ebb_phyworld_file file;
