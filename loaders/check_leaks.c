@@ -84,8 +84,8 @@ static bool is_leak(double auc, double spread, direction way) {
 /* ---- the container ------------------------------------------------------------------------------------ */
 
 /* kinds: of scores that were predicted from them, NULL for quantities of the video. */
-static int print_measure(const ebb_dataset *set, const char *name, const double *scores,
-                         const int64_t *kinds, FILE *out) {
+static int print_measure(const ebb_dataset *set, const char *name, const double *scores, const int64_t *kinds,
+                         FILE *out) {
   const direction way = kinds != NULL ? ABOVE : EITHER_WAY;
   const ebb_video **videos = ebb_must(malloc((size_t)set->count * sizeof *videos));
   double spread, worst = 0.5, worst_spread = 0;
@@ -109,8 +109,8 @@ static int print_measure(const ebb_dataset *set, const char *name, const double 
   if (!isfinite(all))
     return 0;
   const bool leak = is_leak(all, spread, way) || is_leak(worst, worst_spread, way);
-  fprintf(out, "  %-22s AUC %.3f (chance %s0.5 +- %.3f)", name, all, way == ABOVE && all < 0.5 ? "up to " : "",
-          spread);
+  fprintf(out, "  %-22s AUC %.3f (chance %s0.5 +- %.3f)", name, all,
+          way == ABOVE && all < 0.5 ? "up to " : "", spread);
   if (where[0] != '\0')
     fprintf(out, ", furthest in %s: %.3f (+- %.3f)", where, worst, worst_spread);
   fprintf(out, "%s\n", leak ? "  LEAK: it predicts the label" : "");

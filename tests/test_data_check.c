@@ -296,7 +296,8 @@ static void test_groups_that_only_sound_alike(void **state) {
   assert_true(ebb_file_read(at("shoes/manifest.csv"), 1 << 20, &manifest, &bytes, &err));
   while ((hit = strstr(manifest, ",g1_left")) != NULL)
     hit[2] = '0';
-  put_text(at("shoes/manifest.csv"), manifest); /* groups g0_left_shoe and g0_right_shoe, each of both views */
+  put_text(at("shoes/manifest.csv"),
+           manifest); /* groups g0_left_shoe and g0_right_shoe, each of both views */
   free(manifest);
   assert_int_equal(check("manifest", at("shoes"), NULL), 0);
   says_not("LEAK");
