@@ -107,9 +107,13 @@ static int check_command(int argc, char **argv) {
   return !ok ? EBB_EXIT_ERROR : broken || skipped ? EBB_EXIT_SOME_FAILED : EBB_EXIT_OK;
 }
 
-/* The path of a video below the set's folder; NULL: it is not there. */
+/* The path of a video below the set's folder; NULL: it is not there. A root that is a file is a manifest: its
+ * folder is the set's, as loaders/manifest.c joins them. */
 static const char *below(const ebb_dataset *set, const ebb_video *v) {
-  size_t n = strlen(set->root);
+  const char *slash = strrchr(set->root, '/');
+  size_t n = ebb_is_folder(set->root) ? strlen(set->root) : slash != NULL ? (size_t)(slash - set->root) : 0;
+  if (n == 0 && slash == NULL) /* in the folder where we are, which is joined as "." */
+    return v->item < 0 && strncmp(v->path, "./", 2) == 0 ? v->path + 2 : NULL;
   while (n > 1 && set->root[n - 1] == '/')
     n--;
   const char *rest = strncmp(v->path, set->root, n) == 0 && v->path[n] == '/' ? v->path + n : "";
@@ -171,7 +175,9 @@ static int manifest_command(int argc, char **argv) {
       "data manifest DIR [--format NAME]",
       "Prints a data set as the CSV that format manifest reads, to be edited and kept as DIR/manifest.csv: "
       "ids, paths,\n"
-      "labels, groups and what else is known of each video. Exit code 3 when a video is broken.",
+      "labels, groups and what else is known of each video. DIR may be a manifest itself. Not of phyworld: a "
+      "manifest\n"
+      "names files, and its videos lie inside one HDF5 file. Exit code 3 when a video is broken.",
       options,
       COUNT(options),
       words,

@@ -9,7 +9,8 @@
 
 #define PROMPTS_BYTES ((size_t)64 << 20)
 
-/* Every line of a file is a prompt, an empty one too; the last needs no end of line. */
+/* Every line of a file is a prompt, an empty one too; the last needs no end of line. A byte order mark and the
+ * CR of a CR LF are no part of one. */
 static bool add_lines(ebb_texts *t, const char *path, ebb_error *err) {
   char *text;
   size_t bytes;
@@ -17,10 +18,12 @@ static bool add_lines(ebb_texts *t, const char *path, ebb_error *err) {
   if (!ebb_file_read(path, PROMPTS_BYTES, &text, &bytes, err))
     return false;
   bool ok = strlen(text) == bytes || ebb_fail(err, "%s: a zero byte, expected text of a prompt a line", path);
-  for (char *from = text, *end; ok && *from; from = end) {
+  for (char *from = text + (strncmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0), *end; ok && *from; from = end) {
     const size_t length = strcspn(from, "\n");
     end = from + length + (from[length] == '\n');
     from[length] = '\0';
+    if (length > 0 && end > from + length && from[length - 1] == '\r')
+      from[length - 1] = '\0';
     line++;
     ebb_error found = {""};
     if (ebb_texts_add(t, from, &found) < 0)

@@ -109,20 +109,28 @@ static void print_views(FILE *out, const ebb_dataset *set) {
 
 /* Of two targets, over the videos where both are known; NaN when one is constant. */
 static double correlation(const ebb_dataset *set, int s, int t) {
-  double n = 0, a = 0, b = 0, aa = 0, bb = 0, ab = 0;
-  for (int64_t i = 0; i < set->count; i++) {
-    const double x = set->videos[i].targets[s], y = set->videos[i].targets[t];
-    if (!isfinite(x) || !isfinite(y))
-      continue;
-    n++;
-    a += x;
-    b += y;
-    aa += x * x;
-    bb += y * y;
-    ab += x * y;
+  double n = 0, first[2] = {0, 0}, mean[2] = {0, 0}, aa = 0, bb = 0, ab = 0;
+  for (int pass = 0; pass < 2; pass++) { /* the means, counted from the first values; then about them */
+    for (int64_t i = 0; i < set->count; i++) {
+      const double x = set->videos[i].targets[s], y = set->videos[i].targets[t];
+      if (!isfinite(x) || !isfinite(y))
+        continue;
+      if (pass == 0 && n++ == 0) {
+        first[0] = x;
+        first[1] = y;
+      }
+      const double u = x - first[0] - mean[0], v = y - first[1] - mean[1];
+      aa += pass == 0 ? u : u * u;
+      bb += pass == 0 ? v : v * v;
+      ab += pass == 0 ? 0 : u * v;
+    }
+    if (pass == 0 && n > 0) {
+      mean[0] = aa / n;
+      mean[1] = bb / n;
+      aa = bb = 0;
+    }
   }
-  const double scale = (n * aa - a * a) * (n * bb - b * b);
-  return scale > 0 ? (n * ab - a * b) / sqrt(scale) : NAN;
+  return aa > 0 && bb > 0 ? ab / (sqrt(aa) * sqrt(bb)) : NAN;
 }
 
 static void print_targets(FILE *out, const ebb_dataset *set) {

@@ -3,6 +3,8 @@
  *   init_streams      f64 [n, 2]     radius r and speed v (column 0 is the radius, whatever it was called)
  *   position_streams  f64 [n, T, 2]  x, y of the centre in each frame, y up; the world is 10 x 10
  *   video_streams     vlen u8 [n]    one whole mp4 each
+ * Targets x_mid, y_mid are of frame T / 2 and x_end, y_end of frame T - 1 of the video, whatever a run takes of
+ * it: of 32 frames Wan takes 29 (0 to 28), and the end is then 0.3 s after the last frame that it sees.
  * The names count pieces of 1000 of one list; what is in distribution follows from r and v. */
 #ifndef EBB_LOADERS_PHYWORLD_H
 #define EBB_LOADERS_PHYWORLD_H

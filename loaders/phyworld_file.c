@@ -2,6 +2,7 @@
 
 #include "loaders/file.h"
 #include "loaders/phyworld.h"
+#include "loaders/trial.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -19,18 +20,14 @@ void ebb_phyworld_file_free(ebb_phyworld_file *file) {
 #if defined(EBB_HAVE_HDF5)
 
 #define H5_USE_110_API /* the same names from 1.10 on */
-#include <errno.h>
 #include <hdf5.h>
-#include <poll.h>
 #include <pthread.h>
-#include <signal.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #define PIECES_MAX 1000
 #define FRAMES_MAX 4096
 #define TRY_SECONDS 600
+#define REALS_BYTES_MAX ((hsize_t)1 << 30) /* pieces have 1000 rows: half a megabyte */
+#define DEFLATE_MAX 1040                   /* the most that a compressed number shrinks by */
 #define VIDEO_BYTES_MAX ((hsize_t)1 << 30)
 
 /* libhdf5 as distributions build it may be used by one thread at a time. */
@@ -83,6 +80,29 @@ static hid_t open_dataset(hid_t file, const char *path, const char *name, int ra
   return data;
 }
 
+/* Are n numbers of 8 bytes in the file? libhdf5 makes up those that never were written. */
+static bool is_stored(hid_t data, const char *path, const char *name, hsize_t n, ebb_error *err) {
+  uint64_t file;
+  hid_t made = H5Dget_create_plist(data), type = H5Dget_type(data);
+  const bool filtered = H5Pget_nfilters(made) > 0;
+  const hsize_t size = H5Tget_size(type), wanted = n * size; /* n below 2^34, a float of a few bytes */
+  H5Pclose(made);
+  H5Tclose(type);
+  if (size < 1 || size > 64 || n > REALS_BYTES_MAX / sizeof(double))
+    return ebb_fail(err, "%s: \"%s\": %llu numbers of %llu bytes, expected at most %llu bytes", path, name,
+                    (unsigned long long)n, (unsigned long long)size, (unsigned long long)REALS_BYTES_MAX);
+  if (!ebb_file_size(path, &file, err))
+    return false;
+  hsize_t stored = H5Dget_storage_size(data);
+  stored = stored > file ? file : stored;
+  return stored >= (filtered ? wanted / DEFLATE_MAX : wanted) ||
+         ebb_fail(
+             err,
+             "%s: \"%s\" is declared to hold %llu bytes, but %llu were written: the file is damaged or cut "
+             "short",
+             path, name, (unsigned long long)wanted, (unsigned long long)stored);
+}
+
 /* f64 [shape], every number finite; rank 2 or 3, bounded. */
 static double *read_reals(hid_t file, const char *path, const char *name, int rank, hsize_t shape[3],
                           ebb_error *err) {
@@ -96,8 +116,9 @@ static double *read_reals(hid_t file, const char *path, const char *name, int ra
              (unsigned long long)shape[1], rank == 3 ? " x ..." : "", rank == 3 ? "frames x " : "");
   } else {
     const size_t n = (size_t)shape[0] * (rank == 3 ? (size_t)shape[1] : 1) * 2;
-    x = malloc(n * sizeof *x);
-    bool ok = x != NULL || ebb_fail(err, "%s: \"%s\": no memory for %zu numbers", path, name, n);
+    bool ok = is_stored(data, path, name, n, err);
+    x = ok ? malloc(n * sizeof *x) : NULL;
+    ok = ok && (x != NULL || ebb_fail(err, "%s: \"%s\": no memory for %zu numbers", path, name, n));
     if (ok && H5Dread(data, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, x) < 0)
       ok = ebb_fail(err, "%s: \"%s\" cannot be read: the file is damaged or cut short", path, name);
     for (size_t i = 0; ok && i < n; i++)
@@ -227,53 +248,16 @@ static void read_all(const char *path) {
   ebb_phyworld_file_free(&f);
 }
 
-/* libhdf5 1.10 writes past its buffers on some damaged files. So a process of its own reads the file first:
- * what it does not survive is an error here. Called with the lock held: no other thread is inside libhdf5. */
-static bool is_survived(const char *path, ebb_error *err) {
-  int ends[2];
-  if (pipe(ends) != 0)
-    return ebb_fail(err, "%s: no pipe for a process that tries it: %s", path, strerror(errno));
-  const pid_t child = fork();
-  if (child == 0) {
-    static const int deaths[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
-    for (int i = 0; i < 5; i++) /* whatever handles them in the parent */
-      signal(deaths[i], SIG_DFL);
-    setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
-    close(ends[0]);
-    read_all(path);
-    const ssize_t told = write(ends[1], "", 1);
-    for (;;) /* the parent ends it: nothing of this process is to be cleaned up twice */
-      if (told != 1)
-        raise(SIGKILL);
-      else
-        pause();
-  }
-  close(ends[1]);
-  bool ok = child > 0 || ebb_fail(err, "%s: no process that tries it: %s", path, strerror(errno));
-  struct pollfd answer = {.fd = ends[0], .events = POLLIN};
-  char byte;
-  int ready = 0;
-  while (ok && (ready = poll(&answer, 1, TRY_SECONDS * 1000)) < 0 && errno == EINTR)
-    ;
-  if (ok && (ready <= 0 || read(ends[0], &byte, 1) != 1))
-    ok = ebb_fail(err, "%s: libhdf5 %s: the file is damaged or made to do harm; get it again", path,
-                  ready == 0 ? "does not come to an end with it" : "crashes when it reads it");
-  close(ends[0]);
-  if (child > 0) {
-    kill(child, SIGKILL);
-    while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
-      ;
-  }
-  return ok;
-}
-
 bool ebb_phyworld_file_read(ebb_phyworld_file *f, const char *path, ebb_error *err) {
   *f = (ebb_phyworld_file){0};
   uint64_t size;
   if (!ebb_file_size(path, &size, err)) /* what is no file at all needs no trial */
     return false;
   pthread_mutex_lock(&hdf5);
-  hid_t file = is_survived(path, err) ? open_file(path, err) : H5I_INVALID_HID;
+  /* libhdf5 1.10 writes past its buffers on some damaged files. So a process of its own reads the file first;
+   * the lock is held: no other thread is inside libhdf5. */
+  const bool sound = ebb_survives(path, "libhdf5", read_all, TRY_SECONDS, err);
+  hid_t file = sound ? open_file(path, err) : H5I_INVALID_HID;
   bool ok = file >= 0 && read_pieces(file, path, f, err);
   if (file >= 0)
     H5Fclose(file);

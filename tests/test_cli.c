@@ -163,6 +163,26 @@ static void test_data_commands(void **state) {
          "8        4          4          0        2");
   expect(0, line("data check %s --format manifest%s", at("made"), ""), "and 2 are made of the same frames");
   expect(2, "data manifest tests/fixtures/data/phyworld.hdf5 --format phyworld", "expected one of");
+  snprintf(command, sizeof command,
+           "data manifest %s/made/manifest.csv --format manifest >%s/again.csv && cmp %s/again.csv "
+           "%s/made/manifest.csv",
+           folder, folder, folder, folder);
+  expect(0, command, ""); /* of the CSV itself, as of its folder */
+  snprintf(command, sizeof command, "data manifest %s/nowhere.csv --format manifest", folder);
+  expect(1, command, "nowhere.csv");
+}
+
+/* A list of prompts as other systems write it: a byte order mark, lines that end in CR LF. */
+static void test_lines_of_prompts(void **state) {
+  (void)state;
+  put_text(at("prompts.txt"), "\xef\xbb\xbf"
+                              "a ball\r\na ball\na cube\r\n");
+  expect(
+      0,
+      line("text embed --model tests/fixtures/models/text-a --prompt 'a ball' --prompts %s --max-tokens 20 "
+           "--device cpu --out %s",
+           at("prompts.txt"), at("texts.safetensors")),
+      "2 prompts of 20 tokens, 2 of them new");
 }
 
 static void test_run_probe_report(void **state) {
@@ -311,6 +331,7 @@ int main(void) {
       cmocka_unit_test(test_info),
       cmocka_unit_test(test_eval_errors),
       cmocka_unit_test(test_data_commands),
+      cmocka_unit_test(test_lines_of_prompts),
       cmocka_unit_test(test_run_probe_report),
       cmocka_unit_test(test_generate_and_reconstruct),
       cmocka_unit_test(test_config_errors),

@@ -198,6 +198,135 @@ static void test_groups_that_share(void **state) {
   says("g3_0 cannot be read");
 }
 
+/* Groups of one video: the mean label of the others with a prompt is below the own label by construction. That
+ * is no leak; a prompt that goes with the label in three of four videos is. */
+static const char *two_prompts(int g, int v) {
+  static char line[40];
+  snprintf(line, sizeof line, "_%d,%s", v, g % 2 ? "a ball" : "a cube");
+  return line;
+}
+
+static const char *most_by_class(int g, int v) {
+  static char line[40];
+  snprintf(line, sizeof line, "_%d,%s", v, (v < 2) == (g % 4 > 0) ? "fine" : "odd");
+  return line;
+}
+
+static void test_prompts_of_single_videos(void **state) {
+  (void)state;
+  put_matched("single", 12, false, ",prompt", two_prompts);
+  assert_int_equal(check("manifest", at("single"), NULL), 0);
+  says("2 different of 48 videos");
+  says("prompt                 AUC 0.250 (chance up to 0.5 +- 0.084)\n");
+  says_not("LEAK");
+  put_matched("most", 20, false, ",prompt", most_by_class);
+  assert_int_equal(check("manifest", at("most"), NULL), 0);
+  says("prompt                 AUC 0.750");
+  says("LEAK: it predicts the label");
+}
+
+static const char *side_by_class(int g, int v) {
+  (void)g;
+  return v < 2 ? ",left" : ",right";
+}
+
+static void test_views_that_tell(void **state) {
+  (void)state;
+  put_matched("side", 12, false, ",view", side_by_class);
+  assert_int_equal(check("manifest", at("side"), NULL), 0);
+  says("view                   AUC 1.000 (chance 0.5 +- 0.084), furthest in all: 1.000 (+- 0.084)  LEAK");
+}
+
+static const char *counted(int g, int v) {
+  static char line[60];
+  snprintf(line, sizeof line, ",1 %s ball falls,%.4f", g % 2 ? "red" : "blue", 0.7 + 0.01 * g + 0.1 * v);
+  return line;
+}
+
+static const char *one_ball(int g, int v) {
+  static char line[60];
+  snprintf(line, sizeof line, ",1 ball falls,%.4f", 0.7 + 0.01 * g + 0.1 * v);
+  return line;
+}
+
+static const char *measured(int g, int v) {
+  static char line[60];
+  const double r = 0.7 + 0.01 * g + 0.1 * v;
+  snprintf(line, sizeof line, ",1 ball of radius %.2f,%.4f", r, r);
+  return line;
+}
+
+/* A whole number stands for half of the targets, the same in all prompts for none. */
+static void test_numbers_that_tell_nothing(void **state) {
+  (void)state;
+  put_matched("one", 12, false, ",prompt,target:r", one_ball);
+  assert_int_equal(check("manifest", at("one"), NULL), 0);
+  says("1 different of 48 videos: it tells nothing");
+  says_not("LEAK");
+  put_matched("count", 12, false, ",prompt,target:r", counted);
+  assert_int_equal(check("manifest", at("count"), NULL), 0);
+  says("2 different of 48 videos\n");
+  says_not("LEAK");
+  put_matched("radius", 12, false, ",prompt,target:r", measured);
+  assert_int_equal(check("manifest", at("radius"), NULL), 0);
+  says("LEAK: the prompt states the target r in figures, in 48 of 48 videos");
+}
+
+static const char *numbered_view(int g, int v) {
+  (void)v;
+  return g % 2 ? ",1" : ",0";
+}
+
+static const char *shoes(int g, int v) {
+  static char line[40];
+  snprintf(line, sizeof line, "_%s_shoe,%s", g % 2 ? "left" : "right", v % 2 ? "left" : "right");
+  return line;
+}
+
+/* Names that have a view's text in them, and are not those of views of one event. */
+static void test_groups_that_only_sound_alike(void **state) {
+  (void)state;
+  put_matched("number", 2, false, ",view", numbered_view); /* groups g0, g1; views 0, 1 */
+  assert_int_equal(check("manifest", at("number"), NULL), 0);
+  says_not("LEAK");
+  put_matched("shoes", 2, false, ",view", shoes);
+  char *manifest, *hit;
+  size_t bytes;
+  ebb_error err = {""};
+  assert_true(ebb_file_read(at("shoes/manifest.csv"), 1 << 20, &manifest, &bytes, &err));
+  while ((hit = strstr(manifest, ",g1_left")) != NULL)
+    hit[2] = '0';
+  put_text(at("shoes/manifest.csv"),
+           manifest); /* groups g0_left_shoe and g0_right_shoe, each of both views */
+  free(manifest);
+  assert_int_equal(check("manifest", at("shoes"), NULL), 0);
+  says_not("LEAK");
+}
+
+static const char *constant(int g, int v) {
+  static char line[60];
+  snprintf(line, sizeof line, ",0.1,%d,%d", g + v, 100000000 + (g + v) % 5);
+  return line;
+}
+
+static const char *far(int g, int v) {
+  static char line[80];
+  snprintf(line, sizeof line, ",%d,%.6f", g + 5 * v, 1e9 + 1e-3 * (g + 5 * v));
+  return line;
+}
+
+/* A constant target goes with none; targets far from 0 keep their digits. */
+static void test_correlation(void **state) {
+  (void)state;
+  put_matched("constant", 12, false, ",target:k,target:r,target:q", constant);
+  assert_int_equal(check("manifest", at("constant"), NULL), 0);
+  says("k                      48          0.1          0.1  -\n");
+  put_matched("far", 12, false, ",target:r,target:q", far);
+  assert_int_equal(check("manifest", at("far"), NULL), 0);
+  says("q, r = 1.000");
+  says("r, r = 1.000");
+}
+
 /* 3: official prompts of PhyWorld tell what is regressed, and the check says so; the default does not. 1:
  * every first frame is compared with column 0. */
 static void defect_03_the_check_finds_the_prompt_that_tells(void **state) {
@@ -260,6 +389,11 @@ int main(void) {
                                      cmocka_unit_test(test_prompts_that_tell),
                                      cmocka_unit_test(test_container_that_tells),
                                      cmocka_unit_test(test_groups_that_share),
+                                     cmocka_unit_test(test_prompts_of_single_videos),
+                                     cmocka_unit_test(test_views_that_tell),
+                                     cmocka_unit_test(test_numbers_that_tell_nothing),
+                                     cmocka_unit_test(test_groups_that_only_sound_alike),
+                                     cmocka_unit_test(test_correlation),
                                      cmocka_unit_test(defect_03_the_check_finds_the_prompt_that_tells),
                                      cmocka_unit_test(defect_16_the_check_finds_events_in_several_groups)};
   return cmocka_run_group_tests(tests, folder_make, folder_remove);

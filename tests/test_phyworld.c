@@ -7,9 +7,14 @@
 #include "loaders/frames.h"
 #include "loaders/phyworld.h"
 #include "loaders/phyworld_file.h"
+#include "loaders/trial.h"
 #include "loaders/video.h"
 
 #include <math.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 
 #define FILE_NAME "tests/fixtures/data/phyworld.hdf5"
 
@@ -255,6 +260,8 @@ static void test_damaged_files(void **state) {
     put(at("cut.hdf5"), bytes, cut);
     refuse(at("cut.hdf5"), "cut.hdf5");
   }
+  refuse("tests/fixtures/data/unwritten.hdf5",
+         "\"position_streams/00000\" is declared to hold 1024000 bytes, but 0 were written");
   uint32_t random = 7; /* bytes changed: a clear error or sound numbers, where libhdf5 itself would crash */
   for (int i = 0; i < 400; i++) {
     ebb_phyworld_file file;
@@ -295,6 +302,67 @@ static void test_damaged_files(void **state) {
   ebb_dataset_close(&set);
 }
 
+static int told; /* the write end of a pipe that trials tell on, and keep open while they live */
+
+static void tell_and_wait(const char *path) {
+  (void)path;
+  struct rlimit cpu;
+  struct sigaction act[3];
+  sigaction(SIGINT, NULL, &act[0]);
+  sigaction(SIGTERM, NULL, &act[1]);
+  sigaction(SIGHUP, NULL, &act[2]);
+  bool plain = getrlimit(RLIMIT_CPU, &cpu) == 0 && cpu.rlim_cur == 60;
+  for (int i = 0; i < 3; i++)
+    plain = plain && act[i].sa_handler == SIG_DFL;
+  if (write(told, plain ? "y" : "n", 1) == 1)
+    sleep(60);
+}
+
+static void end_by_signal(const char *path) {
+  raise(path[0] == 'i' ? SIGINT : SIGSEGV);
+}
+
+static void spin(const char *path) {
+  for (volatile const char *p = path; *p != '\0';)
+    ;
+}
+
+static void come_to_an_end(const char *path) {
+  (void)path;
+}
+
+static void test_trials(void **state) {
+  (void)state;
+  int ends[2];
+  char byte = 0;
+  ebb_error err = {""};
+  assert_true(ebb_survives("sound", "lib", come_to_an_end, 60, &err));
+  assert_false(ebb_survives("crash", "lib", end_by_signal, 60, &err));
+  assert_says(&err, "crash: lib crashes when it reads it");
+  assert_false(ebb_survives("loop", "lib", spin, 1, &err));
+  assert_says(&err, "loop: lib did not read it in 1 seconds");
+  signal(SIGINT, SIG_IGN); /* a program that finishes its work first */
+  assert_false(ebb_survives("interrupt", "lib", end_by_signal, 60, &err));
+  assert_says(&err, "interrupt: interrupted");
+  assert_int_equal(pipe(ends), 0);
+  told = ends[1];
+  const pid_t program = fork();
+  if (program == 0) {
+    ebb_survives("x", "lib", tell_and_wait, 60, NULL);
+    _exit(0);
+  }
+  close(ends[1]);
+  assert_int_equal(read(ends[0], &byte, 1), 1);
+  assert_int_equal(byte, 'y');
+  kill(program, SIGKILL); /* its trial goes with it: the pipe has no writer any more */
+  waitpid(program, NULL, 0);
+  struct pollfd end = {.fd = ends[0], .events = POLLIN};
+  assert_int_equal(poll(&end, 1, 20000), 1);
+  assert_int_equal(read(ends[0], &byte, 1), 0);
+  close(ends[0]);
+  signal(SIGINT, SIG_DFL);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_levels_of_the_published_file),
                                      cmocka_unit_test(test_published_samples_are_radius_and_speed),
@@ -302,6 +370,7 @@ int main(void) {
                                      cmocka_unit_test(defect_02_levels_follow_from_values_not_from_pieces),
                                      cmocka_unit_test(defect_03_the_prompt_does_not_tell_the_targets),
                                      cmocka_unit_test(defect_24_short_videos_are_not_padded),
-                                     cmocka_unit_test(test_damaged_files)};
+                                     cmocka_unit_test(test_damaged_files),
+                                     cmocka_unit_test(test_trials)};
   return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }
