@@ -91,7 +91,7 @@ bool ebb_read_at(int fd, const char *path, uint64_t from, uint64_t bytes, void *
 static char *place_of(const char *path, ebb_error *err) {
   struct stat s;
   if (stat(path, &s) != 0) {
-    if (lstat(path, &s) != 0)
+    if (lstat(path, &s) != 0 || !S_ISLNK(s.st_mode)) /* no link: another process has just made it */
       return ebb_format("%s", path);
     ebb_fail(err, "%s: a link to nothing: expected a file, or a name that is free", path);
     return NULL;

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 ebb=${1:-build/cpu-release/bin/ebb}
 data=build/demo/data
 run=build/demo/run
-quadruplets=16 # of each category
+quadruplets=${EBB_DEMO_QUADRUPLETS:-16} # of each category
 
 mkdir -p build/demo
 made="quadruplets $quadruplets, $("$ebb" --version)"
