@@ -84,33 +84,8 @@ static bool write_noise(const ebb_fidelity_report *r, FILE *to, ebb_error *err) 
 
 /* ---- attention: means over the videos of a loop, head by head ---- */
 
-typedef struct maps { /* of one loop */
-  ebb_grouped of;
-  const ebb_fidelity_sample **sample; /* [n] */
-  int *group;
-  double *x; /* [n] */
-} maps;
-
-static bool gather_maps(const ebb_fidelity *f, ebb_loop loop, maps *m, ebb_error *err) {
-  const size_t n = (size_t)f->count + 1;
-  *m = (maps){.sample = calloc(n, sizeof *m->sample),
-              .group = calloc(n, sizeof *m->group),
-              .x = calloc(n, sizeof *m->x)};
-  const char **names = calloc(n, sizeof *names);
-  bool ok = (m->sample && m->group && m->x && names) || ebb_fail(err, "no memory for %zu videos", n);
-  for (int64_t i = 0; ok && i < f->count; i++)
-    if (f->samples[i].loop == loop && !f->samples[i].failed) {
-      names[m->of.n] = f->samples[i].group;
-      m->sample[m->of.n++] = &f->samples[i];
-    }
-  if (ok)
-    m->of.groups = ebb_number_groups(m->of.n, names, m->group);
-  m->of.group = m->group;
-  free(names);
-  return ok;
-}
-
-static bool write_map_lines(const ebb_fidelity_report *r, ebb_loop loop, maps *m, FILE *to, ebb_error *err) {
+static bool write_map_lines(const ebb_fidelity_report *r, ebb_loop loop, ebb_loop_videos *m, FILE *to,
+                            ebb_error *err) {
   const ebb_fidelity *f = r->measured;
   const int64_t heads = f->blocks * f->heads;
   for (int map = 0; map < EBB_FIDELITY_MAPS; map++)
@@ -138,12 +113,10 @@ static bool write_attention(const ebb_fidelity_report *r, FILE *to, ebb_error *e
   bool ok = true;
   fputs("loop,step,sigma,map,block,head,cos,low,high,videos\n", to);
   for (int loop = 0; ok && loop < EBB_LOOPS; loop++) {
-    maps m;
-    ok = gather_maps(r->measured, (ebb_loop)loop, &m, err) &&
+    ebb_loop_videos m;
+    ok = ebb_loop_videos_gather(r, (ebb_loop)loop, &m, err) &&
          (m.of.n == 0 || write_map_lines(r, (ebb_loop)loop, &m, to, err));
-    free(m.sample);
-    free(m.group);
-    free(m.x);
+    ebb_loop_videos_free(&m);
   }
   return ok;
 }

@@ -59,22 +59,14 @@ double ebb_fidelity_scalar(const ebb_fidelity *f, const ebb_fidelity_sample *s, 
 
 /* ---- the videos of a loop that did not fail ---- */
 
-typedef struct videos {
-  const ebb_fidelity_report *r;
-  ebb_grouped of;
-  const ebb_fidelity_sample **sample; /* [n] */
-  int *group;
-  double *x, *y; /* [n] */
-} videos;
-
-static bool gather(const ebb_fidelity_report *r, ebb_loop loop, videos *v, ebb_error *err) {
+bool ebb_loop_videos_gather(const ebb_fidelity_report *r, ebb_loop loop, ebb_loop_videos *v, ebb_error *err) {
   const ebb_fidelity *f = r->measured;
   const size_t n = (size_t)f->count + 1;
-  *v = (videos){.r = r,
-                .sample = calloc(n, sizeof *v->sample),
-                .group = calloc(n, sizeof *v->group),
-                .x = calloc(n, sizeof *v->x),
-                .y = calloc(n, sizeof *v->y)};
+  *v = (ebb_loop_videos){.r = r,
+                         .sample = calloc(n, sizeof *v->sample),
+                         .group = calloc(n, sizeof *v->group),
+                         .x = calloc(n, sizeof *v->x),
+                         .y = calloc(n, sizeof *v->y)};
   const char **names = calloc(n, sizeof *names);
   bool ok = (v->sample && v->group && v->x && v->y && names) || ebb_fail(err, "no memory for %zu videos", n);
   for (int64_t i = 0; ok && i < f->count; i++)
@@ -89,7 +81,7 @@ static bool gather(const ebb_fidelity_report *r, ebb_loop loop, videos *v, ebb_e
   return ok;
 }
 
-static void drop(videos *v) {
+void ebb_loop_videos_free(ebb_loop_videos *v) {
   free(v->sample);
   free(v->group);
   free(v->x);
@@ -97,7 +89,8 @@ static void drop(videos *v) {
 }
 
 /* The mean of v->x over videos, as JSON under `name`. */
-static bool add_mean(const videos *v, json_t *to, const char *name, ebb_interval *i, ebb_error *err) {
+static bool add_mean(const ebb_loop_videos *v, json_t *to, const char *name, ebb_interval *i,
+                     ebb_error *err) {
   const ebb_config *k = v->r->config;
   if (!ebb_mean_interval(&v->of, v->x, k->probe.bootstrap, (uint64_t)k->probe.seed, i, err))
     return false;
@@ -107,7 +100,7 @@ static bool add_mean(const videos *v, json_t *to, const char *name, ebb_interval
 
 /* ---- loops ---- */
 
-static bool add_scalars(videos *v, json_t *to, FILE *table, ebb_error *err) {
+static bool add_scalars(ebb_loop_videos *v, json_t *to, FILE *table, ebb_error *err) {
   const ebb_fidelity *f = v->r->measured;
   for (int m = 0; m < EBB_SCALARS; m++) {
     ebb_interval i;
@@ -121,7 +114,7 @@ static bool add_scalars(videos *v, json_t *to, FILE *table, ebb_error *err) {
   return true;
 }
 
-static bool add_steps(videos *v, json_t *list, ebb_error *err) {
+static bool add_steps(ebb_loop_videos *v, json_t *list, ebb_error *err) {
   const ebb_fidelity *f = v->r->measured;
   for (int k = 0; k <= f->steps; k++) {
     json_t *o = json_pack("{s:i, s:f, s:o}", "step", k, "sigma", f->sigma[k], "logsnr",
@@ -141,8 +134,8 @@ static bool add_steps(videos *v, json_t *list, ebb_error *err) {
 /* A loop without a video has no entry. */
 static bool add_loop(const ebb_fidelity_report *r, ebb_loop loop, json_t *loops, FILE *table,
                      ebb_error *err) {
-  videos v;
-  bool ok = gather(r, loop, &v, err);
+  ebb_loop_videos v;
+  bool ok = ebb_loop_videos_gather(r, loop, &v, err);
   if (ok && v.of.n > 0) {
     json_t *scalars = json_object(), *steps = json_array();
     json_object_set_new(loops, ebb_loop_names[loop],
@@ -153,7 +146,7 @@ static bool add_loop(const ebb_fidelity_report *r, ebb_loop loop, json_t *loops,
               (long long)v.of.n, (long long)v.of.groups);
     ok = add_scalars(&v, scalars, table, err) && add_steps(&v, steps, err);
   }
-  drop(&v);
+  ebb_loop_videos_free(&v);
   return ok;
 }
 
@@ -167,8 +160,8 @@ static const ebb_margin *margin_of(const ebb_margins *m, int64_t from, int64_t e
 }
 
 /* Row [from, end) of the margins against every scalar. y: margins towards the right side. */
-static bool add_row(videos *v, const ebb_margins *m, int64_t from, int64_t end, json_t *rows, FILE *table,
-                    ebb_error *err) {
+static bool add_row(ebb_loop_videos *v, const ebb_margins *m, int64_t from, int64_t end, json_t *rows,
+                    FILE *table, ebb_error *err) {
   const ebb_config *k = v->r->config;
   const ebb_margin *row = &m->items[from];
   int64_t both = 0;
@@ -203,13 +196,13 @@ static bool add_margins(const ebb_fidelity_report *r, json_t *o, FILE *table, eb
     return true;
   }
   ebb_margins m;
-  videos v = {0};
+  ebb_loop_videos v = {0};
   json_t *rows = json_array();
   json_object_set_new(o, "margins", json_pack("{s:s, s:o}", "file", r->margins, "rows", rows));
   bool ok = ebb_margins_read(&m, r->margins, err);
   if (!ok)
     return false;
-  ok = gather(r, EBB_LOOP_DATA, &v, err);
+  ok = ebb_loop_videos_gather(r, EBB_LOOP_DATA, &v, err);
   if (ok && table)
     fprintf(table,
             "rank correlation of end_rel with the probe's margin towards the right side, over videos\n");
@@ -218,7 +211,7 @@ static bool add_margins(const ebb_fidelity_report *r, json_t *o, FILE *table, eb
     if (strcmp(m.items[at].model, r->config->model.transformer) == 0)
       ok = add_row(&v, &m, at, end, rows, table, err);
   }
-  drop(&v);
+  ebb_loop_videos_free(&v);
   ebb_margins_free(&m);
   return ok;
 }

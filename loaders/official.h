@@ -53,4 +53,11 @@ typedef struct ebb_official_found {
 bool ebb_official_read(const char *dir, const ebb_official_import *how, const char *out,
                        ebb_official_found *found, ebb_error *err);
 
+/* Names as Python sorts strings of them, by their bytes in UTF-8; equal ones by `at`, what they are names of. */
+typedef struct ebb_name_at {
+  const char *name; /* of the caller */
+  int64_t at;
+} ebb_name_at;
+void ebb_sort_names(ebb_name_at *names, int64_t count);
+
 #endif

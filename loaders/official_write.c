@@ -28,6 +28,16 @@ char *ebb_official_stem(const char *id) {
   return stem;
 }
 
+static int by_bytes(const void *a, const void *b) {
+  const ebb_name_at *x = a, *y = b;
+  int order = strcmp(x->name, y->name);
+  return order ? order : (x->at > y->at) - (x->at < y->at);
+}
+
+void ebb_sort_names(ebb_name_at *names, int64_t count) {
+  qsort(names, (size_t)count, sizeof *names, by_bytes);
+}
+
 typedef struct export {
   const ebb_store *store;
   const ebb_feature_set *set;

@@ -82,27 +82,16 @@ static double validation_loss(const page *p) {
 
 /* ---- the files ----------------------------------------------------------------------------------------- */
 
-typedef struct named {
-  const char *name;
-  int64_t at;
-} named;
-
-static int by_bytes(const void *a, const void *b) {
-  int order = strcmp(((const named *)a)->name, ((const named *)b)->name);
-  int64_t x = ((const named *)a)->at, y = ((const named *)b)->at;
-  return order ? order : (x > y) - (x < y);
-}
-
 /* All labelled scenes of the run: the file is the same for every category. */
 static void write_scenes(const page *p, FILE *f) {
   const ebb_store *store = p->store;
   int set = ebb_store_find(store, p->row->model);
-  named *scenes = ebb_must(calloc((size_t)store->video_count + 1, sizeof *scenes));
+  ebb_name_at *scenes = ebb_must(calloc((size_t)store->video_count + 1, sizeof *scenes));
   size_t count = 0;
   for (int64_t v = 0; v < store->video_count; v++)
     if (store->videos[v].label != EBB_UNLABELLED && ebb_store_has(store, set, v))
-      scenes[count++] = (named){ebb_official_stem(store->videos[v].id), v};
-  qsort(scenes, count, sizeof *scenes, by_bytes);
+      scenes[count++] = (ebb_name_at){ebb_official_stem(store->videos[v].id), v};
+  ebb_sort_names(scenes, (int64_t)count);
   fputs("scene_dir,label\n", f);
   for (size_t i = 0; i < count; i++) {
     char *name = ebb_format("%s/step_%04d", scenes[i].name, p->row->steps[p->step]);
@@ -270,7 +259,7 @@ static bool write_file(const page *p, const char *dir, const char *name, const c
 /* Stems, scenarios and their orders, which all pages of a row share. */
 static void open_row(page *p) {
   int64_t n = p->row->videos;
-  named *sorted = ebb_must(calloc((size_t)n + 1, sizeof *sorted));
+  ebb_name_at *sorted = ebb_must(calloc((size_t)n + 1, sizeof *sorted));
   p->stem = ebb_must(calloc((size_t)n + 1, sizeof *p->stem));
   p->scenario = ebb_must(calloc((size_t)n + 1, sizeof *p->scenario));
   p->order = ebb_must(calloc((size_t)n + 1, sizeof *p->order));
@@ -282,14 +271,14 @@ static void open_row(page *p) {
     p->scenario[i] = ebb_format("%s", v->group);
     for (char *c = p->scenario[i]; *c; c++)
       *c = *c == '/' ? '_' : *c;
-    sorted[i] = (named){p->stem[i], i};
+    sorted[i] = (ebb_name_at){p->stem[i], i};
   }
-  qsort(sorted, (size_t)n, sizeof *sorted, by_bytes);
+  ebb_sort_names(sorted, n);
   for (int64_t i = 0; i < n; i++)
     p->order[i] = sorted[i].at;
   for (int64_t i = 0; i < n; i++)
-    sorted[i] = (named){p->scenario[i], i};
-  qsort(sorted, (size_t)n, sizeof *sorted, by_bytes);
+    sorted[i] = (ebb_name_at){p->scenario[i], i};
+  ebb_sort_names(sorted, n);
   for (int64_t i = 0, id = 0; i < n; i++) {
     id += i > 0 && strcmp(sorted[i].name, sorted[i - 1].name) != 0;
     p->scenario_id[sorted[i].at] = (int)id;

@@ -317,25 +317,14 @@ static bool write_page(const page *p, ebb_error *err) {
 
 /* ---- all seeds, steps and blocks ----------------------------------------------------------------------- */
 
-typedef struct named {
-  const char *name;
-  int64_t at;
-} named;
-
-static int by_bytes(const void *a, const void *b) {
-  int order = strcmp(((const named *)a)->name, ((const named *)b)->name);
-  int64_t x = ((const named *)a)->at, y = ((const named *)b)->at;
-  return order ? order : (x > y) - (x < y);
-}
-
 static bool sort_scenes(released *k, ebb_error *err) {
-  named *scenes = ebb_room((size_t)k->n, sizeof *scenes, err);
+  ebb_name_at *scenes = ebb_room((size_t)k->n, sizeof *scenes, err);
   for (int64_t i = 0; scenes && i < k->n; i++) {
     k->stem[i] = ebb_official_stem(k->r->store->videos[k->r->sample->video[i]].id);
-    scenes[i] = (named){k->stem[i], i};
+    scenes[i] = (ebb_name_at){k->stem[i], i};
   }
   if (scenes)
-    qsort(scenes, (size_t)k->n, sizeof *scenes, by_bytes);
+    ebb_sort_names(scenes, k->n);
   for (int64_t i = 0; scenes && i < k->n; i++)
     k->sorted[i] = scenes[i].at;
   free(scenes);

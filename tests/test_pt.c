@@ -165,7 +165,7 @@ static void writes_what_torch_loads(void **state) {
   assert_int_equal((pt.tensors[0].data - (const uint8_t *)pt.bytes) % 64, 0);
   ebb_pt_close(&pt);
   const char *python = getenv("EBB_TORCH_PYTHON");
-  python = python ? python : "/work/venv/bin/python";
+  python = python ? python : "python3";
   snprintf(command, sizeof command, "%s -c 'import torch' 2>/dev/null", python);
   if (system(command) != 0) {
     print_message("skipped: no Python with torch (EBB_TORCH_PYTHON names one)\n");
